@@ -1,0 +1,4 @@
+//! Afterhours updates self-hosted, multi-user applications while nobody works.
+//!
+//! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
+

@@ -1,0 +1,3 @@
+//! The `afterhours` binary.
+
+fn main() {}
