@@ -2,3 +2,4 @@
 //!
 //! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
 
+pub mod domain;

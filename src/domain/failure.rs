@@ -1,0 +1,63 @@
+//! What went wrong, in the three parts a person needs.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+/// What failed, because of what, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed; a lower-case fragment that fits after "failed to".
+    pub message: String,
+    /// The chain of causes, outermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<String>,
+    /// What a person can do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a cause below it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), because: Vec::new(), hint: None }
+    }
+
+    /// Takes an error and its chain of sources apart.
+    pub fn from_error(error: &dyn Error) -> Self {
+        let because = std::iter::successors(error.source(), |e| (*e).source()).map(ToString::to_string).collect();
+        Self { message: error.to_string(), because, hint: None }
+    }
+
+    /// The same failure with a cause below it.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.because.push(cause.into());
+        self
+    }
+
+    /// The same failure with a remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::from_error(&error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for cause in &self.because {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! Whether users may log in.
+
+use chrono::DateTime;
+use chrono::Utc;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::domain::name::AppName;
+use crate::domain::run::RunId;
+
+/// Who closed a gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedBy {
+    /// A run; the gate opens with it.
+    Run(RunId),
+    /// An operator; only an operator opens it, or time.
+    Operator(String),
+}
+
+/// Whether users may log in to one application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "position", rename_all = "snake_case")]
+pub enum Position {
+    /// Users may log in.
+    Open,
+    /// Logging in is refused.
+    Closed {
+        /// Who closed it.
+        by: ClosedBy,
+        /// What users are told.
+        message: String,
+        /// Until when it is expected to be closed. A promise to users, not a timer, unless an operator set it.
+        until: Option<DateTime<Utc>>,
+        /// The lease: past this instant nobody keeps the gate closed any more, and it counts as open.
+        /// Absent while a run is between stop and commit, or where an operator closed it without a time.
+        lease_until: Option<DateTime<Utc>>,
+        /// Since when.
+        since: DateTime<Utc>,
+    },
+}
+
+/// The gate of one application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gate {
+    /// The application.
+    pub app: AppName,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub position: Position,
+}
+
+impl Gate {
+    /// An open gate.
+    pub fn open(app: AppName) -> Self {
+        Self { app, position: Position::Open }
+    }
+
+    /// Whether users may log in at `now`: it is open, or the lease that closed it has run out.
+    pub fn admits(&self, now: DateTime<Utc>) -> bool {
+        match &self.position {
+            Position::Open => true,
+            Position::Closed { lease_until, .. } => lease_until.is_some_and(|until| until <= now),
+        }
+    }
+}
+
+/// A one-time permission to log in through a closed gate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pass {
+    /// The application.
+    pub app: AppName,
+    /// Whom it admits; anybody when absent.
+    pub user: Option<String>,
+    /// Until when it can be used.
+    pub valid_until: DateTime<Utc>,
+    /// Who gave it.
+    pub given_by: String,
+}

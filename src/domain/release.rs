@@ -1,0 +1,220 @@
+//! What a vendor publishes.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde::Serialize;
+use thiserror::Error;
+
+/// A version as the vendor writes it: `2.4.1`, `17.0-20260301`. Compared piece by piece, numbers as numbers.
+///
+/// Only builds decide which release is newer; versions are compared for minimum versions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Version(String);
+
+/// A text that cannot be a version.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error(
+    "\"{text}\" cannot be a version: use 1 to 64 letters, digits, '.', '-', '+' or '_', beginning with a letter or digit"
+)]
+pub struct BadVersion {
+    text: String,
+}
+
+impl Version {
+    /// The version as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.0.split(['.', '-', '+', '_'])
+    }
+}
+
+impl FromStr for Version {
+    type Err = BadVersion;
+
+    fn from_str(text: &str) -> Result<Self, BadVersion> {
+        let good = (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_'));
+        if good { Ok(Self(text.to_owned())) } else { Err(BadVersion { text: text.to_owned() }) }
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = BadVersion;
+
+    fn try_from(text: String) -> Result<Self, BadVersion> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.0
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Ord for Version {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let mut ours = self.pieces();
+        let mut theirs = other.pieces();
+        loop {
+            let order = match (ours.next(), theirs.next()) {
+                (None, None) => return self.0.cmp(&other.0),
+                (None, Some(_)) => Ordering::Less,
+                (Some(_), None) => Ordering::Greater,
+                (Some(a), Some(b)) => match (a.parse::<u64>(), b.parse::<u64>()) {
+                    (Ok(a), Ok(b)) => a.cmp(&b),
+                    _ => a.cmp(b),
+                },
+            };
+            if order != Ordering::Equal {
+                return order;
+            }
+        }
+    }
+}
+
+impl PartialOrd for Version {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Which release: its version for people, its build for ordering. Builds ascend without exception.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReleaseId {
+    /// For people, and what the running application must answer.
+    pub version: Version,
+    /// For ordering.
+    pub build: u64,
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (build {})", self.version, self.build)
+    }
+}
+
+/// The file in the root of a program tree that says which release the tree is: one [`ReleaseId`] as JSON.
+pub const MARKER: &str = ".afterhours-release.json";
+
+/// A marker that does not say which release a tree is.
+#[derive(Debug, Error)]
+#[error("read {MARKER} as a version and a build")]
+pub struct BadMarker {
+    #[source]
+    source: serde_json::Error,
+}
+
+impl ReleaseId {
+    /// What is written into the [`MARKER`] file.
+    pub fn to_marker(&self) -> String {
+        let mut text = serde_json::json!({ "version": self.version, "build": self.build }).to_string();
+        text.push('\n');
+        text
+    }
+
+    /// What the [`MARKER`] file says. Other keys are left to later versions.
+    ///
+    /// # Errors
+    /// The text is not JSON, or names no version and build.
+    pub fn from_marker(text: &str) -> Result<Self, BadMarker> {
+        serde_json::from_str(text).map_err(|source| BadMarker { source })
+    }
+}
+
+/// One file of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Its name inside the release's folder; no directory part.
+    pub file: String,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The sum of the sizes of all files in it, in bytes; unpacking stops beyond.
+    pub unpacked_bytes: u64,
+}
+
+/// A published version and all that is known of it before it is fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Version and build.
+    #[serde(flatten)]
+    pub id: ReleaseId,
+    /// The day it was published.
+    #[serde(default)]
+    pub date: Option<chrono::NaiveDate>,
+    /// What is new, in Markdown.
+    #[serde(default)]
+    pub notes: String,
+    /// The lowest version that may be updated to this one directly.
+    #[serde(default)]
+    pub min_version: Option<Version>,
+    /// Every path of versions must stop here, even when a newer build exists.
+    #[serde(default)]
+    pub barrier: bool,
+    /// Migrates the data; an argument list, run in the new tree. A relative program is looked up in it.
+    #[serde(default)]
+    pub migrate: Option<Vec<String>>,
+    /// The archives that make the tree, unpacked in order.
+    pub archives: Vec<Archive>,
+    /// Where the feed keeps it; meaning depends on the feed.
+    pub location: PathBuf,
+}
+
+impl Release {
+    /// The bytes to fetch.
+    pub fn size_bytes(&self) -> u64 {
+        self.archives.iter().map(|archive| archive.size_bytes).sum()
+    }
+
+    /// The bytes of the unpacked tree.
+    pub fn unpacked_bytes(&self) -> u64 {
+        self.archives.iter().map(|archive| archive.unpacked_bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_people_do() {
+        let sorted = ["1", "1.2", "1.2.9", "1.2.10", "2", "2.0", "10.0"];
+        for pair in sorted.windows(2) {
+            let (a, b): (Version, Version) = (pair[0].parse().unwrap(), pair[1].parse().unwrap());
+            assert!(a < b, "{a} < {b}");
+        }
+    }
+
+    #[test]
+    fn a_marker_reads_as_it_was_written() {
+        let id = ReleaseId { version: "2.4.1-rc+1".parse().unwrap(), build: 24 };
+        assert_eq!(ReleaseId::from_marker(&id.to_marker()).unwrap(), id);
+        for bad in ["", "{}", "{\"version\":\"2\"}", "{\"version\":\"../2\",\"build\":1}", "2.4.1"] {
+            assert!(ReleaseId::from_marker(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_are_safe_in_a_path() {
+        for bad in ["", "../1", "1/2", ".1", "1 2"] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
+    }
+}
