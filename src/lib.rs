@@ -3,3 +3,4 @@
 //! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
 
 pub mod domain;
+pub mod exec;

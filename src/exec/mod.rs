@@ -1,0 +1,390 @@
+//! Runs a command of the administrator's or the vendor's: an argument list, a deadline, a bounded
+//! log, and the variables every hook sees.
+//!
+//! The command leads a process group of its own. When its deadline passes or its future is
+//! dropped, the whole group is ended: TERM, two seconds, KILL. A command that ends in time may
+//! leave children behind, as a start script does; they are not touched.
+//!
+//! A command that leaves a server behind must not write into a pipe of ours: the server would be
+//! killed by its first line after we have gone. [`Exec::log_to`] gives it a file instead.
+//!
+//! Invariant: no shell is ever involved, and no output is held beyond [`OUTPUT_BYTES_MAX`].
+
+pub mod process;
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+use thiserror::Error;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::domain::span::Span;
+
+/// How much of each of a command's two outputs is kept: its last bytes, where the error stands.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// A log of [`Exec::log_to`] that is larger than this before a command starts is emptied.
+pub const LOG_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a command is given between TERM and KILL.
+const TERM_WAIT: Duration = Duration::from_secs(2);
+
+/// A command could not be run to a good end.
+#[derive(Debug, Error)]
+pub enum ExecError {
+    /// The program could not be started at all.
+    #[error("run {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file that takes its output cannot be used.
+    #[error("open {} for the output of {program}", .path.display())]
+    Log {
+        /// The program.
+        program: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Waiting for it failed.
+    #[error("wait for {program}")]
+    Wait {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It took too long and was ended.
+    #[error("{program} did not end within {deadline}; it was ended")]
+    Overdue {
+        /// The program.
+        program: String,
+        /// The limit.
+        deadline: Span,
+    },
+    /// It ended with an error.
+    #[error("{program} ended with {status}{}", .stderr_tail.as_deref().map(|tail| format!(": {tail}")).unwrap_or_default())]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended, in words.
+        status: String,
+        /// The last line it wrote to its error output.
+        stderr_tail: Option<String>,
+    },
+}
+
+/// What a command left behind.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// The last [`OUTPUT_BYTES_MAX`] bytes of its output.
+    pub stdout: String,
+    /// The last [`OUTPUT_BYTES_MAX`] bytes of its error output.
+    pub stderr: String,
+}
+
+/// An argument list that is about to be run.
+#[derive(Debug, Clone)]
+pub struct Exec {
+    argv: Vec<String>,
+    env: BTreeMap<String, String>,
+    dir: Option<PathBuf>,
+    log: Option<PathBuf>,
+    deadline: Span,
+}
+
+impl Exec {
+    /// Runs `argv` for at most `deadline`. An empty list is a program that does not exist.
+    pub fn new(argv: &[String], deadline: Span) -> Self {
+        Self { argv: argv.to_vec(), env: BTreeMap::new(), dir: None, log: None, deadline }
+    }
+
+    /// Sets one variable.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.env.insert(key.to_owned(), value.into());
+        self
+    }
+
+    /// Sets several variables.
+    #[must_use]
+    pub fn envs(mut self, more: &BTreeMap<String, String>) -> Self {
+        self.env.extend(more.iter().map(|(k, v)| (k.clone(), v.clone())));
+        self
+    }
+
+    /// Sets the working directory.
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// Appends both outputs to a file, which what the command leaves behind may go on writing to.
+    /// [`Output::stdout`] is then what was appended, and [`Output::stderr`] is empty.
+    #[must_use]
+    pub fn log_to(mut self, file: impl AsRef<Path>) -> Self {
+        self.log = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// The program's name, for messages.
+    fn program(&self) -> String {
+        self.argv.first().cloned().unwrap_or_default()
+    }
+
+    /// Runs it; any exit status is an answer.
+    ///
+    /// # Errors
+    /// It cannot be started, or does not end in time.
+    pub async fn output(self) -> Result<Output, ExecError> {
+        let program = self.program();
+        let mut command = Command::new(OsStr::new(&program));
+        command
+            .args(self.argv.iter().skip(1))
+            .envs(&self.env)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        let log = match &self.log {
+            None => None,
+            Some(path) => {
+                let bad = |source| ExecError::Log { program: program.clone(), path: path.clone(), source };
+                let log = Log::open(path).map_err(bad)?;
+                command.stdout(log.writer().map_err(bad)?).stderr(log.writer().map_err(bad)?);
+                Some(log)
+            }
+        };
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let mut child = command.spawn().map_err(|source| ExecError::Spawn { program: program.clone(), source })?;
+        let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        let stdout = child.stdout.take();
+        let stderr = child.stderr.take();
+        let ended = timeout(self.deadline.duration(), async {
+            // A grandchild that keeps the pipe open must not keep us: the outputs are read until the child ends.
+            let (mut out, mut err) = (Tail::default(), Tail::default());
+            let status = {
+                let reading = async {
+                    tokio::join!(out.fill(stdout), err.fill(stderr));
+                };
+                tokio::pin!(reading);
+                tokio::select! {
+                    status = child.wait() => {
+                        // What was written before the end is in the pipe already.
+                        let _ = timeout(Duration::from_millis(100), &mut reading).await;
+                        status
+                    }
+                    () = &mut reading => child.wait().await,
+                }
+            };
+            let stdout = log.as_ref().map_or_else(|| out.text(), Log::appended);
+            status.map(|status| Output { status, stdout, stderr: err.text() })
+        })
+        .await;
+        match ended {
+            Ok(Ok(output)) => {
+                group.release();
+                Ok(output)
+            }
+            Ok(Err(source)) => Err(ExecError::Wait { program, source }),
+            Err(_) => {
+                group.signal(Signal::TERM);
+                let _ = timeout(TERM_WAIT, child.wait()).await;
+                drop(group);
+                Err(ExecError::Overdue { program, deadline: self.deadline })
+            }
+        }
+    }
+
+    /// Runs it; only exit status 0 is good.
+    ///
+    /// # Errors
+    /// It cannot be started, does not end in time, or ends with another status.
+    pub async fn run(self) -> Result<Output, ExecError> {
+        let program = self.program();
+        let output = self.output().await?;
+        if output.status.success() { Ok(output) } else { Err(failed(program, &output)) }
+    }
+}
+
+fn failed(program: String, output: &Output) -> ExecError {
+    let status = match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".to_owned(),
+    };
+    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
+    ExecError::Failed { program, status, stderr_tail: last(&output.stderr).or_else(|| last(&output.stdout)) }
+}
+
+/// A process group that is ended when it goes out of scope.
+struct Group(Option<Pid>);
+
+impl Group {
+    /// Lets what is left of the group live.
+    fn release(mut self) {
+        self.0 = None;
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.0 {
+            // It may have ended already; then there is nobody to signal.
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// A file that takes the output of a command and of whatever it leaves behind.
+struct Log {
+    file: File,
+    /// Where the command's own output begins.
+    from: u64,
+}
+
+impl Log {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        if file.metadata()?.len() > LOG_BYTES_MAX {
+            file.set_len(0)?;
+        }
+        let from = file.metadata()?.len();
+        Ok(Self { file, from })
+    }
+
+    fn writer(&self) -> io::Result<Stdio> {
+        self.file.try_clone().map(Stdio::from)
+    }
+
+    /// The last [`OUTPUT_BYTES_MAX`] bytes of what was written since; what cannot be read back is lost, not an error.
+    fn appended(&self) -> String {
+        let len = self.file.metadata().map_or(self.from, |meta| meta.len());
+        let from = self.from.max(len.saturating_sub(OUTPUT_BYTES_MAX as u64));
+        let mut bytes = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0)];
+        let read = self.file.read_at(&mut bytes, from).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    }
+}
+
+/// The last bytes of a stream.
+#[derive(Default)]
+struct Tail(Vec<u8>);
+
+impl Tail {
+    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+        let Some(mut stream) = stream else { return };
+        let mut chunk = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+            self.0.extend_from_slice(&chunk[..read]);
+            if self.0.len() > 2 * OUTPUT_BYTES_MAX {
+                self.0.drain(..self.0.len() - OUTPUT_BYTES_MAX);
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        let from = self.0.len().saturating_sub(OUTPUT_BYTES_MAX);
+        String::from_utf8_lossy(&self.0[from..]).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, deadline: Span) -> Exec {
+        Exec::new(&["sh".to_owned(), "-c".to_owned(), script.to_owned()], deadline)
+    }
+
+    #[tokio::test]
+    async fn tells_what_a_command_said_last() {
+        let error = sh("echo first >&2; echo 'disk is on fire' >&2; exit 3", Span::secs(10)).run().await.unwrap_err();
+        assert_eq!(error.to_string(), "sh ended with exit status 3: disk is on fire");
+    }
+
+    #[tokio::test]
+    async fn a_hanging_command_is_ended_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        let script = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
+        let error = sh(&script, Span::from(Duration::from_millis(300))).run().await.unwrap_err();
+        assert!(matches!(error, ExecError::Overdue { .. }), "{error}");
+        let pid: i32 = fs_err::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        let gone = || fs_err::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z"));
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while !gone() && std::time::Instant::now() < deadline {
+            tokio::task::yield_now().await;
+        }
+        assert!(gone());
+    }
+
+    #[tokio::test]
+    async fn a_daemonised_grandchild_does_not_keep_us_waiting() {
+        let output = sh("sleep 1000 & echo $!", Span::secs(20)).run().await.unwrap();
+        let pid = Pid::from_raw(output.stdout.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_left_behind_writes_on_into_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, go) = (dir.path().join("log"), dir.path().join("go"));
+        let script =
+            format!("echo started; (until test -e {}; do sleep 0.02; done; echo alive; echo again) &", go.display());
+        let output = sh(&script, Span::secs(20)).log_to(&log).run().await.unwrap();
+        assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("started\n", ""));
+        fs_err::write(&go, "").unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while !fs_err::read_to_string(&log).unwrap().ends_with("alive\nagain\n") {
+            assert!(std::time::Instant::now() < deadline, "the child of the command was ended by its own output");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_grew_too_large_is_emptied_and_an_error_quotes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        fs_err::write(&log, vec![b'x'; usize::try_from(LOG_BYTES_MAX).unwrap() + 1]).unwrap();
+        let error = sh("echo 'no licence' >&2; exit 4", Span::secs(20)).log_to(&log).run().await.unwrap_err();
+        assert_eq!(error.to_string(), "sh ended with exit status 4: no licence");
+        assert_eq!(fs_err::read_to_string(&log).unwrap(), "no licence\n");
+    }
+
+    #[tokio::test]
+    async fn output_is_bounded() {
+        let output = sh("yes | head -c 3000000", Span::secs(20)).run().await.unwrap();
+        assert_eq!(output.stdout.len(), OUTPUT_BYTES_MAX);
+    }
+}

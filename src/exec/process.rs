@@ -1,0 +1,124 @@
+//! Looks at processes of this machine through `/proc`, and signals them.
+//!
+//! A process is named by its number and its start in clock ticks since boot, so that a later one
+//! with the same number is never mistaken for it. A process that cannot be looked at
+//! (`hidepid`) is [`Life::Unknown`], never dead.
+
+use std::io;
+
+use rustix::process::Pid;
+use rustix::process::Signal;
+
+/// Whether a process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Alive,
+    /// It has ended; perhaps its number is in use again.
+    Dead,
+    /// It cannot be looked at.
+    Unknown,
+}
+
+/// When a process started, in clock ticks since boot; `None` when it cannot be looked at or has ended.
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    match stat(pid) {
+        Ok(stat) if !stat.ended => Some(stat.start_ticks),
+        _ => None,
+    }
+}
+
+/// The real user of a process.
+pub fn uid(pid: u32) -> Option<u32> {
+    let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
+}
+
+/// Whether the process that had this number since `start_ticks` lives.
+pub fn life(pid: u32, start_ticks: u64) -> Life {
+    match stat(pid) {
+        Ok(stat) if stat.start_ticks == start_ticks && !stat.ended => Life::Alive,
+        Ok(_) => Life::Dead,
+        Err(_) => match Pid::from_raw(pid.cast_signed()).map(rustix::process::test_kill_process) {
+            Some(Err(rustix::io::Errno::SRCH)) | None => Life::Dead,
+            Some(_) => Life::Unknown,
+        },
+    }
+}
+
+/// Signals a process, with its whole group when it leads one. A process that has ended is no error.
+///
+/// # Errors
+/// The kernel refuses, for want of rights.
+pub fn signal(pid: u32, start_ticks: u64, signal: Signal) -> io::Result<()> {
+    let Some(raw) = Pid::from_raw(pid.cast_signed()) else { return Ok(()) };
+    // The descriptor holds the process itself: after the look at its start it cannot become another one.
+    let handle = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(errno) => return Err(errno.into()),
+    };
+    if life(pid, start_ticks) != Life::Alive {
+        return Ok(());
+    }
+    let sent = if rustix::process::getpgid(Some(raw)) == Ok(raw) {
+        rustix::process::kill_process_group(raw, signal)
+    } else {
+        rustix::process::pidfd_send_signal(&handle, signal)
+    };
+    match sent {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether a process of this group lives. One that has ended and was not waited for by its parent does not.
+pub fn group_lives(group: Pid) -> bool {
+    if rustix::process::test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(entries) = fs_err::read_dir("/proc") else { return true };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| stat(pid).ok()).any(|stat| stat.group == group.as_raw_nonzero().get() && !stat.ended)
+}
+
+struct Stat {
+    ended: bool,
+    group: i32,
+    start_ticks: u64,
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
+    let text = fs_err::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is the program's name in parentheses and may itself hold any character.
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut fields = fields.split_whitespace();
+    let ended = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x"));
+    let group = fields.nth(1).and_then(|group| group.parse().ok());
+    let start_ticks = fields.nth(16).and_then(|ticks| ticks.parse().ok());
+    group
+        .zip(start_ticks)
+        .map(|(group, start_ticks)| Stat { ended, group, start_ticks })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_process_from_its_successor() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id();
+        let ticks = start_ticks(pid).unwrap();
+        assert_eq!(life(pid, ticks), Life::Alive);
+        assert_eq!(life(pid, ticks + 1), Life::Dead);
+        assert_eq!(uid(pid), uid(std::process::id()));
+        signal(pid, ticks + 1, Signal::KILL).unwrap();
+        assert_eq!(life(pid, ticks), Life::Alive, "another start is another process");
+        signal(pid, ticks, Signal::KILL).unwrap();
+        child.wait().unwrap();
+        assert_eq!(life(pid, ticks), Life::Dead);
+        signal(pid, ticks, Signal::KILL).unwrap();
+    }
+}
