@@ -2,5 +2,6 @@
 //!
 //! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
 
+pub mod config;
 pub mod domain;
 pub mod exec;

@@ -1,1 +1,4 @@
 //! The one integration binary: the product from outside, against real components.
+
+mod settings;
+mod support;

@@ -1,0 +1,162 @@
+//! From what was written to what it means: checks, defaults, and the cross-checks between keys.
+//!
+//! One function a table of the file, one file a group of tables. Nothing is guessed: what is
+//! missing and has no default, and what contradicts itself, is a [`Problem`] at its key.
+
+mod check;
+mod data;
+mod mail;
+mod people;
+mod service;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::config::error::Place;
+use crate::config::error::Problem;
+use crate::config::input::AppInput;
+use crate::config::input::DaemonInput;
+use crate::config::input::FeedInput;
+use crate::config::input::Input;
+use crate::config::settings::AppSettings;
+use crate::config::settings::DaemonSettings;
+use crate::config::settings::DataSettings;
+use crate::config::settings::FeedSettings;
+use crate::config::settings::Settings;
+use crate::domain::name::AppName;
+
+const DATA_DIR: &str = "/var/lib/afterhours";
+const SOCKET: &str = "/run/afterhours/afterhours.sock";
+const OPERATOR_GROUP: &str = "afterhours";
+const KEEP_OLD: u32 = 1;
+
+/// The whole file.
+pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
+    let top = Place::default();
+    let daemon = daemon(&top.key("daemon"), input.daemon)?;
+    let mut apps = BTreeMap::new();
+    for (name, input) in input.app {
+        let place = top.key("app").key(&name);
+        let name: AppName = name.parse().map_err(|error| place.wrong(format!("{error}")))?;
+        apps.insert(name.clone(), app(&place, name, input)?);
+    }
+    apart(&top.key("app"), &apps, &daemon.data_dir)?;
+    Ok(Settings { daemon, apps })
+}
+
+/// Only where the daemon's socket is: all that a person without access to secrets can need.
+pub(super) fn socket(input: &Input) -> Result<PathBuf, Problem> {
+    let place = Place::default().key("daemon").key("socket");
+    check::path(&place, input.daemon.socket.as_deref().unwrap_or(SOCKET))
+}
+
+fn daemon(place: &Place, input: DaemonInput) -> Result<DaemonSettings, Problem> {
+    let group = input.operator_group.unwrap_or_else(|| OPERATOR_GROUP.to_owned());
+    Ok(DaemonSettings {
+        data_dir: check::path(&place.key("data_dir"), input.data_dir.as_deref().unwrap_or(DATA_DIR))?,
+        socket: check::path(&place.key("socket"), input.socket.as_deref().unwrap_or(SOCKET))?,
+        operator_group: check::text(&place.key("operator_group"), group)?,
+        mail: input.mail.map(|mail| mail::mail(&place.key("mail"), mail)).transpose()?,
+    })
+}
+
+fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Problem> {
+    let install_dir = install_dir(&place.key("install_dir"), input.install_dir.as_deref())?;
+    let staging_dir = staging_dir(&install_dir);
+    let data = data::data(&place.key("data"), input.data, &install_dir)?;
+    let installed_version = input
+        .installed_version
+        .map(|text| text.parse().map_err(|error| place.key("installed_version").wrong(format!("{error}"))));
+    let (grace, reminders) = people::grace(place, input.grace, input.reminders)?;
+    Ok(AppSettings {
+        title: check::text(&place.key("title"), input.title.unwrap_or_else(|| name.to_string()))?,
+        name,
+        install_dir,
+        installed_version: installed_version.transpose()?,
+        staging_dir,
+        keep: check::patterns(&place.key("keep"), input.keep)?,
+        owner: input.owner.map(|text| owner(&place.key("owner"), text)).transpose()?,
+        keep_old: input.keep_old.unwrap_or(KEEP_OLD),
+        service: service::service(&place.key("service"), input.service)?,
+        health: service::health(&place.key("health"), input.health.unwrap_or_default())?,
+        data,
+        backup: input.backup.map(|backup| data::backup(&place.key("backup"), backup)).transpose()?,
+        feed: feed(&place.key("feed"), input.feed)?,
+        sessions: people::sessions(&place.key("sessions"), input.sessions)?,
+        gate: people::gate(&place.key("gate"), input.gate)?,
+        grace,
+        reminders,
+        polite_end: people::polite_end(place, input.polite_end)?,
+        census_wait: people::census_wait(place, input.census_wait)?,
+        open_gate: people::open_gate(&place.key("open_gate"), input.open_gate)?,
+        report: people::report(&place.key("report"), input.report)?,
+        hooks: people::hooks(&place.key("hooks"), input.hooks)?,
+    })
+}
+
+fn install_dir(place: &Place, text: Option<&str>) -> Result<PathBuf, Problem> {
+    let text = text.ok_or_else(|| place.missing("say where the program stands: install_dir = \"/opt/NAME\""))?;
+    let path = check::path(place, text)?;
+    match path.parent().and_then(Path::parent) {
+        Some(_) => Ok(path),
+        // The whole system, or one of its first directories: nothing that can be exchanged.
+        None => Err(place
+            .wrong(format!("\"{text}\" is too high up to be exchanged"))
+            .hint("give the application a directory of its own, such as /opt/NAME")),
+    }
+}
+
+/// `PARENT/.NAME.afterhours`: beside the installation, so that it is on the same file system.
+fn staging_dir(install_dir: &Path) -> PathBuf {
+    let name = install_dir.file_name().unwrap_or_default().to_string_lossy();
+    install_dir.with_file_name(format!(".{name}.afterhours"))
+}
+
+fn owner(place: &Place, text: String) -> Result<String, Problem> {
+    let is_pair = text.split_once(':').is_some_and(|(user, group)| {
+        !user.is_empty() && !group.is_empty() && !text.contains(char::is_whitespace) && !group.contains(':')
+    });
+    if is_pair { Ok(text) } else { Err(place.wrong(format!("\"{text}\" is not USER:GROUP"))) }
+}
+
+fn feed(place: &Place, input: Option<FeedInput>) -> Result<FeedSettings, Problem> {
+    let example = "say where releases come from: feed = { dir = \"/srv/releases/NAME\" }";
+    let input = input.ok_or_else(|| place.missing(example))?;
+    let place = place.key("dir");
+    let dir = input.dir.ok_or_else(|| place.missing(example))?;
+    Ok(FeedSettings::Dir(check::path(&place, &dir)?))
+}
+
+/// Two applications never stand in, or keep data in, each other's directories; and none of them holds our own store,
+/// which a rollback must not put back.
+fn apart(place: &Place, apps: &BTreeMap<AppName, AppSettings>, data_dir: &Path) -> Result<(), Problem> {
+    let mut taken: Vec<(&Path, &AppName)> = Vec::new();
+    for (name, app) in apps {
+        let mut ours = vec![(app.install_dir.as_path(), "install_dir")];
+        if let DataSettings::Paths { paths, .. } = &app.data {
+            ours.extend(paths.iter().map(|path| (path.as_path(), "data")));
+        }
+        for (path, key) in &ours {
+            if data_dir.starts_with(path) {
+                let (path, data_dir) = (path.display(), data_dir.display());
+                return Err(place
+                    .key(name.as_str())
+                    .key(key)
+                    .wrong(format!("\"{path}\" holds the daemon's data_dir \"{data_dir}\""))
+                    .hint("name the application's own directories only, or move `data_dir` of [daemon]"));
+            }
+            let clash = taken.iter().find(|(other, _)| path.starts_with(other) || other.starts_with(path));
+            if let Some((other, owner)) = clash {
+                let (path, other) = (path.display(), other.display());
+                return Err(place
+                    .key(name.as_str())
+                    .key(key)
+                    .wrong(format!("\"{path}\" and \"{other}\" of application {owner} stand in each other"))
+                    .hint("two applications cannot be updated apart when they share directories"));
+            }
+        }
+        taken.extend(ours.into_iter().map(|(path, _)| (path, name)));
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! What concerns users and operators: `sessions`, `gate`, `grace`, `reminders`, `open_gate`,
+//! `report` and `hooks`.
+
+use crate::config::error::Place;
+use crate::config::error::Problem;
+use crate::config::input::GateInput;
+use crate::config::input::HookInput;
+use crate::config::input::OpenGateInput;
+use crate::config::input::ReportInput;
+use crate::config::input::SessionsInput;
+use crate::config::lower::check;
+use crate::config::settings::GateSettings;
+use crate::config::settings::HookSettings;
+use crate::config::settings::OpenGate;
+use crate::config::settings::ReportSettings;
+use crate::config::settings::SessionsSettings;
+use crate::domain::span::Span;
+
+const GRACE: Span = Span::mins(5);
+const REMINDERS: [Span; 3] = [Span::mins(5), Span::mins(2), Span::secs(30)];
+const POLITE_END: Span = Span::secs(30);
+const CENSUS_WAIT: Span = Span::mins(10);
+const SESSIONS_DEADLINE: Span = Span::secs(30);
+const GATE_DEADLINE: Span = Span::secs(30);
+const HOOKS_DEADLINE: Span = Span::hours(1);
+const LANGUAGE: &str = "en";
+
+/// How long users have, and when they are reminded: descending, each once.
+pub(super) fn grace(
+    place: &Place,
+    grace: Option<Span>,
+    reminders: Option<Vec<Span>>,
+) -> Result<(Span, Vec<Span>), Problem> {
+    // No grace at all is a choice: `grace = "0s"`.
+    let grace = grace.unwrap_or(GRACE);
+    let place = place.key("reminders");
+    let mut reminders = match reminders {
+        None => REMINDERS.into_iter().filter(|reminder| *reminder <= grace).collect(),
+        Some(reminders) => {
+            for (index, reminder) in reminders.iter().enumerate() {
+                let place = place.index(index);
+                check::span(&place, Some(*reminder), GRACE)?;
+                if *reminder > grace {
+                    return Err(place
+                        .wrong(format!("{reminder} before the end comes before the grace of {grace} begins"))
+                        .hint("shorten the reminder or lengthen `grace`"));
+                }
+            }
+            reminders
+        }
+    };
+    reminders.sort_unstable_by(|a, b| b.cmp(a));
+    reminders.dedup();
+    Ok((grace, reminders))
+}
+
+/// How long a session is given to close by itself.
+pub(super) fn polite_end(place: &Place, span: Option<Span>) -> Result<Span, Problem> {
+    check::span(&place.key("polite_end"), span, POLITE_END)
+}
+
+/// How long an unknown census is waited for.
+pub(super) fn census_wait(place: &Place, span: Option<Span>) -> Result<Span, Problem> {
+    check::span(&place.key("census_wait"), span, CENSUS_WAIT)
+}
+
+/// Who is asked about sessions; the workstations where nothing is said.
+pub(super) fn sessions(place: &Place, input: Option<Vec<SessionsInput>>) -> Result<Vec<SessionsSettings>, Problem> {
+    let Some(input) = input else { return Ok(vec![SessionsSettings::Workstations]) };
+    let mut all: Vec<SessionsSettings> = Vec::new();
+    for (index, input) in input.into_iter().enumerate() {
+        let place = place.index(index);
+        let one = sessions_entry(&place, input)?;
+        if one == SessionsSettings::Workstations && all.contains(&one) {
+            return Err(place.wrong("asks the workstations a second time"));
+        }
+        all.push(one);
+    }
+    Ok(all)
+}
+
+fn sessions_entry(place: &Place, input: SessionsInput) -> Result<SessionsSettings, Problem> {
+    let commands =
+        [("message", input.message.is_some()), ("end", input.end.is_some()), ("deadline", input.deadline.is_some())];
+    let kinds = [("workstations", input.workstations.is_some()), ("list", input.list.is_some())];
+    let kind = check::exactly_one(place, &kinds)?;
+    check::only_with(place, "list", kind == "list", &commands)?;
+    match input.list {
+        Some(list) => Ok(SessionsSettings::Commands {
+            list: check::argv(&place.key("list"), list)?,
+            message: check::maybe_argv(&place.key("message"), input.message)?,
+            end: check::maybe_argv(&place.key("end"), input.end)?,
+            deadline: check::span(&place.key("deadline"), input.deadline, SESSIONS_DEADLINE)?,
+        }),
+        None if input.workstations == Some(true) => Ok(SessionsSettings::Workstations),
+        None => Err(place
+            .key("workstations")
+            .wrong("can only be true")
+            .hint("leave the entry out where workstations are not to be asked; `sessions = []` asks nobody")),
+    }
+}
+
+/// What else closes and opens with the gate.
+pub(super) fn gate(place: &Place, input: Vec<GateInput>) -> Result<Vec<GateSettings>, Problem> {
+    input.into_iter().enumerate().map(|(index, input)| gate_entry(&place.index(index), input)).collect()
+}
+
+fn gate_entry(place: &Place, input: GateInput) -> Result<GateSettings, Problem> {
+    let commands = input.close.is_some() || input.open.is_some();
+    let kind = check::exactly_one(place, &[("file", input.file.is_some()), ("close", commands)])?;
+    check::only_with(place, "close", kind == "close", &[("deadline", input.deadline.is_some())])?;
+    if let Some(file) = input.file {
+        return Ok(GateSettings::File(check::path(&place.key("file"), &file)?));
+    }
+    let must = |key: &str, args| {
+        let place = place.key(key);
+        check::argv(&place, Option::ok_or_else(args, || place.missing("`close` and `open` belong together"))?)
+    };
+    Ok(GateSettings::Commands {
+        close: must("close", input.close)?,
+        open: must("open", input.open)?,
+        deadline: check::span(&place.key("deadline"), input.deadline, GATE_DEADLINE)?,
+    })
+}
+
+/// When users are admitted again.
+pub(super) fn open_gate(place: &Place, input: Option<OpenGateInput>) -> Result<OpenGate, Problem> {
+    match input {
+        None | Some(OpenGateInput::Automatic) => Ok(OpenGate::Automatic),
+        Some(OpenGateInput::ByHand) => Ok(OpenGate::ByHand),
+        Some(OpenGateInput::After(args)) => Ok(OpenGate::After(check::argv(&place.key("after"), args)?)),
+    }
+}
+
+/// Who is told.
+pub(super) fn report(place: &Place, input: ReportInput) -> Result<ReportSettings, Problem> {
+    let group_place = place.key("group");
+    let group = input.group.iter().enumerate();
+    let group: Result<_, _> = group.map(|(i, text)| check::mail_address(&group_place.index(i), text)).collect();
+    let language = input.language.unwrap_or_else(|| LANGUAGE.to_owned());
+    let is_tag = language.starts_with(|c: char| c.is_ascii_alphabetic())
+        && language.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !is_tag {
+        return Err(place
+            .key("language")
+            .wrong(format!("\"{language}\" is no language"))
+            .hint("write \"en\" or \"de\""));
+    }
+    Ok(ReportSettings { started_by: input.started_by.unwrap_or(true), group: group?, language })
+}
+
+/// Commands of the administrator's own.
+pub(super) fn hooks(place: &Place, input: HookInput) -> Result<HookSettings, Problem> {
+    Ok(HookSettings {
+        before_stop: check::maybe_argv(&place.key("before_stop"), input.before_stop)?,
+        after_start: check::maybe_argv(&place.key("after_start"), input.after_start)?,
+        deadline: check::span(&place.key("deadline"), input.deadline, HOOKS_DEADLINE)?,
+    })
+}

@@ -1,0 +1,110 @@
+//! From a TOML file to [`settings`]: file → input → settings. Only settings reach the rest.
+//!
+//! ```text
+//! text ── source (lines, unknown keys) ── input (as written) ── lower (checked, complete) ── settings
+//!              └── schema (which keys exist, learnt from input)
+//! ```
+//!
+//! Invariants: a key that nobody understands is an error, never silence; every error names file,
+//! line and key; `config/default.toml` documents every key and states the defaults (tests hold
+//! both).
+//!
+//! Deliberately absent: environment variables inside the file, includes, merging of several files.
+
+pub mod error;
+mod input;
+mod lower;
+mod schema;
+pub mod settings;
+mod source;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+pub use crate::config::error::ConfigError;
+use crate::config::input::Input;
+use crate::config::settings::Settings;
+use crate::config::source::Source;
+pub use crate::config::template::template;
+
+/// Where the configuration is when nothing else is said.
+pub const PATH: &str = "/etc/afterhours/afterhours.toml";
+/// The configuration when there is no file: the embedded reference.
+pub const DEFAULT: &str = include_str!("../../config/default.toml");
+/// What messages call the embedded reference.
+const DEFAULT_ORIGIN: &str = "embedded default";
+/// A longer file is no configuration.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads the configuration: `path`, which must exist; without one [`PATH`] where it exists, else [`DEFAULT`].
+///
+/// # Errors
+/// The file cannot be read, or says something that cannot be used.
+pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
+    let (text, origin) = read(path)?;
+    parse(&text, &origin)
+}
+
+/// Reads only where the daemon's socket is, and no secret: enough to talk to the daemon, and possible for everybody
+/// who may read the file.
+///
+/// # Errors
+/// The file cannot be read, or says something that cannot be used.
+pub fn load_socket(path: Option<&Path>) -> Result<PathBuf, ConfigError> {
+    let (text, origin) = read(path)?;
+    let mut source = Source::new(&text, &origin)?;
+    let input: Input = source.read()?;
+    lower::socket(&input).map_err(|problem| source.locate(problem))
+}
+
+/// Reads a configuration from a text; `origin` is what messages call it.
+///
+/// # Errors
+/// It says something that cannot be used.
+pub fn parse(text: &str, origin: &str) -> Result<Settings, ConfigError> {
+    let mut source = Source::new(text, origin)?;
+    let input: Input = source.read()?;
+    lower::settings(input).map_err(|problem| source.locate(problem))
+}
+
+/// The text and what messages call it.
+fn read(path: Option<&Path>) -> Result<(String, String), ConfigError> {
+    read_or(path, Path::new(PATH))
+}
+
+fn read_or(path: Option<&Path>, standard: &Path) -> Result<(String, String), ConfigError> {
+    let file = path.unwrap_or(standard);
+    let origin = file.display().to_string();
+    let wrong = |message: &str, hint: Option<&str>, source| ConfigError {
+        origin: origin.clone(),
+        line: None,
+        key: None,
+        message: message.to_owned(),
+        hint: hint.map(str::to_owned),
+        source,
+    };
+    // The system's own words without the path, which the message has already.
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            return Ok((DEFAULT.to_owned(), DEFAULT_ORIGIN.to_owned()));
+        }
+        Err(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::NotFound => Some("write one with `afterhours init`"),
+                io::ErrorKind::PermissionDenied => Some("run this as root, or as a user who may read it"),
+                _ => None,
+            };
+            return Err(wrong("cannot be read", hint, Some(error)));
+        }
+    };
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(wrong("is too large for a configuration", None, None));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| wrong("is not UTF-8", Some("save it as UTF-8"), None))?;
+    Ok((text, origin))
+}

@@ -1,0 +1,362 @@
+//! What the rest of the program knows of the configuration: complete, checked, without options
+//! that have a default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use globset::GlobSet;
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::name::AppName;
+use crate::domain::release::Version;
+use crate::domain::span::Span;
+
+/// A program and its arguments; never a shell line. At least one element.
+pub type Argv = Vec<String>;
+
+/// Everything.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The daemon itself.
+    pub daemon: DaemonSettings,
+    /// The applications, by name.
+    pub apps: BTreeMap<AppName, AppSettings>,
+}
+
+/// The daemon itself.
+#[derive(Debug, Clone)]
+pub struct DaemonSettings {
+    /// Where the store, logs and supervised state live.
+    pub data_dir: PathBuf,
+    /// The Unix socket of the API.
+    pub socket: PathBuf,
+    /// The group whose members are operators, beside root.
+    pub operator_group: String,
+    /// How mails are sent; none are when absent.
+    pub mail: Option<MailSettings>,
+}
+
+/// How mails are sent.
+#[derive(Debug, Clone)]
+pub struct MailSettings {
+    /// The server's name.
+    pub host: String,
+    /// The server's port.
+    pub port: u16,
+    /// How the connection is protected.
+    pub tls: MailTls,
+    /// The sender.
+    pub from: String,
+    /// User and password.
+    pub login: Option<(String, SecretString)>,
+    /// A PEM file of the only authority to trust; the system's when absent.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How a mail connection is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailTls {
+    /// `smtps://`: TLS from the first byte.
+    Implicit,
+    /// `smtp://`: STARTTLS is required.
+    StartTls,
+    /// `smtp+plain://`: none; only to loopback.
+    None,
+}
+
+/// One application.
+#[derive(Debug, Clone)]
+pub struct AppSettings {
+    /// Its name.
+    pub name: AppName,
+    /// For people.
+    pub title: String,
+    /// Where the program stands; absolute.
+    pub install_dir: PathBuf,
+    /// What is installed, where the tree does not say so itself.
+    pub installed_version: Option<Version>,
+    /// Beside the installation, on the same file system: staged trees and what a swap needs. `PARENT/.NAME.afterhours`.
+    pub staging_dir: PathBuf,
+    /// Paths below `install_dir` that survive an update.
+    pub keep: Patterns,
+    /// `user:group` of the new tree; that of the old one when absent.
+    pub owner: Option<String>,
+    /// How many old program trees are kept after a success.
+    pub keep_old: u32,
+    /// How it is started and stopped.
+    pub service: ServiceSettings,
+    /// How it is known to work.
+    pub health: HealthSettings,
+    /// Where its data are.
+    pub data: DataSettings,
+    /// The backup gate; no evidence is demanded when absent.
+    pub backup: Option<BackupSettings>,
+    /// Where its releases come from.
+    pub feed: FeedSettings,
+    /// Who is asked about sessions.
+    pub sessions: Vec<SessionsSettings>,
+    /// What else closes and opens with the gate.
+    pub gate: Vec<GateSettings>,
+    /// How long users have.
+    pub grace: Span,
+    /// How long before the end of grace users are reminded, descending.
+    pub reminders: Vec<Span>,
+    /// How long a session is given to close politely before force is used.
+    pub polite_end: Span,
+    /// How long an unknown census is waited for.
+    pub census_wait: Span,
+    /// When users are admitted again.
+    pub open_gate: OpenGate,
+    /// Who is told.
+    pub report: ReportSettings,
+    /// Commands of the administrator's own.
+    pub hooks: HookSettings,
+}
+
+/// Glob patterns with the texts they were made from.
+#[derive(Debug, Clone, Default)]
+pub struct Patterns {
+    /// As written.
+    pub texts: Vec<String>,
+    /// Compiled; matched against paths relative to the tree. `*` does not cross `/`.
+    pub set: GlobSet,
+}
+
+impl PartialEq for Patterns {
+    fn eq(&self, other: &Self) -> bool {
+        self.texts == other.texts
+    }
+}
+
+/// How an application is started and stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceSettings {
+    /// By whom.
+    pub control: ServiceControl,
+    /// How long starting or stopping may take.
+    pub deadline: Span,
+    /// A port that must be closed for the service to count as stopped.
+    pub port: Option<SocketAddr>,
+}
+
+/// Who starts and stops an application.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ServiceControl {
+    /// The init system.
+    Systemd {
+        /// The unit.
+        unit: String,
+    },
+    /// Commands of the administrator's own.
+    Commands {
+        /// Starts it and returns.
+        start: Argv,
+        /// Stops it and returns.
+        stop: Argv,
+        /// Ends with 0 when it runs, with 3 when it does not (as LSB says).
+        status: Argv,
+    },
+    /// This daemon.
+    Supervised {
+        /// Runs in the foreground, in the installation directory.
+        run: Argv,
+        /// Environment beyond the daemon's.
+        env: BTreeMap<String, String>,
+    },
+    /// Nobody: there is no process to stop (a desktop program, a set of files).
+    None,
+}
+
+/// How an application is known to work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HealthSettings {
+    /// What is asked.
+    pub probe: HealthProbe,
+    /// Where the version is read from over HTTP, when it is not in the health answer.
+    pub version: Option<Url>,
+    /// A deep check: a probe login, a query. Ends with 0 when all is well.
+    pub deep: Option<Argv>,
+    /// How many good answers in a row.
+    pub times: u32,
+    /// The pause between two questions.
+    pub every: Span,
+    /// How long it may take until the last of them.
+    pub deadline: Span,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HealthProbe {
+    /// An HTTP page that answers 2xx.
+    Http(Url),
+    /// A TCP port that accepts.
+    Tcp(SocketAddr),
+    /// A command that ends with 0; its output may name the version.
+    Command(Argv),
+    /// Nothing is asked.
+    None,
+}
+
+/// Where an application's data are.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DataSettings {
+    /// Directories and files, copied.
+    Paths {
+        /// Absolute; empty when there are no data beside the program.
+        paths: Vec<PathBuf>,
+        /// Only these, relative to each path; everything when empty.
+        include: Patterns,
+        /// Not these, relative to each path.
+        exclude: Patterns,
+    },
+    /// A database: commands with `AFTERHOURS_SNAPSHOT` set to the dump's path.
+    Dump {
+        /// Writes it.
+        dump: Argv,
+        /// Puts the database back from it.
+        restore: Argv,
+        /// Ends with 0 when the dump is whole.
+        verify: Option<Argv>,
+        /// How long each may take.
+        deadline: Span,
+    },
+}
+
+/// The backup gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BackupSettings {
+    /// The oldest backup that is accepted.
+    pub max_age: Span,
+    /// Where the proof is.
+    pub evidence: EvidenceSettings,
+    /// Makes a backup.
+    pub make: Option<Argv>,
+    /// How long making or testing one may take.
+    pub deadline: Span,
+    /// How many backup files are kept after making one; all when absent. Files only.
+    pub keep_last: Option<u32>,
+}
+
+/// Where the proof of a backup is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EvidenceSettings {
+    /// A directory of dumps.
+    Files {
+        /// An absolute path with globs in its last part.
+        glob: String,
+        /// A smaller file is no backup.
+        min_size_bytes: u64,
+        /// How much smaller than the median of the ones before it may be, in percent.
+        max_shrink_percent: u32,
+        /// Tests a file; `{}` is replaced with its path.
+        test: Option<Argv>,
+    },
+    /// A restic repository.
+    Restic {
+        /// As for `restic -r`.
+        repository: String,
+        /// Its password.
+        password_file: PathBuf,
+        /// Only snapshots with this tag.
+        tag: Option<String>,
+        /// How much is read back, as for `--read-data-subset`; nothing is when absent.
+        read_data_subset: Option<String>,
+    },
+    /// A borg repository.
+    Borg {
+        /// As borg spells it.
+        repository: String,
+        /// Its passphrase.
+        passphrase_file: Option<PathBuf>,
+        /// Only archives whose name begins so.
+        prefix: Option<String>,
+        /// Whether `borg check` runs.
+        check: bool,
+    },
+    /// A JSON manifest `{"made_at", "files": [{"path", "sha256", "size_bytes"}]}`.
+    Manifest {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A command that prints `{"made_at", "size_bytes", "source"}`.
+    Command {
+        /// The command.
+        argv: Argv,
+    },
+}
+
+/// Where releases come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FeedSettings {
+    /// A directory, one folder a release.
+    Dir(PathBuf),
+}
+
+/// Who is asked about sessions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SessionsSettings {
+    /// Workstations connected to this daemon.
+    Workstations,
+    /// Commands of the administrator's own.
+    Commands {
+        /// Prints a JSON array of sessions.
+        list: Argv,
+        /// Shows `AFTERHOURS_MESSAGE` to the session `AFTERHOURS_SESSION`, or to all when that is empty.
+        message: Option<Argv>,
+        /// Ends the session `AFTERHOURS_SESSION`; by force when `AFTERHOURS_FORCE` is 1.
+        end: Option<Argv>,
+        /// How long each may take.
+        deadline: Span,
+    },
+}
+
+/// What else closes and opens with the gate.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GateSettings {
+    /// A file that exists while the gate is closed and holds the message (as `/run/nologin`).
+    File(PathBuf),
+    /// Commands of the administrator's own; both can be run twice.
+    Commands {
+        /// Closes; sees `AFTERHOURS_MESSAGE` and `AFTERHOURS_UNTIL`.
+        close: Argv,
+        /// Opens.
+        open: Argv,
+        /// How long each may take.
+        deadline: Span,
+    },
+}
+
+/// When users are admitted again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OpenGate {
+    /// As soon as the new version is healthy.
+    Automatic,
+    /// When the administrator says `gate open`.
+    ByHand,
+    /// When this command has ended with 0.
+    After(Argv),
+}
+
+/// Who is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReportSettings {
+    /// The person who started the run, when that is a mail address or the job names one.
+    pub started_by: bool,
+    /// Always these.
+    pub group: Vec<String>,
+    /// The language of the mails, as a tag: `en`, `de-AT`.
+    pub language: String,
+}
+
+/// Commands of the administrator's own, at fixed places of a run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HookSettings {
+    /// Before the service is stopped.
+    pub before_stop: Option<Argv>,
+    /// After the new version was started, before it is checked.
+    pub after_start: Option<Argv>,
+    /// How long each may take, and a release's own migration.
+    pub deadline: Span,
+}
