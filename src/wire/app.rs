@@ -1,0 +1,140 @@
+//! What is known of one application: backups, snapshots, findings, newer releases.
+
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use chrono::NaiveDate;
+use chrono::Utc;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::domain::evidence::Evidence;
+use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
+use crate::domain::finding::Severity;
+use crate::domain::name::AppName;
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
+use crate::domain::run::RunId;
+use crate::domain::span::Span;
+
+/// One thing that was checked.
+pub type FindingView = Finding;
+
+/// Proof that a backup exists.
+pub type EvidenceView = Evidence;
+
+/// The newest backup, looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupView {
+    /// The application.
+    pub app: AppName,
+    /// Whether a run would accept it.
+    pub accepted: bool,
+    /// The oldest that is accepted; absent where no evidence is demanded.
+    pub max_age: Option<Span>,
+    /// The newest backup.
+    pub evidence: Option<EvidenceView>,
+    /// Why it is not accepted; its message is a fragment that fits after "failed to".
+    pub problem: Option<Failure>,
+}
+
+/// A copy of program or data that is kept for rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// The application.
+    pub app: AppName,
+    /// The run that took it.
+    pub run: Option<RunId>,
+    /// When.
+    pub taken_at: DateTime<Utc>,
+    /// The version it belongs to.
+    pub version: Option<Version>,
+    /// Its size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Everything a run will need, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoctorView {
+    /// The application.
+    pub app: AppName,
+    /// What was looked at, in order.
+    pub findings: Vec<FindingView>,
+}
+
+impl DoctorView {
+    /// The worst of all findings; good when there are none.
+    pub fn worst(&self) -> Severity {
+        self.findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Good)
+    }
+}
+
+/// A published release as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseView {
+    /// For people.
+    pub version: Version,
+    /// For ordering.
+    pub build: u64,
+    /// The day it was published.
+    pub date: Option<NaiveDate>,
+    /// The bytes to fetch.
+    pub size_bytes: u64,
+    /// The bytes of the unpacked tree.
+    pub unpacked_bytes: u64,
+    /// What is new, in Markdown.
+    pub notes: String,
+    /// The lowest version that may be updated to this one directly.
+    pub min_version: Option<Version>,
+    /// Every path of versions stops here.
+    pub barrier: bool,
+    /// Whether it changes the data.
+    pub migrates: bool,
+    /// It failed here before and is not tried again by itself.
+    pub failed_before: bool,
+}
+
+impl ReleaseView {
+    /// A release as it is shown.
+    pub fn new(release: &Release, failed_before: bool) -> Self {
+        Self {
+            version: release.id.version.clone(),
+            build: release.id.build,
+            date: release.date,
+            size_bytes: release.size_bytes(),
+            unpacked_bytes: release.unpacked_bytes(),
+            notes: release.notes.clone(),
+            min_version: release.min_version.clone(),
+            barrier: release.barrier,
+            migrates: release.migrate.is_some(),
+            failed_before,
+        }
+    }
+}
+
+/// What is newer than what is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdatesView {
+    /// The application.
+    pub app: AppName,
+    /// What is installed now, where that is known.
+    pub installed: Option<ReleaseId>,
+    /// What would be installed, ascending.
+    pub pending: Vec<ReleaseView>,
+}
+
+/// Updates an application now.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpdateNow {
+    /// Install no release beyond this version.
+    #[serde(default)]
+    pub to: Option<Version>,
+    /// How long users have; the application's own grace when absent.
+    #[serde(default)]
+    pub grace: Option<Span>,
+}
