@@ -1,0 +1,114 @@
+//! The tables `gates` and `passes`: whether users may log in, and who may all the same.
+
+use chrono::DateTime;
+use chrono::Utc;
+use rusqlite::OptionalExtension;
+use rusqlite::Transaction;
+
+use crate::db::store::Store;
+use crate::db::store::StoreError;
+use crate::db::store::from_json;
+use crate::db::store::to_json;
+use crate::domain::gate::Gate;
+use crate::domain::gate::Pass;
+use crate::domain::name::AppName;
+
+fn find_gate(tx: &Transaction<'_>, app: &AppName) -> Result<Gate, StoreError> {
+    let body: Option<String> = tx
+        .prepare_cached("SELECT body FROM gates WHERE app = ?1")?
+        .query_row([app.as_str()], |row| row.get("body"))
+        .optional()?;
+    match body {
+        Some(body) => from_json(|| format!("the gate of {app}"), &body),
+        None => Ok(Gate::open(app.clone())),
+    }
+}
+
+fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+    tx.execute("DELETE FROM passes WHERE valid_until <= ?1", [now])?;
+    let used = tx.execute(
+        "DELETE FROM passes WHERE id = (SELECT id FROM passes WHERE app = ?1 AND (user IS NULL OR user = ?2)
+         ORDER BY user IS NULL, valid_until LIMIT 1)",
+        (app.as_str(), user),
+    )?;
+    Ok(used > 0)
+}
+
+impl Store {
+    /// The gate of an application; open when it was never closed.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn gate(&self, app: &AppName) -> Result<Gate, StoreError> {
+        let app = app.clone();
+        self.read(move |tx| find_gate(tx, &app)).await
+    }
+
+    /// Changes a gate in one transaction; `None` leaves it as it is. Answers with what stands afterwards.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn change_gate<F>(&self, app: &AppName, change: F) -> Result<Gate, StoreError>
+    where
+        F: FnOnce(&Gate) -> Option<Gate> + Send + 'static,
+    {
+        let app = app.clone();
+        self.write(move |tx| {
+            let before = find_gate(tx, &app)?;
+            let Some(after) = change(&before) else { return Ok(before) };
+            tx.prepare_cached(
+                "INSERT INTO gates VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET body = excluded.body",
+            )?
+            .execute((app.as_str(), to_json("a gate", &after)?))?;
+            Ok(after)
+        })
+        .await
+    }
+
+    /// Gives a pass for one login.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn give_pass(&self, pass: Pass) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO passes (app, user, valid_until, given_by) VALUES (?1, ?2, ?3, ?4)",
+                (pass.app.as_str(), pass.user, pass.valid_until, pass.given_by),
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The passes that can still be used.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn passes(&self, app: &AppName, now: DateTime<Utc>) -> Result<Vec<Pass>, StoreError> {
+        let app = app.clone();
+        self.read(move |tx| {
+            let mut statement = tx.prepare_cached(
+                "SELECT user, valid_until, given_by FROM passes WHERE app = ?1 AND valid_until > ?2 ORDER BY valid_until",
+            )?;
+            let rows = statement.query_map((app.as_str(), now), |row| {
+                Ok(Pass {
+                    app: app.clone(),
+                    user: row.get("user")?,
+                    valid_until: row.get("valid_until")?,
+                    given_by: row.get("given_by")?,
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Uses up a pass that admits `user`, if there is one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn use_pass(&self, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        let (app, user) = (app.clone(), user.to_owned());
+        self.write(move |tx| use_pass(tx, &app, &user, now)).await
+    }
+}

@@ -1,0 +1,280 @@
+//! The table `jobs`: definitions and their next start.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::Utc;
+use rusqlite::OptionalExtension;
+use rusqlite::Row;
+use rusqlite::Transaction;
+
+use crate::db::runs::insert_run;
+use crate::db::store::Store;
+use crate::db::store::StoreError;
+use crate::db::store::from_json;
+use crate::db::store::to_json;
+use crate::domain::job::Job;
+use crate::domain::job::JobSpec;
+use crate::domain::job::StartCondition;
+use crate::domain::name::JobName;
+use crate::domain::run::Fence;
+use crate::domain::run::Order;
+use crate::domain::run::RunId;
+use crate::domain::run::Trigger;
+
+const COLUMNS: &str = "id, spec, enabled, due_at, missed_at, created_by, created_at, updated_at";
+
+/// Finds the start of a job after a given one; it is policy, so the caller brings it.
+pub type NextStart = Arc<dyn Fn(&JobSpec, DateTime<Utc>) -> Option<DateTime<Utc>> + Send + Sync>;
+
+/// A run that was queued ahead of its instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArmedRun {
+    /// The run.
+    pub run: RunId,
+    /// Its instant.
+    pub due_at: DateTime<Utc>,
+    /// The claim.
+    pub fence: Fence,
+}
+
+fn read_job(row: &Row<'_>) -> Result<(i64, Job), StoreError> {
+    let spec: String = row.get("spec")?;
+    let id: i64 = row.get("id")?;
+    let job = Job {
+        spec: from_json(|| format!("job {id}"), &spec)?,
+        enabled: row.get("enabled")?,
+        due_at: row.get("due_at")?,
+        missed_at: row.get("missed_at")?,
+        created_by: row.get("created_by")?,
+        created_at: row.get("created_at")?,
+        updated_at: row.get("updated_at")?,
+    };
+    Ok((id, job))
+}
+
+fn after_job(spec: &JobSpec) -> Option<&str> {
+    match &spec.start {
+        StartCondition::After { job } => Some(job.as_str()),
+        _ => None,
+    }
+}
+
+fn insert_job(tx: &Transaction<'_>, job: &Job) -> Result<(), StoreError> {
+    let spec = &job.spec;
+    let changed = tx
+        .prepare_cached(
+            "INSERT INTO jobs (name, app, start_kind, after_job, on_failure, spec, enabled, due_at, missed_at,
+                               created_by, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (name) DO NOTHING",
+        )?
+        .execute(rusqlite::params![
+            spec.name.as_str(),
+            spec.app.as_str(),
+            spec.start.kind(),
+            after_job(spec),
+            spec.on_failure.as_ref().map(JobName::as_str),
+            to_json("a job", spec)?,
+            job.enabled,
+            job.due_at,
+            job.missed_at,
+            job.created_by,
+            job.created_at,
+            job.updated_at,
+        ])?;
+    if changed == 0 { Err(StoreError::NameTaken(spec.name.clone())) } else { Ok(()) }
+}
+
+fn find_job(tx: &Transaction<'_>, name: &JobName) -> Result<Option<(i64, Job)>, StoreError> {
+    tx.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE name = ?1"))?
+        .query_row([name.as_str()], |row| Ok(read_job(row)))
+        .optional()?
+        .transpose()
+}
+
+/// Takes back what was queued ahead and has not begun.
+fn withdraw_armed(tx: &Transaction<'_>, job_id: i64) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "DELETE FROM runs WHERE job_id = ?1 AND state = 'queued' AND due_at IS NOT NULL
+         AND NOT EXISTS (SELECT 1 FROM run_events WHERE run = runs.id)",
+    )?
+    .execute([job_id])?;
+    Ok(())
+}
+
+fn update_job(tx: &Transaction<'_>, name: &JobName, job: &Job) -> Result<(), StoreError> {
+    let Some((id, _)) = find_job(tx, name)? else { return Err(StoreError::NoJob(name.clone())) };
+    let spec = &job.spec;
+    if spec.name != *name && find_job(tx, &spec.name)?.is_some() {
+        return Err(StoreError::NameTaken(spec.name.clone()));
+    }
+    withdraw_armed(tx, id)?;
+    tx.prepare_cached(
+        "UPDATE jobs SET name = ?2, app = ?3, start_kind = ?4, after_job = ?5, on_failure = ?6, spec = ?7,
+                         enabled = ?8, due_at = ?9, missed_at = ?10, updated_at = ?11 WHERE id = ?1",
+    )?
+    .execute(rusqlite::params![
+        id,
+        spec.name.as_str(),
+        spec.app.as_str(),
+        spec.start.kind(),
+        after_job(spec),
+        spec.on_failure.as_ref().map(JobName::as_str),
+        to_json("a job", spec)?,
+        job.enabled,
+        job.due_at,
+        job.missed_at,
+        job.updated_at,
+    ])?;
+    Ok(())
+}
+
+fn arm_due(
+    tx: &Transaction<'_>,
+    horizon: DateTime<Utc>,
+    now: DateTime<Utc>,
+    max: usize,
+    next_start: &NextStart,
+) -> Result<Vec<ArmedRun>, StoreError> {
+    let due: Vec<(i64, Job)> = {
+        let mut statement = tx.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM jobs WHERE due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2"
+        ))?;
+        let rows = statement.query_and_then((horizon, i64::try_from(max).unwrap_or(i64::MAX)), read_job)?;
+        rows.collect::<Result<_, _>>()?
+    };
+    let mut move_on = tx.prepare_cached("UPDATE jobs SET due_at = ?2 WHERE id = ?1")?;
+    let mut armed = Vec::with_capacity(due.len());
+    for (id, job) in due {
+        let Some(due_at) = job.due_at else { continue };
+        let order = Order::of_job(&job.spec, Trigger::Schedule, &job.created_by);
+        if let Some((run, fence)) = insert_run(tx, Some(id), &order, Some(due_at), now)? {
+            armed.push(ArmedRun { run, due_at, fence });
+        }
+        // Starts that were missed are not made up for one by one: the next one lies after now.
+        move_on.execute((id, next_start(&job.spec, due_at.max(now))))?;
+    }
+    Ok(armed)
+}
+
+impl Store {
+    /// Stores a new job.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], or the store fails.
+    pub async fn create_job(&self, job: Job) -> Result<(), StoreError> {
+        self.write(move |tx| insert_job(tx, &job)).await
+    }
+
+    /// Stores many jobs in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::NameTaken`], or the store fails; none is stored then.
+    pub async fn create_jobs(&self, jobs: Vec<Job>) -> Result<(), StoreError> {
+        self.write(move |tx| jobs.iter().try_for_each(|job| insert_job(tx, job))).await
+    }
+
+    /// Finds a job.
+    ///
+    /// # Errors
+    /// [`StoreError::NoJob`], or the store fails.
+    pub async fn job(&self, name: &JobName) -> Result<Job, StoreError> {
+        let name = name.clone();
+        self.read(move |tx| find_job(tx, &name)?.map(|(_, job)| job).ok_or(StoreError::NoJob(name))).await
+    }
+
+    /// All jobs, by name.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.read(|tx| {
+            let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs ORDER BY name"))?;
+            let rows = statement.query_and_then([], read_job)?;
+            rows.map(|row| row.map(|(_, job)| job)).collect()
+        })
+        .await
+    }
+
+    /// The enabled jobs that follow `name`.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn jobs_after(&self, name: &JobName) -> Result<Vec<Job>, StoreError> {
+        let name = name.clone();
+        self.read(move |tx| {
+            let mut statement = tx.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE after_job = ?1 AND enabled ORDER BY name"
+            ))?;
+            let rows = statement.query_and_then([name.as_str()], read_job)?;
+            rows.map(|row| row.map(|(_, job)| job)).collect()
+        })
+        .await
+    }
+
+    /// Replaces a job, also its name, and takes back a start of it that was queued ahead.
+    ///
+    /// # Errors
+    /// [`StoreError::NoJob`], [`StoreError::NameTaken`], or the store fails.
+    pub async fn replace_job(&self, name: &JobName, job: Job) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.write(move |tx| update_job(tx, &name, &job)).await
+    }
+
+    /// Removes a job; its finished runs stay.
+    ///
+    /// # Errors
+    /// [`StoreError::NoJob`], or the store fails.
+    pub async fn delete_job(&self, name: &JobName) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.write(move |tx| {
+            let Some((id, _)) = find_job(tx, &name)? else { return Err(StoreError::NoJob(name)) };
+            withdraw_armed(tx, id)?;
+            tx.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Queues a run for every job that is due at `horizon` or before, at most `max`, earliest first, and
+    /// moves these jobs on to their next start.
+    ///
+    /// # Errors
+    /// The store fails; nothing is queued then.
+    pub async fn arm_due(
+        &self,
+        horizon: DateTime<Utc>,
+        now: DateTime<Utc>,
+        max: usize,
+        next_start: NextStart,
+    ) -> Result<Vec<ArmedRun>, StoreError> {
+        self.write(move |tx| arm_due(tx, horizon, now, max, &next_start)).await
+    }
+
+    /// The earliest start that is not queued yet.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn next_due_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        self.read(|tx| {
+            Ok(tx
+                .prepare_cached("SELECT due_at FROM jobs WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1")?
+                .query_row([], |row| row.get(0))
+                .optional()?)
+        })
+        .await
+    }
+
+    /// Notes that a start was missed and that somebody must say what to do about it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn set_missed(&self, name: &JobName, missed_at: Option<DateTime<Utc>>) -> Result<(), StoreError> {
+        let name = name.clone();
+        self.write(move |tx| {
+            tx.execute("UPDATE jobs SET missed_at = ?2 WHERE name = ?1", (name.as_str(), missed_at))?;
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,16 @@
+//! All SQL: one file a table, one thread that writes.
+//!
+//! Floor 2. It stores and finds; it knows no policy. What must never be is a CHECK or an index in
+//! `migrations/`; what must be read and written together is one immediate transaction.
+//! `rusqlite` is named nowhere else.
+
+pub mod audit;
+pub mod chain;
+pub mod events;
+pub mod gates;
+pub mod jobs;
+pub mod outbox;
+pub mod quarantine;
+pub mod runs;
+pub mod sessions;
+pub mod store;

@@ -1,0 +1,311 @@
+//! The store: one SQLite file, one writer thread, one reader thread.
+//!
+//! All writes pass through one thread in one `BEGIN IMMEDIATE` transaction each, committed with
+//! `synchronous = FULL`: when a write returns, it survives a power cut. Reads have a connection of
+//! their own and never wait for a commit (write-ahead log).
+//!
+//! Invariants: an unreadable file is an error, never an empty store; a store of a newer schema is
+//! not touched; before a schema is upgraded a copy is put beside the file.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+use rusqlite::Transaction;
+use rusqlite::TransactionBehavior;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use crate::domain::name::JobName;
+use crate::domain::run::RunId;
+
+/// The schema, step by step; only ever appended to.
+pub(crate) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("migrations/0001_first.sql"))];
+/// The schema this program writes.
+const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+/// How many requests may wait for each thread; more wait outside.
+const QUEUE_MAX: usize = 256;
+/// How long a connection waits for another process that writes (`update now` beside the daemon).
+const BUSY_WAIT: Duration = Duration::from_secs(30);
+
+/// The store could not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file cannot be opened or is no store.
+    #[error("open the store {}", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// It was written by a newer version.
+    #[error("the store {} has schema {found}, this program knows {known} at most", .path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The schema could not be upgraded.
+    #[error("upgrade the schema of the store to {to}")]
+    Upgrade {
+        /// The step that failed.
+        to: u32,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A statement failed.
+    #[error("read or write the store")]
+    Sql(#[from] rusqlite::Error),
+    /// What is in the store is not what was put there.
+    #[error("understand {what} in the store")]
+    Corrupt {
+        /// Which row.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A value has no JSON form.
+    #[error("write {what} as JSON")]
+    Encode {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The name is taken.
+    #[error("a job named {0} exists already")]
+    NameTaken(JobName),
+    /// There is no such job.
+    #[error("there is no job named {0}")]
+    NoJob(JobName),
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    NoRun(RunId),
+    /// Somebody else has taken the run over.
+    #[error("run {0} was taken over by another process")]
+    FenceLost(RunId),
+    /// Another run of the same application is under way.
+    #[error("another run of {app} is under way")]
+    AnotherRun {
+        /// The application.
+        app: String,
+    },
+    /// The event cannot follow what is in the log.
+    #[error("append to the log of run {run}")]
+    Illegal {
+        /// The run.
+        run: RunId,
+        /// Why, in words of the one who checked.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store is shutting down.
+    #[error("reach the store: it is closed")]
+    Closed,
+}
+
+type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle to the store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    writer: mpsc::Sender<Work>,
+    reader: mpsc::Sender<Work>,
+    path: Arc<Path>,
+}
+
+impl Store {
+    /// Opens the store, creates it where there is none, and upgrades its schema.
+    ///
+    /// # Errors
+    /// The file is unreadable, damaged, or of a newer schema.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut writing = connect(path)?;
+        upgrade(&mut writing, path)?;
+        let reading = connect(path)?;
+        Ok(Self { writer: serve("store-writer", writing), reader: serve("store-reader", reading), path: path.into() })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Runs `work` in one immediate transaction; an error rolls it back.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        ask(&self.writer, move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = work(&tx)?;
+            tx.commit()?;
+            Ok(value)
+        })
+        .await
+    }
+
+    /// Runs `work` in one read transaction, so that all it sees is of one moment.
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        ask(&self.reader, move |connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+            work(&tx)
+        })
+        .await
+    }
+}
+
+async fn ask<T, F>(thread: &mpsc::Sender<Work>, work: F) -> Result<T, StoreError>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let work: Work = Box::new(move |connection| {
+        // Whoever asked may have gone; the work is done all the same.
+        let _ = reply.send(work(connection));
+    });
+    thread.send(work).await.map_err(|_| StoreError::Closed)?;
+    answer.await.map_err(|_| StoreError::Closed)?
+}
+
+fn serve(name: &str, mut connection: Connection) -> mpsc::Sender<Work> {
+    let (sender, mut inbox) = mpsc::channel::<Work>(QUEUE_MAX);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        while let Some(work) = inbox.blocking_recv() {
+            work(&mut connection);
+        }
+    });
+    // Without a thread every request answers `Closed`, because the inbox is dropped.
+    if let Err(error) = thread {
+        tracing::error!(%error, thread = name, "cannot start a thread of the store");
+    }
+    sender
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_WAIT)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", "on")?;
+        connection.pragma_update(None, "cache_size", -2048)?;
+        connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    };
+    open().map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+fn upgrade(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let found: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+    if found > NEWEST {
+        return Err(StoreError::TooNew { path: path.to_owned(), found, known: NEWEST });
+    }
+    if found > 0 && found < NEWEST {
+        keep_copy(connection, path, found)?;
+    }
+    for &(to, sql) in MIGRATIONS.iter().filter(|(to, _)| *to > found) {
+        let step = |connection: &mut Connection| {
+            let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            // Another process may have been faster.
+            let now: u32 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if now < to {
+                tx.execute_batch(sql)?;
+                tx.pragma_update(None, "user_version", to)?;
+            }
+            tx.commit()
+        };
+        step(connection).map_err(|source| StoreError::Upgrade { to, source })?;
+    }
+    Ok(())
+}
+
+fn keep_copy(connection: &Connection, path: &Path, schema: u32) -> Result<(), StoreError> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(format!(".schema-{schema}"));
+    let copy = PathBuf::from(copy);
+    if copy.exists() {
+        return Ok(());
+    }
+    connection
+        .execute("VACUUM INTO ?1", [copy.to_string_lossy()])
+        .map_err(|source| StoreError::Open { path: copy, source })?;
+    Ok(())
+}
+
+/// Encodes a body column.
+pub(crate) fn to_json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|source| StoreError::Encode { what, source })
+}
+
+/// Decodes a body column.
+pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
+    what: impl FnOnce() -> String,
+    text: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|source| StoreError::Corrupt { what: what(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unreadable_file_is_an_error_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        fs_err::write(&path, "this is no database, but somebody's only copy of something").unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+        assert!(fs_err::read_to_string(&path).unwrap().starts_with("this is no database"));
+    }
+
+    #[tokio::test]
+    async fn a_newer_schema_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        let connection = connect(&path).unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        drop(connection);
+        assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store.db")).unwrap();
+        let result: Result<(), StoreError> = store
+            .write(|tx| {
+                tx.execute("INSERT INTO gates VALUES ('a', '{}')", [])?;
+                Err(StoreError::Closed)
+            })
+            .await;
+        assert!(result.is_err());
+        let count: i64 =
+            store.read(|tx| Ok(tx.query_row("SELECT count(*) FROM gates", [], |row| row.get(0))?)).await.unwrap();
+        assert_eq!(count, 0);
+    }
+}
