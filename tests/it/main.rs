@@ -1,4 +1,5 @@
 //! The one integration binary: the product from outside, against real components.
 
+mod feed;
 mod settings;
 mod support;

@@ -1,0 +1,233 @@
+//! Releases from a directory: one folder a release, with a `release.toml` and its archives.
+//!
+//! Copy `release.toml` last: a folder without one is taken for half copied and ignored, as is
+//! everything whose name begins with `.` and everything that is no folder. A `release.toml` that
+//! is there but cannot be understood is an error for the whole feed, since a release that is
+//! silently left out could be a barrier.
+//!
+//! Reading the directory has a deadline, because it may be a network share that hangs.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+
+use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
+use crate::domain::progress::Progress;
+use crate::domain::release::Release;
+use crate::domain::span::Span;
+use crate::feed::error::FeedError;
+use crate::feed::manifest;
+use crate::feed::manifest::DESCRIPTION;
+use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
+use crate::feed::stage;
+
+/// The most entries of a feed's directory.
+const RELEASES_MAX: usize = 10_000;
+/// How long a look at the directory may take.
+const LOOK_DEADLINE: Span = Span::secs(60);
+
+/// A directory with releases.
+#[derive(Debug, Clone)]
+pub struct DirFeed {
+    dir: PathBuf,
+}
+
+/// What a look at the directory found.
+#[derive(Debug, Default)]
+struct Look {
+    /// Ascending by build.
+    releases: Vec<Release>,
+    /// Folders without a description.
+    incomplete: Vec<PathBuf>,
+}
+
+impl DirFeed {
+    /// The feed in `dir`. Nothing is looked at yet.
+    pub fn new(dir: impl AsRef<Path>) -> Self {
+        Self { dir: dir.as_ref().to_owned() }
+    }
+
+    /// All releases, ascending by build.
+    ///
+    /// # Errors
+    /// The directory or a description cannot be read or understood, two releases have the same build, or it
+    /// takes too long.
+    pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
+        let dir = self.dir.clone();
+        Ok(self.in_time(move || look(&dir)).await?.releases)
+    }
+
+    /// Whether the directory can be read, how many releases are in it, and whether their archives are there.
+    pub async fn check(&self) -> Vec<Finding> {
+        let dir = self.dir.clone();
+        let looked = self
+            .in_time(move || {
+                let look = look(&dir)?;
+                let missing = missing_archives(&look.releases);
+                Ok((look, missing))
+            })
+            .await;
+        match looked {
+            Ok((look, missing)) => findings(&self.dir, &look, &missing),
+            Err(error) => {
+                let check = match error {
+                    FeedError::List { .. } | FeedError::Overdue { .. } => "feed_reachable",
+                    _ => "feed_releases",
+                };
+                let remedy = error.hint().unwrap_or_else(|| "look into the feed".to_owned());
+                vec![Finding::fatal(check, format!("failed to {}", Failure::from_error(&error)), remedy)]
+            }
+        }
+    }
+
+    /// See [`crate::feed::Feed::stage`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
+        let folder = release.location.clone();
+        let open = move |name: &str| {
+            let path = folder.join(name);
+            (open_file(&path), path)
+        };
+        stage::stage(release.clone(), into.to_owned(), progress, Arc::new(open)).await
+    }
+
+    async fn in_time<T, F>(&self, work: F) -> Result<T, FeedError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, FeedError> + Send + 'static,
+    {
+        let feed = self.dir.display().to_string();
+        match tokio::time::timeout(LOOK_DEADLINE.duration(), tokio::task::spawn_blocking(work)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(source)) => Err(FeedError::Thread { what: feed, source }),
+            Err(_) => Err(FeedError::Overdue { feed, deadline: LOOK_DEADLINE }),
+        }
+    }
+}
+
+fn look(dir: &Path) -> Result<Look, FeedError> {
+    let unlisted = |source| FeedError::List { dir: dir.to_owned(), source };
+    let mut look = Look::default();
+    for (count, entry) in std::fs::read_dir(dir).map_err(unlisted)?.enumerate() {
+        let entry = entry.map_err(unlisted)?;
+        if count >= RELEASES_MAX {
+            return Err(FeedError::TooManyReleases { dir: dir.to_owned(), max: RELEASES_MAX });
+        }
+        let folder = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        match folder.metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => continue,
+            // Taken away meanwhile, or a link to nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(unlisted(error)),
+        }
+        match read_description(&folder)? {
+            Some(text) => look.releases.push(manifest::parse(&text, &folder)?),
+            None => look.incomplete.push(folder),
+        }
+    }
+    look.incomplete.sort();
+    // By folder where the build is the same, so that the error reads the same every time.
+    look.releases.sort_by(|a, b| (a.id.build, &a.location).cmp(&(b.id.build, &b.location)));
+    for pair in look.releases.windows(2) {
+        if pair[0].id.build == pair[1].id.build {
+            return Err(FeedError::DuplicateBuild {
+                build: pair[0].id.build,
+                first: pair[0].location.clone(),
+                second: pair[1].location.clone(),
+            });
+        }
+    }
+    Ok(look)
+}
+
+/// The text of a folder's description; nothing when it has none.
+fn read_description(folder: &Path) -> Result<Option<String>, FeedError> {
+    let file = folder.join(DESCRIPTION);
+    let unread = |source| FeedError::ReadDescription { file: file.clone(), source };
+    let opened = match open_file(&file) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unread(error)),
+    };
+    if !opened.metadata().map_err(unread)?.is_file() {
+        return Err(FeedError::NotAFile { file });
+    }
+    let mut text = String::new();
+    let read = opened.take(DESCRIPTION_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
+    if read as u64 > DESCRIPTION_BYTES_MAX {
+        return Err(FeedError::DescriptionTooLarge { file, max: DESCRIPTION_BYTES_MAX });
+    }
+    Ok(Some(text))
+}
+
+/// Opens for reading without being held up by a named pipe.
+fn open_file(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Archives that are not there, cannot be read, or have another size than declared.
+fn missing_archives(releases: &[Release]) -> Vec<PathBuf> {
+    let is_good = |path: &Path, size: u64| {
+        open_file(path).and_then(|file| file.metadata()).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+    };
+    let archives = |release: &Release| {
+        let folder = release.location.clone();
+        release.archives.clone().into_iter().map(move |archive| (folder.join(&archive.file), archive.size_bytes))
+    };
+    releases.iter().flat_map(archives).filter(|(path, size)| !is_good(path, *size)).map(|(path, _)| path).collect()
+}
+
+fn findings(dir: &Path, look: &Look, missing: &[PathBuf]) -> Vec<Finding> {
+    let mut findings = vec![Finding::good("feed_reachable", format!("the feed {} can be read", dir.display()))];
+    findings.push(match look.releases.last() {
+        None => Finding::warning(
+            "feed_releases",
+            format!("the feed {} has no release", dir.display()),
+            "put releases into it, one folder each, or correct feed.dir",
+        ),
+        Some(newest) => {
+            let count = look.releases.len();
+            let noun = if count == 1 { "release" } else { "releases" };
+            Finding::good("feed_releases", format!("the feed has {count} {noun}; the newest is {}", newest.id))
+        }
+    });
+    if !look.incomplete.is_empty() {
+        findings.push(Finding::warning(
+            "feed_incomplete",
+            format!("no {DESCRIPTION} in {}: ignored", listed(&look.incomplete)),
+            format!("wait until copying has ended; if it has, copy {DESCRIPTION} as well"),
+        ));
+    }
+    if !missing.is_empty() {
+        findings.push(Finding::warning(
+            "feed_archives",
+            format!("missing, unreadable or of the wrong size: {}", listed(missing)),
+            "copy the release into the feed again",
+        ));
+    }
+    findings
+}
+
+/// The first few paths, and how many more there are.
+fn listed(paths: &[PathBuf]) -> String {
+    const SHOWN_MAX: usize = 3;
+    let shown: Vec<String> = paths.iter().take(SHOWN_MAX).map(|path| path.display().to_string()).collect();
+    match paths.len().saturating_sub(SHOWN_MAX) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}

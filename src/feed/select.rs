@@ -1,0 +1,285 @@
+//! Which releases a run installs: a pure function of what is installed and what is published.
+//!
+//! All pending builds are in the path, ascending, each with its own migration and health check.
+//! So a barrier is never jumped over, and a minimum version counts at the point of the path where
+//! its release stands: the version that is installed just before it.
+//!
+//! What is installed may be unknown: a tree that was put there by hand carries no marker. Then the
+//! path is the newest release alone. Every older one is either what stands there already or older
+//! than it, and installing those one after the other would run their migrations on data that have
+//! been migrated long ago. But a minimum version or a barrier cannot be kept without knowing where
+//! the path begins; then there is no path, and the remedy is to configure `installed_version`.
+
+use thiserror::Error;
+
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
+
+/// There is no path to the version that is wanted.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum SelectError {
+    /// The feed has no such version.
+    #[error("find a release {wanted} in the feed{}", .newest.as_ref().map(|id| format!("; the newest is {id}")).unwrap_or_default())]
+    UnknownVersion {
+        /// What is wanted.
+        wanted: Version,
+        /// The newest release there is.
+        newest: Option<ReleaseId>,
+    },
+    /// The wanted version is older than the installed one.
+    #[error("go back from {installed} to {wanted}")]
+    Older {
+        /// What is wanted.
+        wanted: ReleaseId,
+        /// What is installed.
+        installed: ReleaseId,
+    },
+    /// A release needs a version that the path does not reach before it.
+    #[error(
+        "update to {release}: it needs at least version {needs}, and there is no release between {at} and it that has that"
+    )]
+    MinVersion {
+        /// The release.
+        release: ReleaseId,
+        /// The lowest version it may follow.
+        needs: Version,
+        /// What is installed at that point of the path.
+        at: ReleaseId,
+    },
+    /// A release needs a minimum version, and it is not known what is installed.
+    #[error("update to {release}: it needs at least version {needs}, and it is not known which version is installed")]
+    MinVersionUnknown {
+        /// The release.
+        release: ReleaseId,
+        /// The lowest version it may follow.
+        needs: Version,
+    },
+    /// A barrier may have to be passed, and it is not known what is installed.
+    #[error("update to {release}: every update must pass {barrier}, and it is not known which version is installed")]
+    BarrierUnknown {
+        /// The release.
+        release: ReleaseId,
+        /// The barrier before it.
+        barrier: ReleaseId,
+    },
+}
+
+impl SelectError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownVersion { .. } => "name a version that the feed has, or none for the newest".to_owned(),
+            Self::Older { .. } => {
+                "an older version cannot be installed over a newer one's data; restore a backup".to_owned()
+            }
+            Self::MinVersion { needs, .. } => format!("put a release with version {needs} or later into the feed"),
+            Self::MinVersionUnknown { .. } | Self::BarrierUnknown { .. } => {
+                "set installed_version of the application".to_owned()
+            }
+        })
+    }
+}
+
+/// The releases to install, in this order; empty when there is nothing newer.
+///
+/// `to` is the version to stop at; where several builds have it, the last of them.
+///
+/// # Errors
+/// `to` is unknown or older than what is installed, or a minimum version or barrier cannot be kept.
+pub fn path(
+    installed: Option<&ReleaseId>,
+    releases: &[Release],
+    to: Option<&Version>,
+) -> Result<Vec<Release>, SelectError> {
+    let mut ascending: Vec<&Release> = releases.iter().collect();
+    ascending.sort_by_key(|release| release.id.build);
+    let target = match to {
+        None => ascending.last().copied(),
+        Some(wanted) => {
+            let newest = || ascending.last().map(|release| release.id.clone());
+            let unknown = || SelectError::UnknownVersion { wanted: wanted.clone(), newest: newest() };
+            let found = ascending.iter().rev().copied().find(|release| release.id.version == *wanted);
+            Some(found.ok_or_else(unknown)?)
+        }
+    };
+    let Some(target) = target else { return Ok(Vec::new()) };
+    let Some(installed) = installed else { return alone(target, &ascending) };
+    if to.is_some() && target.id.build < installed.build {
+        return Err(SelectError::Older { wanted: target.id.clone(), installed: installed.clone() });
+    }
+    let pending = installed.build.saturating_add(1)..=target.id.build;
+    let path: Vec<Release> = ascending.into_iter().filter(|r| pending.contains(&r.id.build)).cloned().collect();
+    let mut at = installed;
+    for release in &path {
+        if let Some(needs) = release.min_version.as_ref().filter(|needs| **needs > at.version) {
+            return Err(SelectError::MinVersion { release: release.id.clone(), needs: needs.clone(), at: at.clone() });
+        }
+        at = &release.id;
+    }
+    Ok(path)
+}
+
+/// The path when it is not known what is installed.
+fn alone(target: &Release, ascending: &[&Release]) -> Result<Vec<Release>, SelectError> {
+    if let Some(needs) = &target.min_version {
+        return Err(SelectError::MinVersionUnknown { release: target.id.clone(), needs: needs.clone() });
+    }
+    let before = ascending.iter().take_while(|release| release.id.build < target.id.build);
+    if let Some(barrier) = before.filter(|release| release.barrier).last() {
+        return Err(SelectError::BarrierUnknown { release: target.id.clone(), barrier: barrier.id.clone() });
+    }
+    Ok(vec![target.clone()])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn release(version: &str, build: u64) -> Release {
+        Release {
+            id: id(version, build),
+            date: None,
+            notes: String::new(),
+            min_version: None,
+            barrier: false,
+            migrate: None,
+            archives: Vec::new(),
+            location: "/feed".into(),
+        }
+    }
+
+    fn id(version: &str, build: u64) -> ReleaseId {
+        ReleaseId { version: version.parse().unwrap(), build }
+    }
+
+    fn builds(path: &[Release]) -> Vec<u64> {
+        path.iter().map(|release| release.id.build).collect()
+    }
+
+    fn v(version: &str) -> Version {
+        version.parse().unwrap()
+    }
+
+    #[test]
+    fn all_pending_builds_ascending() {
+        let releases = [release("3", 30), release("1", 10), release("2.1", 21), release("2", 20)];
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, None).unwrap()), [20, 21, 30]);
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, Some(&v("2.1"))).unwrap()), [20, 21]);
+        assert_eq!(builds(&path(Some(&id("3", 30)), &releases, None).unwrap()), [0; 0]);
+        assert_eq!(builds(&path(Some(&id("3", 30)), &releases, Some(&v("3"))).unwrap()), [0; 0]);
+        assert_eq!(builds(&path(Some(&id("4", 40)), &releases, None).unwrap()), [0; 0]);
+        assert_eq!(builds(&path(None, &[], None).unwrap()), [0; 0]);
+    }
+
+    #[test]
+    fn a_wanted_version_must_exist_and_not_be_older() {
+        let releases = [release("1", 10), release("2", 20)];
+        let error = path(Some(&id("1", 10)), &releases, Some(&v("9"))).unwrap_err();
+        assert_eq!(error.to_string(), "find a release 9 in the feed; the newest is 2 (build 20)");
+        let error = path(Some(&id("2", 20)), &releases, Some(&v("1"))).unwrap_err();
+        assert_eq!(error.to_string(), "go back from 2 (build 20) to 1 (build 10)");
+        assert!(error.hint().is_some());
+    }
+
+    #[test]
+    fn of_several_builds_of_a_version_the_last_is_meant() {
+        let releases = [release("2", 20), release("2", 22), release("3", 30)];
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, Some(&v("2"))).unwrap()), [20, 22]);
+    }
+
+    #[test]
+    fn a_minimum_version_counts_where_its_release_stands() {
+        let mut releases = [release("1", 10), release("2", 20), release("3", 30)];
+        releases[2].min_version = Some(v("2"));
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, None).unwrap()), [20, 30]);
+        releases[2].min_version = Some(v("2.5"));
+        let error = path(Some(&id("1", 10)), &releases, None).unwrap_err();
+        let (needs, at) = (v("2.5"), id("2", 20));
+        assert_eq!(error, SelectError::MinVersion { release: id("3", 30), needs, at });
+        assert_eq!(error.hint().unwrap(), "put a release with version 2.5 or later into the feed");
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, Some(&v("2"))).unwrap()), [20]);
+    }
+
+    #[test]
+    fn when_nothing_is_known_only_the_target_is_installed() {
+        let mut releases = [release("1", 10), release("2", 20), release("3", 30)];
+        assert_eq!(builds(&path(None, &releases, None).unwrap()), [30]);
+        assert_eq!(builds(&path(None, &releases, Some(&v("2"))).unwrap()), [20]);
+        releases[1].barrier = true;
+        assert!(matches!(path(None, &releases, None), Err(SelectError::BarrierUnknown { .. })));
+        assert_eq!(builds(&path(None, &releases, Some(&v("2"))).unwrap()), [20]);
+        releases[1].barrier = false;
+        releases[2].min_version = Some(v("0.1"));
+        assert!(matches!(path(None, &releases, None), Err(SelectError::MinVersionUnknown { .. })));
+    }
+
+    fn any_releases() -> impl Strategy<Value = Vec<Release>> {
+        let one = (1_u64..60, 0_u8..6, 0_u8..3, proptest::option::weighted(0.2, 0_u8..8), any::<bool>());
+        proptest::collection::vec(one, 0..12).prop_map(|rows| {
+            let mut seen = std::collections::HashSet::new();
+            rows.into_iter()
+                .filter(|row| seen.insert(row.0))
+                .map(|(build, major, minor, min, barrier)| Release {
+                    min_version: min.map(|min| v(&format!("{min}.0"))),
+                    barrier,
+                    ..release(&format!("{major}.{minor}"), build)
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_holds_what_it_promises(
+            releases in any_releases(),
+            build in 0_u64..60,
+            major in 0_u8..6,
+            pick in proptest::option::of(any::<proptest::sample::Index>()),
+        ) {
+            let installed = id(&format!("{major}.0"), build);
+            let to = pick.filter(|_| !releases.is_empty()).map(|pick| pick.get(&releases).id.version.clone());
+            let last = |r: &&Release| to.as_ref().is_none_or(|to| r.id.version == *to);
+            let target = releases.iter().filter(last).map(|r| r.id.build).max().unwrap_or(0);
+            match path(Some(&installed), &releases, to.as_ref()) {
+                Ok(path) => {
+                    // Exactly the pending ones: nothing installed again, nothing and no barrier jumped over.
+                    let mut pending: Vec<u64> =
+                        releases.iter().map(|r| r.id.build).filter(|b| *b > build && *b <= target).collect();
+                    pending.sort_unstable();
+                    prop_assert_eq!(builds(&path), pending);
+                    let mut at = &installed;
+                    for release in &path {
+                        prop_assert!(release.min_version.as_ref().is_none_or(|needs| *needs <= at.version));
+                        at = &release.id;
+                    }
+                }
+                Err(SelectError::Older { wanted, .. }) => prop_assert!(wanted.build < build),
+                Err(SelectError::MinVersion { release, needs, at }) => {
+                    prop_assert!(release.build > at.build && release.build <= target);
+                    prop_assert!(needs > at.version);
+                }
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+
+        #[test]
+        fn without_knowledge_there_is_one_release_or_a_reason(releases in any_releases()) {
+            match path(None, &releases, None) {
+                Ok(path) => {
+                    prop_assert_eq!(path.len(), usize::from(!releases.is_empty()));
+                    let newest = releases.iter().map(|r| r.id.build).max();
+                    prop_assert_eq!(path.first().map(|r| r.id.build), newest);
+                    prop_assert!(path.iter().all(|r| r.min_version.is_none()));
+                    prop_assert!(releases.iter().all(|r| !r.barrier || Some(r.id.build) == newest));
+                }
+                Err(SelectError::MinVersionUnknown { release, .. } | SelectError::BarrierUnknown { release, .. }) => {
+                    prop_assert_eq!(Some(release.build), releases.iter().map(|r| r.id.build).max());
+                }
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Makes a whole tree at a path, or nothing: the same for every kind of feed.
+//!
+//! ```text
+//! lock INTO.partial → empty it → archive by archive: hash + unpack → marker → modes
+//!                   → syncfs → rename to INTO (the commit) → fsync the parent
+//! ```
+//!
+//! A crash at any point before the rename leaves `INTO.partial`, which the next try empties. The
+//! rename cannot replace anything. Everything in the tree is on disk before it, so after a power
+//! cut `INTO` is absent or whole.
+//!
+//! The lock is an advisory one on the directory `INTO.partial` itself: it needs no file of its
+//! own, ends with the process, and moves along with the rename. It keeps apart a prefetch and a
+//! run, and a try whose caller has gone away from the one after it.
+//!
+//! A hash is computed over the bytes on their way from the one open file into the unpacker, and
+//! to the file's end; nothing is read twice. If unpacking fails and the bytes are not the declared
+//! ones, that is reported: it is the cause.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::AtFlags;
+use rustix::fs::FlockOperation;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::RenameFlags;
+use rustix::io::Errno;
+use sha2::Digest;
+use sha2::Sha256;
+
+use crate::domain::progress::Progress;
+use crate::domain::release::Archive;
+use crate::domain::release::MARKER;
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::domain::span::Span;
+use crate::feed::archive::Cancel;
+use crate::feed::archive::Limits;
+use crate::feed::archive::tree::Tree;
+use crate::feed::archive::unpack;
+use crate::feed::error::FeedError;
+use crate::feed::manifest;
+
+/// How long another try to stage the same release is waited for.
+const BUSY_WAIT: Span = Span::mins(30);
+/// The pause between two looks whether it has ended.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// The longest marker that is read.
+const MARKER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Opens an archive by its file name; the path is for messages.
+pub(in crate::feed) type OpenArchive = dyn Fn(&str) -> (io::Result<File>, PathBuf) + Send + Sync;
+
+/// Stages a release whose archives `open` opens.
+///
+/// # Errors
+/// See [`crate::feed::Feed::stage`].
+pub(in crate::feed) async fn stage(
+    release: Release,
+    into: PathBuf,
+    progress: Arc<dyn Progress>,
+    open: Arc<OpenArchive>,
+) -> Result<(), FeedError> {
+    // The release may come from a log that was written long ago.
+    if let Some((key, problem)) = manifest::problem(&release) {
+        return Err(FeedError::BadValue { file: release.location, key, problem });
+    }
+    let cancel = Cancel::default();
+    // When this future is dropped, the thread is told.
+    let _guard = CancelOnDrop(cancel.clone());
+    let staging = Arc::new(Staging { place: Place::new(&into)?, release, progress, open, cancel });
+    let deadline = tokio::time::Instant::now() + BUSY_WAIT.duration();
+    loop {
+        let worker = Arc::clone(&staging);
+        let tried = tokio::task::spawn_blocking(move || worker.try_once());
+        match tried.await.map_err(|source| FeedError::Thread { what: into.display().to_string(), source })?? {
+            Tried::Done => return Ok(()),
+            Tried::Busy if tokio::time::Instant::now() >= deadline => {
+                return Err(FeedError::Busy { into, waited: BUSY_WAIT });
+            }
+            Tried::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+        }
+    }
+}
+
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// How a try ended, if not with an error.
+enum Tried {
+    /// The tree stands.
+    Done,
+    /// Somebody else is at it.
+    Busy,
+}
+
+/// Where a tree goes.
+struct Place {
+    into: PathBuf,
+    partial: PathBuf,
+    parent: PathBuf,
+}
+
+impl Place {
+    fn new(into: &Path) -> Result<Self, FeedError> {
+        match (into.parent(), into.file_name()) {
+            (Some(parent), Some(name)) => {
+                let mut partial = name.to_owned();
+                partial.push(".partial");
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                Ok(Self { into: into.to_owned(), partial: parent.join(partial), parent: parent.to_owned() })
+            }
+            _ => Err(FeedError::NoPlace { into: into.to_owned() }),
+        }
+    }
+}
+
+struct Staging {
+    place: Place,
+    release: Release,
+    progress: Arc<dyn Progress>,
+    open: Arc<OpenArchive>,
+    cancel: Cancel,
+}
+
+impl Staging {
+    /// Blocking: from nothing to the whole tree.
+    fn try_once(&self) -> Result<Tried, FeedError> {
+        let Place { parent, partial, .. } = &self.place;
+        if self.cancel.is_cancelled() {
+            return Err(FeedError::Cancelled);
+        }
+        std::fs::create_dir_all(parent).map_err(|source| FeedError::Make { path: parent.clone(), source })?;
+        if self.stands()? {
+            return self.make_name_durable().map(|()| Tried::Done);
+        }
+        let Some(root) = self.lock()? else { return Ok(Tried::Busy) };
+        // Whoever had the lock before may have finished in between.
+        if self.stands()? {
+            self.clean_up(&root);
+            return self.make_name_durable().map(|()| Tried::Done);
+        }
+        clear(root.as_fd()).map_err(|e| FeedError::Clear { path: partial.clone(), source: e.into() })?;
+        let made = self.fill(&root).and_then(|()| self.commit());
+        if made.is_err() {
+            self.clean_up(&root);
+        }
+        made.map(|()| Tried::Done)
+    }
+
+    /// Whether the tree is there already.
+    fn stands(&self) -> Result<bool, FeedError> {
+        let into = &self.place.into;
+        match rustix::fs::lstat(into) {
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(FeedError::ReadMarker { tree: into.clone(), source: error.into() }),
+            Ok(_) => {}
+        }
+        match read_marker(into)? {
+            Some(id) if id == self.release.id => Ok(true),
+            found => Err(FeedError::Occupied { into: into.clone(), found }),
+        }
+    }
+
+    /// Opens the partial tree for us alone; nothing when somebody else has it.
+    fn lock(&self) -> Result<Option<OwnedFd>, FeedError> {
+        let partial = &self.place.partial;
+        let unmade = |error: Errno| FeedError::Make { path: partial.clone(), source: error.into() };
+        match rustix::fs::mkdir(partial, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(unmade(error)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::open(partial, flags, Mode::empty());
+        let root = match open() {
+            // The interrupted try may have come as far as giving it a mode that shuts us out.
+            Err(Errno::ACCESS) => rustix::fs::chmod(partial, Mode::RWXU).and_then(|()| open()).map_err(unmade)?,
+            Err(Errno::NOENT) => return Ok(None),
+            opened => opened.map_err(unmade)?,
+        };
+        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(unmade(error)),
+        }
+        // The one before us may have renamed or removed it since we opened it.
+        let ours = rustix::fs::fstat(&root).map_err(unmade)?;
+        match rustix::fs::lstat(partial) {
+            Ok(there) if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino) => Ok(Some(root)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(unmade(error)),
+        }
+    }
+
+    fn fill(&self, root: &OwnedFd) -> Result<(), FeedError> {
+        let partial = &self.place.partial;
+        let unwritten = |path: PathBuf| move |source| FeedError::Write { path, source };
+        rustix::fs::fchmod(root, Mode::RWXU).map_err(|e| unwritten(partial.clone())(e.into()))?;
+        let limits = Limits::DEFAULT;
+        let fd = root.try_clone().map_err(unwritten(partial.clone()))?;
+        let mut tree = Tree::new(fd, limits.names_bytes_max);
+        let mut done = 0;
+        for archive in &self.release.archives {
+            self.add(archive, &mut tree, &limits, done)?;
+            done += archive.size_bytes;
+        }
+        write_marker(root, &self.release.id).map_err(unwritten(partial.join(MARKER)))?;
+        let root = tree.finish().map_err(|source| FeedError::Unpack { file: self.release.location.clone(), source })?;
+        self.progress.advance(done, Some(self.release.size_bytes()), "writing to disk");
+        rustix::fs::syncfs(&*root).map_err(|e| FeedError::Sync { path: partial.clone(), source: e.into() })
+    }
+
+    /// Unpacks one archive and proves that it was the right one.
+    fn add(&self, archive: &Archive, tree: &mut Tree, limits: &Limits, before: u64) -> Result<(), FeedError> {
+        let (opened, path) = (self.open)(&archive.file);
+        let unread = |source| FeedError::ReadArchive { file: path.clone(), source };
+        let file = opened.map_err(unread)?;
+        let meta = file.metadata().map_err(unread)?;
+        if !meta.is_file() {
+            return Err(FeedError::NotAFile { file: path });
+        }
+        let declared = archive.size_bytes;
+        if meta.len() != declared {
+            return Err(FeedError::WrongSize { file: path, declared, found: meta.len() });
+        }
+        let total = self.release.size_bytes();
+        let mut hashed = Hashed {
+            file,
+            hash: Sha256::new(),
+            left: declared,
+            told: |read| self.progress.advance(before + read, Some(total), &archive.file),
+            declared,
+        };
+        let unpacked = unpack(&mut hashed, archive.unpacked_bytes, tree, limits, &self.cancel);
+        match unpacked {
+            Err(_) if self.cancel.is_cancelled() => return Err(FeedError::Cancelled),
+            Err(source) if source.is_ours() => return Err(FeedError::Unpack { file: path, source }),
+            _ => {}
+        }
+        // A failed unpacking stops early; the hash is that of all declared bytes.
+        io::copy(&mut hashed, &mut io::sink()).map_err(unread)?;
+        if hashed.left > 0 {
+            return Err(FeedError::WrongSize { file: path, declared, found: declared - hashed.left });
+        }
+        let found: String = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != archive.sha256 {
+            return Err(FeedError::WrongHash { file: path, declared: archive.sha256.clone(), found });
+        }
+        unpacked.map_err(|source| FeedError::Unpack { file: path, source })
+    }
+
+    /// The one moment at which the tree comes to be.
+    fn commit(&self) -> Result<(), FeedError> {
+        let Place { into, partial, .. } = &self.place;
+        if self.cancel.is_cancelled() {
+            return Err(FeedError::Cancelled);
+        }
+        let cwd = rustix::fs::CWD;
+        match rustix::fs::renameat_with(cwd, partial, cwd, into, RenameFlags::NOREPLACE) {
+            // A file system without this flag: a directory with contents is not replaced by rename either.
+            Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(partial, into),
+            renamed => renamed,
+        }
+        .map_err(|e| FeedError::Rename { from: partial.clone(), to: into.clone(), source: e.into() })?;
+        self.make_name_durable()
+    }
+
+    fn make_name_durable(&self) -> Result<(), FeedError> {
+        let parent = &self.place.parent;
+        File::open(parent)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|source| FeedError::Sync { path: parent.clone(), source })
+    }
+
+    /// Removes the partial tree, as far as that goes: a full disk should not stay full because of us.
+    fn clean_up(&self, root: &OwnedFd) {
+        let partial = &self.place.partial;
+        let cleared = clear(root.as_fd()).and_then(|()| match rustix::fs::rmdir(partial) {
+            // After the commit there is nothing left to remove.
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed,
+        });
+        if let Err(error) = cleared {
+            tracing::warn!(path = %partial.display(), %error, "an unfinished tree could not be removed; the next try does it");
+        }
+    }
+}
+
+/// Which release a tree is; nothing when it does not say.
+fn read_marker(tree: &Path) -> Result<Option<ReleaseId>, FeedError> {
+    let unread = |source| FeedError::ReadMarker { tree: tree.to_owned(), source };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(tree.join(MARKER), flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(unread(error.into())),
+    };
+    let mut text = String::new();
+    file.take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(unread)?;
+    let id =
+        ReleaseId::from_marker(&text).map_err(|source| FeedError::ParseMarker { tree: tree.to_owned(), source })?;
+    Ok(Some(id))
+}
+
+fn write_marker(root: &OwnedFd, id: &ReleaseId) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let mut file = File::from(rustix::fs::openat(root, MARKER, flags, mode)?);
+    rustix::fs::fchmod(&file, mode)?;
+    file.write_all(id.to_marker().as_bytes())
+}
+
+/// Removes everything in a directory, without following links out of it, even from directories that
+/// have no right to be written. Depth is bounded, since only unpacking made them.
+fn clear(dir: impl AsFd) -> Result<(), Errno> {
+    let dir = dir.as_fd();
+    rustix::fs::fchmod(dir, Mode::RWXU)?;
+    let names: Vec<_> = rustix::fs::Dir::read_from(dir)?
+        .map(|entry| entry.map(|entry| entry.file_name().to_owned()))
+        .filter(|name| !matches!(name.as_ref().map(|name| name.to_bytes()), Ok(b"." | b"..")))
+        .collect::<Result<_, _>>()?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for name in names {
+        match rustix::fs::unlinkat(dir, &name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            removed => {
+                removed?;
+                continue;
+            }
+        }
+        let open = || rustix::fs::openat(dir, &name, flags, Mode::empty());
+        let below = match open() {
+            // It is a directory, by the answer to unlink, and in a directory that only we can write to.
+            Err(Errno::ACCESS) => {
+                rustix::fs::chmodat(dir, &name, Mode::RWXU, AtFlags::empty()).and_then(|()| open())?
+            }
+            opened => opened?,
+        };
+        clear(below)?;
+        rustix::fs::unlinkat(dir, &name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+/// A file that is hashed as it is read, and read no further than it was declared to be long.
+struct Hashed<F> {
+    file: File,
+    hash: Sha256,
+    left: u64,
+    declared: u64,
+    told: F,
+}
+
+impl<F: Fn(u64)> Read for Hashed<F> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(into.len());
+        let read = loop {
+            match self.file.read(&mut into[..want]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        self.hash.update(&into[..read]);
+        self.left -= read as u64;
+        (self.told)(self.declared - self.left);
+        Ok(read)
+    }
+}

@@ -1,0 +1,116 @@
+//! What is in a feed, and what `doctor` says of it.
+
+use std::fs;
+
+use afterhours::config::settings::FeedSettings;
+use afterhours::domain::finding::Finding;
+use afterhours::domain::finding::Severity;
+use afterhours::feed::Feed;
+use afterhours::feed::FeedError;
+
+use super::Site;
+use super::run;
+use super::text;
+
+fn summary(findings: &[Finding]) -> Vec<(&str, Severity)> {
+    assert!(findings.iter().all(|finding| (finding.severity == Severity::Good) == finding.remedy.is_none()));
+    findings.iter().map(|finding| (finding.check.as_str(), finding.severity)).collect()
+}
+
+#[tokio::test]
+async fn releases_ascend_and_what_is_half_copied_is_ignored() {
+    let site = Site::new();
+    for (version, build) in [("10.0", 100), ("9.1", 91), ("2.0", 7)] {
+        site.publish(version, build, 1, &[b"x"]);
+    }
+    fs::create_dir(site.path("feed/half")).unwrap();
+    fs::write(site.path("feed/half/0.tar.zst"), "x").unwrap();
+    fs::create_dir(site.path("feed/.hidden")).unwrap();
+    fs::write(site.path("feed/.hidden/release.toml"), "nonsense").unwrap();
+    fs::write(site.path("feed/README"), "x").unwrap();
+    std::os::unix::fs::symlink("nowhere", site.path("feed/latest")).unwrap();
+    let builds: Vec<u64> = site.feed.releases().await.unwrap().iter().map(|release| release.id.build).collect();
+    assert_eq!(builds, [7, 91, 100]);
+    let findings = site.feed.check().await;
+    assert_eq!(
+        summary(&findings),
+        [("feed_reachable", Severity::Good), ("feed_releases", Severity::Good), ("feed_incomplete", Severity::Warning)]
+    );
+    assert_eq!(findings[1].text, "the feed has 3 releases; the newest is 10.0 (build 100)");
+}
+
+#[tokio::test]
+async fn the_same_build_twice_is_an_error() {
+    let site = Site::new();
+    site.publish("2.0", 7, 1, &[b"x"]);
+    site.publish("2.1", 7, 1, &[b"x"]);
+    match site.feed.releases().await.unwrap_err() {
+        FeedError::DuplicateBuild { build: 7, first, second } => {
+            assert!(first.ends_with("2.0") && second.ends_with("2.1"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(summary(&site.feed.check().await), [("feed_releases", Severity::Fatal)]);
+}
+
+#[tokio::test]
+async fn a_bad_description_is_an_error_that_names_it() {
+    for (text, expected) in [
+        ("version = \"1\"\nbuild = 1\nbarier = true\n", "there is no key barier"),
+        ("version = \"1\"\n", "understand "),
+        ("version = \"1\"\nbuild = 1\n", "archive must be there"),
+        ("\u{0}", "understand "),
+    ] {
+        let site = Site::new();
+        fs::create_dir(site.path("feed/1")).unwrap();
+        fs::write(site.path("feed/1/release.toml"), text).unwrap();
+        let error = site.feed.releases().await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(error.to_string().contains("feed/1/release.toml"), "{error}");
+        assert_eq!(summary(&site.feed.check().await), [("feed_releases", Severity::Fatal)]);
+    }
+}
+
+#[tokio::test]
+async fn a_description_that_is_no_file_does_not_hold_us_up() {
+    let site = Site::new();
+    fs::create_dir(site.path("feed/1")).unwrap();
+    run("coreutils", "mkfifo", &[text(&site.path("feed/1/release.toml"))]);
+    assert!(matches!(site.feed.releases().await, Err(FeedError::NotAFile { .. })));
+    fs::remove_file(site.path("feed/1/release.toml")).unwrap();
+    fs::write(site.path("feed/1/release.toml"), vec![b'#'; 2_000_000]).unwrap();
+    assert!(matches!(site.feed.releases().await, Err(FeedError::DescriptionTooLarge { .. })));
+    fs::write(site.path("feed/1/release.toml"), b"notes = \"\xff\"").unwrap();
+    let error = site.feed.releases().await.unwrap_err();
+    assert_eq!(error.hint().unwrap(), "save release.toml as UTF-8");
+}
+
+#[tokio::test]
+async fn a_missing_feed_and_an_empty_one() {
+    let site = Site::new();
+    assert_eq!(
+        summary(&site.feed.check().await),
+        [("feed_reachable", Severity::Good), ("feed_releases", Severity::Warning)]
+    );
+    let missing = Feed::new(&FeedSettings::Dir(site.path("nowhere")));
+    let error = missing.releases().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("list the releases in {}", site.path("nowhere").display()));
+    assert_eq!(error.hint().unwrap(), "create the directory, mount it, or correct feed.dir");
+    assert_eq!(summary(&missing.check().await), [("feed_reachable", Severity::Fatal)]);
+}
+
+#[tokio::test]
+async fn archives_that_are_missing_or_of_another_size_are_found() {
+    let site = Site::new();
+    for (version, build) in [("1", 1), ("2", 2), ("3", 3)] {
+        site.publish(version, build, 1, &[b"archive"]);
+    }
+    fs::remove_file(site.path("feed/1/0.tar.zst")).unwrap();
+    fs::write(site.path("feed/3/0.tar.zst"), "arch").unwrap();
+    let findings = site.feed.check().await;
+    assert_eq!(summary(&findings)[2], ("feed_archives", Severity::Warning));
+    assert!(findings[2].text.contains("/1/0.tar.zst") && findings[2].text.contains("/3/0.tar.zst"));
+    assert!(!findings[2].text.contains("/2/0.tar.zst"));
+    assert!(matches!(site.stage(&site.feed.releases().await.unwrap()[0]).await, Err(FeedError::ReadArchive { .. })));
+    site.assert_nothing_staged();
+}
