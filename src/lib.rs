@@ -7,4 +7,5 @@ pub mod db;
 pub mod domain;
 pub mod exec;
 pub mod feed;
+pub mod install;
 pub mod wire;

@@ -1,0 +1,223 @@
+//! What can go wrong with program trees and snapshots.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::domain::release::ReleaseId;
+use crate::domain::run::RunId;
+use crate::exec::ExecError;
+use crate::install::anchor;
+
+/// One operation on a program tree or a snapshot that failed.
+#[derive(Debug, Error)]
+pub enum InstallError {
+    /// The operating system refused one operation on one path.
+    #[error("{op} {}", .path.display())]
+    Io {
+        /// What was tried, as a verb.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no tree to put in place.
+    #[error("find release {id} at {}", .path.display())]
+    NotStaged {
+        /// The release.
+        id: ReleaseId,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A tree says that it is another release than the one its place is for, or does not say what it is.
+    #[error("find release {id} at {}: {}", .path.display(), .found.as_ref().map_or_else(|| "the tree does not say what it is".to_owned(), |found| format!("it holds {found}")))]
+    WrongTree {
+        /// The release that was looked for.
+        id: ReleaseId,
+        /// Where.
+        path: PathBuf,
+        /// What is there.
+        found: Option<ReleaseId>,
+    },
+    /// The file in a tree that says which release it is cannot be understood.
+    #[error("understand {}", .path.display())]
+    BadMarker {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: crate::domain::release::BadMarker,
+    },
+    /// A file of our own cannot be understood.
+    #[error("understand {}", .path.display())]
+    BadState {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The tree of before the swap is not where it was put.
+    #[error("swap back to the version before {id}: {} is gone", .path.display())]
+    NoWayBack {
+        /// The release in place.
+        id: ReleaseId,
+        /// Where the old tree should be.
+        path: PathBuf,
+    },
+    /// An interrupted exchange left things as no exchange leaves them.
+    #[error("finish the interrupted exchange of {} and {}: found {found}", .install_dir.display(), .staged.display())]
+    Tangled {
+        /// One of the two.
+        install_dir: PathBuf,
+        /// The other.
+        staged: PathBuf,
+        /// Which of the three places hold something.
+        found: String,
+    },
+    /// Another process exchanges the same directories right now.
+    #[error("lock {}: another process works on this installation", .path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// Nothing was copied for this run.
+    #[error("find the snapshot of run {run}")]
+    NoSnapshot {
+        /// The run.
+        run: RunId,
+    },
+    /// The copy was never finished, so nothing may be restored from it.
+    #[error("use the snapshot of run {run}: it is not complete")]
+    SnapshotIncomplete {
+        /// The run.
+        run: RunId,
+    },
+    /// A restore from this snapshot was interrupted, so the data are neither old nor new.
+    #[error("take the snapshot of run {run} again: a restore from it was interrupted")]
+    RestoreUnfinished {
+        /// The run.
+        run: RunId,
+    },
+    /// A part of a snapshot is gone.
+    #[error("find {}, the copy of {}", .copy.display(), .data.display())]
+    PartMissing {
+        /// The copy.
+        copy: PathBuf,
+        /// What it is a copy of.
+        data: PathBuf,
+    },
+    /// A command of the administrator's own failed.
+    #[error("{what} the data with the command of the configuration")]
+    Command {
+        /// What the command is for, as a verb.
+        what: &'static str,
+        /// How it failed.
+        #[source]
+        source: ExecError,
+    },
+    /// The command that dumps the data ended well but left no dump.
+    #[error("find the dump at {}", .path.display())]
+    NoDump {
+        /// Where `AFTERHOURS_SNAPSHOT` said it should be.
+        path: PathBuf,
+    },
+    /// `owner` names nobody.
+    #[error("find the user and group \"{owner}\"")]
+    UnknownOwner {
+        /// As written.
+        owner: String,
+    },
+    /// A pattern cannot be compiled any more.
+    #[error("compile the pattern \"{pattern}\"")]
+    BadPattern {
+        /// As written.
+        pattern: String,
+        /// What is wrong with it.
+        #[source]
+        source: globset::Error,
+    },
+    /// The caller does not wait for it any more.
+    #[error("go on: nobody waits for the result any more")]
+    Cancelled,
+    /// A part of this program broke.
+    #[error("work on the installation: a task of this program broke")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+impl InstallError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { source, path, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Some(format!("make room on the file system of {}", path.display()))
+                }
+                io::ErrorKind::PermissionDenied => {
+                    Some("run Afterhours as root, or as the owner of the installation".to_owned())
+                }
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    Some(format!("mount the file system of {} read-write", path.display()))
+                }
+                io::ErrorKind::CrossesDevices => Some(
+                    "install_dir and its staging folder must be on one file system, and install_dir no mount point"
+                        .to_owned(),
+                ),
+                io::ErrorKind::ResourceBusy => {
+                    Some(format!("something is mounted at {}; mount it one level higher or lower", path.display()))
+                }
+                _ => None,
+            },
+            Self::NotStaged { .. } | Self::WrongTree { .. } => Some("download the release again".to_owned()),
+            Self::BadMarker { path, .. } => Some(format!("correct or remove {}", path.display())),
+            Self::NoWayBack { .. } => {
+                Some("put the old tree back by hand, then run `afterhours run resolve`".to_owned())
+            }
+            Self::Tangled { install_dir, .. } => Some(format!(
+                "put the right tree at {} by hand, then run `afterhours run resolve`",
+                install_dir.display()
+            )),
+            Self::Busy { .. } => Some("wait until the other process is done".to_owned()),
+            Self::NoSnapshot { .. } | Self::SnapshotIncomplete { .. } | Self::PartMissing { .. } => {
+                Some("restore the data from the backup if they are damaged".to_owned())
+            }
+            Self::RestoreUnfinished { run } => {
+                Some(format!("run `afterhours run resolve {run}`; the restore must be finished first"))
+            }
+            Self::NoDump { .. } => Some("let the `dump` command write to the path in AFTERHOURS_SNAPSHOT".to_owned()),
+            Self::UnknownOwner { .. } => Some("create the user and group, or correct `owner`".to_owned()),
+            Self::BadState { .. }
+            | Self::Command { .. }
+            | Self::BadPattern { .. }
+            | Self::Cancelled
+            | Self::Broken(_) => None,
+        }
+    }
+
+    /// Whether a file system is full.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+/// Names the operation and the path of an I/O error.
+pub(super) trait At<T> {
+    /// What was tried, as a verb, and on what.
+    fn at(self, op: &'static str, path: &Path) -> Result<T, InstallError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, op: &'static str, path: &Path) -> Result<T, InstallError> {
+        self.map_err(|source| InstallError::Io { op, path: anchor::shown(path), source })
+    }
+}
+
+impl<T> At<T> for rustix::io::Result<T> {
+    fn at(self, op: &'static str, path: &Path) -> Result<T, InstallError> {
+        self.map_err(io::Error::from).at(op, path)
+    }
+}

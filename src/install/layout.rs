@@ -1,0 +1,133 @@
+//! Where everything of one application lies.
+//!
+//! ```text
+//! /opt/orders                       the installation
+//! /opt/orders_old, _old.2 …         the trees of before the last successful runs
+//! /opt/.orders.afterhours/          the staging folder: same file system, root only
+//!   staged/2.0+20/                  a tree to come, or after the swap the tree that was
+//!   exchange.json, aside            a journalled pair of renames, while it lasts
+//!   snapshot/7/                     state, indexes, and copies that cannot lie beside their data
+//!   trash/                          on its way out
+//!   hold, lock
+//! /var/lib/.orders.afterhours-snapshot/7   the copy of /var/lib/orders for run 7
+//! ```
+//!
+//! Inside a staged tree, [`PREPARED`] holds what belongs to the swap and dies with the tree.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::config::settings::AppSettings;
+use crate::domain::release::ReleaseId;
+use crate::domain::run::RunId;
+
+/// In a staged tree: the vendor's own files at kept paths, and how far the preparation is.
+pub(super) const PREPARED: &str = ".afterhours-prepared";
+/// In an `_old` tree: it was put there by us, so retention may remove it.
+pub(super) const RETIRED: &str = ".afterhours-retired";
+
+/// The file that keeps a reboot from starting half-migrated data.
+pub fn hold_path(app: &AppSettings) -> PathBuf {
+    app.staging_dir.join("hold")
+}
+
+/// Paths of one application.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) install_dir: PathBuf,
+    pub(super) staging_dir: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(app: &AppSettings) -> Self {
+        Self { install_dir: app.install_dir.clone(), staging_dir: app.staging_dir.clone() }
+    }
+
+    pub(super) fn staged_dir(&self) -> PathBuf {
+        self.staging_dir.join("staged")
+    }
+
+    pub(super) fn staged(&self, id: &ReleaseId) -> PathBuf {
+        self.staged_dir().join(format!("{}+{}", id.version, id.build))
+    }
+
+    pub(super) fn intent(&self) -> PathBuf {
+        self.staging_dir.join("exchange.json")
+    }
+
+    pub(super) fn aside(&self) -> PathBuf {
+        self.staging_dir.join("aside")
+    }
+
+    pub(super) fn lock(&self) -> PathBuf {
+        self.staging_dir.join("lock")
+    }
+
+    pub(super) fn hold(&self) -> PathBuf {
+        self.staging_dir.join("hold")
+    }
+
+    pub(super) fn trash(&self) -> PathBuf {
+        self.staging_dir.join("trash")
+    }
+
+    pub(super) fn snapshots(&self) -> PathBuf {
+        self.staging_dir.join("snapshot")
+    }
+
+    pub(super) fn snapshot(&self, run: RunId) -> PathBuf {
+        self.snapshots().join(run.to_string())
+    }
+
+    /// `<install_dir>_old` for 1, `<install_dir>_old.2` for 2, and so on.
+    pub(super) fn old(&self, place: u32) -> PathBuf {
+        let tail = if place <= 1 { "_old".to_owned() } else { format!("_old.{place}") };
+        let mut name = self.install_dir.file_name().map_or_else(OsString::new, ToOwned::to_owned);
+        name.push(tail);
+        self.install_dir.with_file_name(name)
+    }
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("/"),
+    }
+}
+
+/// Where copies of `data` lie: beside it, hidden.
+pub(super) fn beside(data: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(data.file_name().unwrap_or_default());
+    name.push(".afterhours-snapshot");
+    parent(data).join(name)
+}
+
+/// `path` with `.new` after its name.
+pub(super) fn dot_new(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_trees_stand_beside_the_installation() {
+        let layout = Layout { install_dir: "/opt/orders".into(), staging_dir: "/opt/.orders.afterhours".into() };
+        assert_eq!(layout.old(1), Path::new("/opt/orders_old"));
+        assert_eq!(layout.old(3), Path::new("/opt/orders_old.3"));
+        let id = ReleaseId { version: "2.0".parse().unwrap(), build: 20 };
+        assert_eq!(layout.staged(&id), Path::new("/opt/.orders.afterhours/staged/2.0+20"));
+    }
+
+    #[test]
+    fn copies_lie_beside_their_data() {
+        assert_eq!(beside(Path::new("/var/lib/orders")), Path::new("/var/lib/.orders.afterhours-snapshot"));
+        assert_eq!(parent(Path::new("/a")), Path::new("/"));
+    }
+}

@@ -1,0 +1,369 @@
+//! Puts a new program tree in place and back, and keeps a copy of the data for that way back.
+//!
+//! ```text
+//! while people work            after the stop                              failure
+//! ─────────────────            ──────────────                              ───────
+//! prepare   owner, fsync       snapshot  what changed since                restore    data as they were
+//! snapshot_ahead  copy data    swap      carry kept files, exchange        swap_back  exchange again
+//!                              … commit: retire                            … then: discard
+//! ```
+//!
+//! Invariants: every function may be interrupted at any point, by a kill or a power cut, and is then simply
+//! called again. The old tree and the copies are only read until retention removes them. At every moment
+//! `install_dir` is a whole tree, or [`Installer`] makes it one at its next call. Work that nobody waits for
+//! any more ends soon, and the next call waits for that.
+//!
+//! [`layout`] says where everything lies. Deliberately absent: starting and stopping, downloading, and
+//! any decision about when.
+
+mod anchor;
+mod carry;
+mod check;
+mod durable;
+mod error;
+mod exchange;
+mod hold;
+mod index;
+mod keep;
+mod layout;
+mod measure;
+mod mirror;
+mod openers;
+mod owner;
+mod prepare;
+mod preview;
+mod restore;
+mod retire;
+mod scope;
+mod snapshot;
+mod state;
+mod swap;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::settings::AppSettings;
+use crate::config::settings::Argv;
+use crate::config::settings::DataSettings;
+use crate::domain::finding::Finding;
+use crate::domain::progress::Progress;
+use crate::domain::release::ReleaseId;
+use crate::domain::run::RunId;
+use crate::domain::span::Span;
+use crate::exec::Exec;
+use crate::install::keep::Keep;
+use crate::install::layout::Layout;
+use crate::install::owner::Owner;
+use crate::install::snapshot::Pass;
+
+pub use crate::install::check::SpaceNeed;
+pub use crate::install::error::InstallError;
+pub use crate::install::exchange::Exchange;
+pub use crate::install::layout::hold_path;
+pub use crate::install::preview::LISTED_MAX;
+pub use crate::install::preview::Listing;
+pub use crate::install::preview::SwapPreview;
+pub use crate::install::restore::RestoreReport;
+pub use crate::install::snapshot::SnapshotReport;
+pub use crate::install::state::SnapshotInfo;
+pub use crate::install::state::SnapshotPhase;
+pub use crate::install::swap::SwapReport;
+
+/// How long we wait for another process that exchanges the same directories.
+const BUSY_WAIT: Duration = Duration::from_secs(30);
+/// How often we look whether it is done.
+const BUSY_POLL: Duration = Duration::from_millis(50);
+
+/// Everything that is done to the files of one application.
+#[derive(Debug, Clone)]
+pub struct Installer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    app: AppSettings,
+    layout: Layout,
+    exchange: Exchange,
+    env: BTreeMap<String, String>,
+    /// Held by whatever changes something.
+    serial: Mutex<()>,
+}
+
+/// Tells work that nobody waits for it any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Installer {
+    /// The installation of one application. Share it by cloning: calls of clones wait for each other.
+    pub fn new(app: &AppSettings) -> Self {
+        Self::with(app, Exchange::default(), BTreeMap::new())
+    }
+
+    /// The same, with the way directories are exchanged, and with variables that the data commands see.
+    pub fn with(app: &AppSettings, exchange: Exchange, env: BTreeMap<String, String>) -> Self {
+        Self(Arc::new(Inner { layout: Layout::new(app), app: app.clone(), exchange, env, serial: Mutex::new(()) }))
+    }
+
+    /// Where the tree of a release is unpacked; after the swap, where the tree of before is.
+    pub fn staged_path(&self, id: &ReleaseId) -> PathBuf {
+        self.0.layout.staged(id)
+    }
+
+    /// Which release is in place; nothing when its tree does not say.
+    ///
+    /// # Errors
+    /// The tree cannot be read, or an interrupted exchange cannot be finished.
+    pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
+        self.work(|inner, _| prepare::marker(&inner.layout.install_dir)).await
+    }
+
+    /// Whether `id` is in place.
+    ///
+    /// # Errors
+    /// As for [`installed`](Self::installed).
+    pub async fn is_swapped(&self, id: &ReleaseId) -> Result<bool, InstallError> {
+        Ok(self.installed().await?.as_ref() == Some(id))
+    }
+
+    /// Does the expensive part of [`swap`](Self::swap) while people work: owner, a first copy of what is kept, everything
+    /// new made durable. Quick when done.
+    ///
+    /// # Errors
+    /// There is no such staged tree, or it cannot be changed.
+    pub async fn prepare(&self, id: &ReleaseId) -> Result<(), InstallError> {
+        let (id, owner) = (id.clone(), self.owner().await?);
+        self.change(move |inner, _| swap::prepare(&inner.layout, &id, owner, &Keep::of(&inner.app)?)).await
+    }
+
+    /// Carries over what is kept and puts the staged tree of `id` in place. Done already, it only tells.
+    ///
+    /// # Errors
+    /// There is no such staged tree, or it cannot be put in place; then the old one is.
+    pub async fn swap(&self, id: &ReleaseId) -> Result<SwapReport, InstallError> {
+        let (id, owner) = (id.clone(), self.owner().await?);
+        self.change(move |inner, _| swap::swap(&inner.layout, &id, owner, &Keep::of(&inner.app)?, inner.exchange)).await
+    }
+
+    /// Puts the tree of before the swap to `id` in place again; nothing when `id` is not in place.
+    ///
+    /// # Errors
+    /// The old tree is gone, or cannot be put in place.
+    pub async fn swap_back(&self, id: &ReleaseId) -> Result<(), InstallError> {
+        let id = id.clone();
+        self.change(move |inner, _| swap::swap_back(&inner.layout, &id, inner.exchange)).await
+    }
+
+    /// What [`swap`](Self::swap) would do to the files. Changes nothing.
+    ///
+    /// # Errors
+    /// There is no such staged tree, or one of the trees cannot be read.
+    pub async fn preview(&self, id: &ReleaseId) -> Result<SwapPreview, InstallError> {
+        let id = id.clone();
+        self.work(move |inner, cancelled| preview::preview(&inner.layout, &id, &Keep::of(&inner.app)?, cancelled)).await
+    }
+
+    /// First pass of the snapshot, while people work. Nothing to do for data that a command dumps.
+    ///
+    /// # Errors
+    /// Data cannot be read or copied; a full disk leaves nothing behind.
+    pub async fn snapshot_ahead(
+        &self,
+        run: RunId,
+        progress: Arc<dyn Progress>,
+    ) -> Result<SnapshotReport, InstallError> {
+        match &self.0.app.data {
+            DataSettings::Dump { .. } => Ok(SnapshotReport::default()),
+            DataSettings::Paths { .. } => self.pass(run, Pass::Ahead, progress).await,
+        }
+    }
+
+    /// Second pass, after the stop: only what changed since the first. When it returns, the snapshot is complete and durable.
+    ///
+    /// # Errors
+    /// Data cannot be read, copied, dumped or verified, or a restore from this snapshot is unfinished.
+    pub async fn snapshot(&self, run: RunId, progress: Arc<dyn Progress>) -> Result<SnapshotReport, InstallError> {
+        match &self.0.app.data {
+            DataSettings::Paths { .. } => self.pass(run, Pass::Final, progress).await,
+            DataSettings::Dump { dump, verify, deadline, .. } => self.dump(run, dump, verify.as_ref(), *deadline).await,
+        }
+    }
+
+    async fn pass(&self, run: RunId, pass: Pass, progress: Arc<dyn Progress>) -> Result<SnapshotReport, InstallError> {
+        self.change(move |inner, cancelled| {
+            snapshot::pass(&inner.layout, &inner.app, run, pass, progress.as_ref(), cancelled)
+        })
+        .await
+    }
+
+    async fn dump(
+        &self,
+        run: RunId,
+        dump: &Argv,
+        verify: Option<&Argv>,
+        deadline: Span,
+    ) -> Result<SnapshotReport, InstallError> {
+        let path = self.change(move |inner, _| snapshot::begin_dump(&inner.layout, run)).await?;
+        self.command("dump", dump, &path, deadline).await?;
+        if let Some(verify) = verify {
+            self.command("verify", verify, &path, deadline).await?;
+        }
+        self.change(move |inner, _| snapshot::end_dump(&inner.layout, run, &path)).await
+    }
+
+    /// Puts the data back as they were at the snapshot. Can be done again, also after an interruption.
+    ///
+    /// # Errors
+    /// There is no complete snapshot, or the data cannot be written; then it must be done again.
+    pub async fn restore(&self, run: RunId) -> Result<RestoreReport, InstallError> {
+        let state = self.work(move |inner, _| restore::usable(&inner.layout, run)).await?;
+        match (&self.0.app.data, state.dump) {
+            (DataSettings::Dump { restore, deadline, .. }, Some(path)) => {
+                self.change(move |inner, _| restore::begin_dump(&inner.layout, run)).await?;
+                self.command("restore", restore, &path, *deadline).await?;
+                self.change(move |inner, _| restore::end_dump(&inner.layout, run)).await
+            }
+            (DataSettings::Paths { .. }, Some(_)) => Err(InstallError::NoSnapshot { run }),
+            (_, None) => {
+                self.change(move |inner, cancelled| {
+                    restore::restore(&inner.layout, run, &crate::domain::progress::Silent, cancelled)
+                })
+                .await
+            }
+        }
+    }
+
+    /// After a success along `path`: the tree of before the run becomes `<install_dir>_old`; what retention does not keep is removed.
+    ///
+    /// # Errors
+    /// The last release of `path` is not in place, or something cannot be renamed or removed.
+    pub async fn retire(&self, run: RunId, path: &[ReleaseId]) -> Result<(), InstallError> {
+        let path = path.to_vec();
+        self.change(move |inner, _| retire::retire(&inner.layout, inner.app.keep_old, run, &path)).await
+    }
+
+    /// After a rollback: removes the trees that were in place for a while, and the run's snapshot.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub async fn discard(&self, run: RunId) -> Result<(), InstallError> {
+        self.change(move |inner, _| retire::discard(&inner.layout, run)).await
+    }
+
+    /// All snapshots there are.
+    ///
+    /// # Errors
+    /// The staging folder cannot be read.
+    pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>, InstallError> {
+        self.work(|inner, _| state::infos(&inner.layout)).await
+    }
+
+    /// Looks for what would make a run fail.
+    pub async fn check(&self, need: SpaceNeed) -> Vec<Finding> {
+        let owner = match &self.0.app.owner {
+            Some(text) => Some(owner::resolve(text).await.map_err(|error| error.to_string())),
+            None => None,
+        };
+        let looked = self.work(move |inner, _| Ok(check::check(&inner.layout, &inner.app, need, owner))).await;
+        looked.unwrap_or_else(|error| {
+            let remedy = error.hint().unwrap_or_else(|| "see the log".to_owned());
+            vec![Finding::fatal("install_dir", format!("failed to {error}"), remedy)]
+        })
+    }
+
+    /// Keeps a reboot from starting the application, durably.
+    ///
+    /// # Errors
+    /// The hold file cannot be written.
+    pub async fn hold(&self) -> Result<(), InstallError> {
+        self.block(|inner, _| hold::hold(&inner.layout)).await
+    }
+
+    /// Lets the application be started again.
+    ///
+    /// # Errors
+    /// The hold file cannot be removed.
+    pub async fn lift_hold(&self) -> Result<(), InstallError> {
+        self.block(|inner, _| hold::lift_hold(&inner.layout)).await
+    }
+
+    /// Whether the application is kept from starting.
+    ///
+    /// # Errors
+    /// The staging folder cannot be looked at.
+    pub async fn is_held(&self) -> Result<bool, InstallError> {
+        self.block(|inner, _| hold::is_held(&inner.layout)).await
+    }
+
+    async fn owner(&self) -> Result<Option<Owner>, InstallError> {
+        match &self.0.app.owner {
+            Some(text) => owner::resolve(text).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn command(&self, what: &'static str, argv: &Argv, path: &Path, deadline: Span) -> Result<(), InstallError> {
+        let exec = Exec::new(argv, deadline).envs(&self.0.env).env("AFTERHOURS_SNAPSHOT", path.to_string_lossy());
+        exec.run().await.map(|_| ()).map_err(|source| InstallError::Command { what, source })
+    }
+
+    /// Runs `act` alone among the calls that change something.
+    async fn change<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner, &AtomicBool) -> Result<T, InstallError> + Send + 'static,
+    ) -> Result<T, InstallError> {
+        self.work(move |inner, cancelled| {
+            // A poisoned lock protects nothing in memory: all state is on disk.
+            let _alone = inner.serial.lock().unwrap_or_else(PoisonError::into_inner);
+            if cancelled.load(Ordering::Relaxed) { Err(InstallError::Cancelled) } else { act(inner, cancelled) }
+        })
+        .await
+    }
+
+    /// Runs `act` where it may block, after an interrupted exchange is finished.
+    async fn work<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner, &AtomicBool) -> Result<T, InstallError> + Send + 'static,
+    ) -> Result<T, InstallError> {
+        self.recover().await?;
+        self.block(act).await
+    }
+
+    async fn recover(&self) -> Result<(), InstallError> {
+        let recovered = async {
+            loop {
+                match self.block(|inner, _| exchange::recover(&inner.layout)).await {
+                    Err(InstallError::Busy { .. }) => tokio::time::sleep(BUSY_POLL).await,
+                    done => return done,
+                }
+            }
+        };
+        match tokio::time::timeout(BUSY_WAIT, recovered).await {
+            Ok(done) => done,
+            Err(_) => Err(InstallError::Busy { path: self.0.layout.lock() }),
+        }
+    }
+
+    async fn block<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner, &AtomicBool) -> Result<T, InstallError> + Send + 'static,
+    ) -> Result<T, InstallError> {
+        let inner = Arc::clone(&self.0);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let guard = CancelOnDrop(Arc::clone(&cancelled));
+        let done = tokio::task::spawn_blocking(move || act(&inner, &cancelled)).await;
+        drop(guard);
+        done.map_err(InstallError::Broken)?
+    }
+}

@@ -1,0 +1,205 @@
+//! The expensive part of a swap, done while people still work.
+//!
+//! The new tree gets its owner, the mode and attributes of the old tree's root, and is made durable
+//! as a whole. The vendor's own files at kept paths are moved into the tree's `.afterhours-prepared/vendor`,
+//! so that [`carry`](super::carry) can be done any number of times and always starts from the same place.
+//!
+//! Invariant: `done.json` exists only in a tree that is prepared and durable.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::Serialize;
+use walkdir::WalkDir;
+
+use crate::domain::release::MARKER;
+use crate::domain::release::ReleaseId;
+use crate::install::durable;
+use crate::install::error::At;
+use crate::install::error::InstallError;
+use crate::install::keep::Keep;
+use crate::install::layout::PREPARED;
+use crate::install::layout::dot_new;
+use crate::install::layout::parent;
+use crate::install::owner::Owner;
+use crate::install::tree;
+
+/// With what a tree was prepared; with anything else it is prepared anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Done {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+    pub(super) keep: Vec<String>,
+    pub(super) data: Vec<PathBuf>,
+}
+
+/// Where the vendor's own files at kept paths are.
+pub(super) fn vendor(tree: &Path) -> PathBuf {
+    tree.join(PREPARED).join("vendor")
+}
+
+fn done_file(tree: &Path) -> PathBuf {
+    tree.join(PREPARED).join("done.json")
+}
+
+/// Which release a tree says it is.
+pub(super) fn marker(tree: &Path) -> Result<Option<ReleaseId>, InstallError> {
+    let path = tree.join(MARKER);
+    match fs::read_to_string(&path) {
+        Ok(text) => ReleaseId::from_marker(&text).map(Some).map_err(|source| InstallError::BadMarker { path, source }),
+        Err(error) if durable::is_absent(&error) => Ok(None),
+        Err(error) => Err(error).at("read", &path),
+    }
+}
+
+/// How a tree is prepared, if it is.
+pub(super) fn done(tree: &Path) -> Result<Option<Done>, InstallError> {
+    let path = done_file(tree);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| InstallError::BadState { path, source }),
+        Err(error) if durable::is_absent(&error) => Ok(None),
+        Err(error) => Err(error).at("read", &path),
+    }
+}
+
+/// Makes the staged tree of `id` ready to be put in place of `old`. Quick when it is already.
+pub(super) fn prepare(
+    old: &Path,
+    new: &Path,
+    id: &ReleaseId,
+    owner: Option<Owner>,
+    keep: &Keep,
+) -> Result<(), InstallError> {
+    if !new.is_dir() {
+        return Err(InstallError::NotStaged { id: id.clone(), path: new.to_owned() });
+    }
+    match marker(new)? {
+        Some(found) if found == *id => {}
+        found => return Err(InstallError::WrongTree { id: id.clone(), path: new.to_owned(), found }),
+    }
+    let about = fs::metadata(old).at("look at", old)?;
+    let owner = owner.unwrap_or(Owner { uid: about.uid(), gid: about.gid() });
+    let wanted = Done {
+        uid: owner.uid,
+        gid: owner.gid,
+        mode: about.mode() & 0o7777,
+        keep: keep.texts().to_vec(),
+        data: keep.data().to_vec(),
+    };
+    match done(new)? {
+        Some(present) if present == wanted => return Ok(()),
+        Some(present) => {
+            undo_carry(new, &Keep::new(&present.keep, present.data)?)?;
+            durable::remove_file_durably(&done_file(new))?;
+        }
+        None => {}
+    }
+    durable::create_dir(&new.join(PREPARED))?;
+    bring_back(new)?;
+    set_aside(new, keep)?;
+    give(new, owner)?;
+    fs::set_permissions(new, fs::Permissions::from_mode(wanted.mode)).at("set the mode of", new)?;
+    tree::copy_xattrs(old, new)?;
+    durable::sync_file_system(new)?;
+    let text = serde_json::json!(wanted).to_string();
+    durable::write(&done_file(new), text.as_bytes())
+}
+
+/// Where it is noted what was carried over ahead.
+pub(super) fn index_file(tree: &Path) -> PathBuf {
+    tree.join(PREPARED).join("carried")
+}
+
+/// Where it is noted which kept paths had to be cleared of something the vendor has there; later passes find them clear.
+pub(super) fn cleared_file(tree: &Path) -> PathBuf {
+    tree.join(PREPARED).join("cleared.json")
+}
+
+/// Kept paths whose vendor's version was moved to `NAME.new`.
+pub(super) fn cleared(tree: &Path) -> Result<BTreeSet<PathBuf>, InstallError> {
+    let path = cleared_file(tree);
+    match fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|source| InstallError::BadState { path, source }),
+        Err(error) if durable::is_absent(&error) => Ok(BTreeSet::new()),
+        Err(error) => Err(error).at("read", &path),
+    }
+}
+
+/// Makes a tree what it was before anything was carried over into it, but for the vendor's files that are set aside.
+fn undo_carry(tree: &Path, keep: &Keep) -> Result<(), InstallError> {
+    durable::remove_file(&index_file(tree))?;
+    wipe(tree, keep)?;
+    for path in cleared(tree)?.into_iter().rev() {
+        let (ours, vendors) = (tree.join(&path), dot_new(&tree.join(&path)));
+        if durable::exists(&vendors)? {
+            durable::remove_any(&ours)?;
+            fs::rename(&vendors, &ours).at("rename", &vendors)?;
+        }
+    }
+    durable::remove_file(&cleared_file(tree))
+}
+
+/// Removes from a prepared tree what was carried over into it; the vendor's files are elsewhere.
+pub(super) fn wipe(tree: &Path, keep: &Keep) -> Result<(), InstallError> {
+    for kept in keep.walk(tree)?.iter().filter(|kept| !kept.about.is_dir()) {
+        durable::remove_file(&tree.join(&kept.path))?;
+    }
+    Ok(())
+}
+
+/// The vendor's files at kept paths, relative to the tree.
+pub(super) fn vendor_files(tree: &Path) -> Result<Vec<PathBuf>, InstallError> {
+    let root = vendor(tree);
+    let mut files = Vec::new();
+    if !root.is_dir() {
+        return Ok(files);
+    }
+    for entry in WalkDir::new(&root).min_depth(1).sort_by_file_name() {
+        let entry = entry.map_err(std::io::Error::from).at("list", &root)?;
+        if !entry.file_type().is_dir()
+            && let Ok(path) = entry.path().strip_prefix(&root)
+        {
+            files.push(path.to_owned());
+        }
+    }
+    Ok(files)
+}
+
+fn bring_back(tree: &Path) -> Result<(), InstallError> {
+    let root = vendor(tree);
+    for path in vendor_files(tree)? {
+        let (from, to) = (root.join(&path), tree.join(&path));
+        fs::create_dir_all(parent(&to)).at("create", parent(&to))?;
+        fs::rename(&from, &to).at("rename", &from)?;
+    }
+    durable::remove_any(&root)
+}
+
+fn set_aside(tree: &Path, keep: &Keep) -> Result<(), InstallError> {
+    let root = vendor(tree);
+    for kept in keep.walk(tree)?.iter().filter(|kept| !kept.about.is_dir()) {
+        let (from, to) = (tree.join(&kept.path), root.join(&kept.path));
+        fs::create_dir_all(parent(&to)).at("create", parent(&to))?;
+        fs::rename(&from, &to).at("rename", &from)?;
+    }
+    Ok(())
+}
+
+fn give(tree: &Path, owner: Owner) -> Result<(), InstallError> {
+    for entry in WalkDir::new(tree) {
+        let entry = entry.map_err(std::io::Error::from).at("list", tree)?;
+        // The folder of ours stays ours; the vendor's files in it are handed on.
+        if entry.depth() == 1 && entry.file_name() == PREPARED {
+            continue;
+        }
+        let about = fs::symlink_metadata(entry.path()).at("look at", entry.path())?;
+        tree::give_to(entry.path(), &about, owner.uid, owner.gid)?;
+    }
+    Ok(())
+}

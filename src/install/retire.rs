@@ -1,0 +1,158 @@
+//! What stays of a run: after a success the old tree under its `_old` name, after a rollback nothing that is in the way.
+//!
+//! Whatever is removed is first renamed into the staging folder's trash, so nobody ever meets half a tree.
+//! Invariant: a tree beside the installation that we did not put there is never touched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::domain::release::ReleaseId;
+use crate::domain::run::RunId;
+use crate::install::durable;
+use crate::install::error::At;
+use crate::install::error::InstallError;
+use crate::install::exchange;
+use crate::install::layout::Layout;
+use crate::install::layout::PREPARED;
+use crate::install::layout::RETIRED;
+use crate::install::layout::parent;
+use crate::install::prepare;
+use crate::install::state;
+use crate::install::state::SnapshotPhase;
+use crate::install::state::State;
+use crate::install::swap;
+use crate::install::tree;
+
+/// After a success along `path`: keeps the tree of before the run, removes what is older than retention allows.
+pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[ReleaseId]) -> Result<(), InstallError> {
+    exchange::recover(layout)?;
+    let (Some(first), Some(last)) = (path.first(), path.last()) else { return Ok(()) };
+    match prepare::marker(&layout.install_dir)? {
+        Some(found) if found == *last => {}
+        found => return Err(InstallError::WrongTree { id: last.clone(), path: layout.install_dir.clone(), found }),
+    }
+    let before = layout.staged(first);
+    if before.is_dir() && keep_old > 0 && prepare::marker(&before)?.as_ref() != Some(first) {
+        durable::write(&before.join(RETIRED), run.to_string().as_bytes())?;
+        let place = make_place(layout, keep_old)?;
+        durable::rename_free(&before, &place)?;
+    }
+    for id in path {
+        trash(layout, &layout.staged(id))?;
+    }
+    remove_superseded(layout, last)?;
+    remove_old(layout, keep_old)?;
+    for older in state::runs(layout)?.into_iter().filter(|other| *other < run) {
+        state::remove(layout, older)?;
+    }
+    trash(layout, &layout.install_dir.join(PREPARED))?;
+    empty_trash(layout)
+}
+
+/// After a rollback: removes trees that were in place for a while, and what can no longer be used of snapshots.
+pub(super) fn discard(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+    exchange::recover(layout)?;
+    for name in tree::names(&layout.staged_dir())? {
+        let tree = layout.staged_dir().join(name);
+        // Never the one tree that could be an installation's way back: such a tree is not what its name says.
+        let is_itself = prepare::marker(&tree)?.is_some_and(|id| layout.staged(&id) == tree);
+        if is_itself && swap::was_in_place(&tree)? {
+            trash(layout, &tree)?;
+        }
+    }
+    for other in state::runs(layout)?.into_iter().filter(|other| *other <= run) {
+        let unfinished = State::read(layout, other)?.is_some_and(|state| state.phase == SnapshotPhase::Restoring);
+        if !unfinished {
+            state::remove(layout, other)?;
+        }
+    }
+    empty_trash(layout)
+}
+
+/// The places of our own old trees, newest first; places that others took are passed over.
+fn places(layout: &Layout, keep_old: u32) -> Result<Vec<PathBuf>, InstallError> {
+    let mut places = Vec::new();
+    for place in 1..=keep_old.saturating_add(1000) {
+        let path = layout.old(place);
+        if places.len() < keep_old as usize && (!durable::exists(&path)? || is_ours(&path)?) {
+            places.push(path);
+        }
+    }
+    Ok(places)
+}
+
+fn is_ours(tree: &Path) -> Result<bool, InstallError> {
+    durable::exists(&tree.join(RETIRED))
+}
+
+/// Frees the first place by moving the others on. An interruption leaves a gap, and the next time goes on from there.
+fn make_place(layout: &Layout, keep_old: u32) -> Result<PathBuf, InstallError> {
+    let places = places(layout, keep_old)?;
+    let Some((first, last)) = places.first().zip(places.last()) else { return Ok(layout.old(1)) };
+    let mut gap = None;
+    for (place, path) in places.iter().enumerate() {
+        if !durable::exists(path)? {
+            gap = Some(place);
+            break;
+        }
+    }
+    let gap = match gap {
+        Some(gap) => gap,
+        None => {
+            trash(layout, last)?;
+            places.len() - 1
+        }
+    };
+    for place in (0..gap).rev() {
+        durable::rename_free(&places[place], &places[place + 1])?;
+    }
+    Ok(first.clone())
+}
+
+/// Removes our own old trees that are beyond retention.
+fn remove_old(layout: &Layout, keep_old: u32) -> Result<(), InstallError> {
+    let stay: BTreeSet<PathBuf> = places(layout, keep_old)?.into_iter().collect();
+    let Some(first) = layout.old(1).file_name().map(|name| name.to_string_lossy().into_owned()) else { return Ok(()) };
+    let beside = parent(&layout.install_dir);
+    for name in tree::names(beside)? {
+        let path = beside.join(&name);
+        let name = name.to_string_lossy();
+        let number = name.strip_prefix(first.as_str()).map(|tail| tail.strip_prefix('.').unwrap_or(tail));
+        let is_place = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+        if is_place && !stay.contains(&path) && is_ours(&path)? {
+            trash(layout, &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes staged trees that are not newer than what is installed.
+fn remove_superseded(layout: &Layout, installed: &ReleaseId) -> Result<(), InstallError> {
+    for name in tree::names(&layout.staged_dir())? {
+        let tree = layout.staged_dir().join(name);
+        if prepare::marker(&tree)?.is_some_and(|id| id.build <= installed.build) {
+            trash(layout, &tree)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a tree out of everybody's sight; what is not there needs nothing.
+fn trash(layout: &Layout, tree: &Path) -> Result<(), InstallError> {
+    if !durable::exists(tree)? {
+        return Ok(());
+    }
+    durable::create_dir(&layout.trash())?;
+    let bin =
+        tempfile::Builder::new().prefix("tree").tempdir_in(layout.trash()).at("create a folder in", &layout.trash())?;
+    // It is emptied with the rest; were it removed here, half a tree could be left under its own name.
+    let to = bin.keep().join("tree");
+    fs::rename(tree, &to).at("rename", tree)?;
+    durable::fsync_dir(parent(tree))
+}
+
+fn empty_trash(layout: &Layout) -> Result<(), InstallError> {
+    durable::remove_any(&layout.trash())
+}

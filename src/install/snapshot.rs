@@ -1,0 +1,259 @@
+//! Copies the data for rollback, in two passes: while people work, and after the stop only what changed since.
+//!
+//! Copies lie beside their data, where the file system may share blocks; where they cannot, in
+//! the staging folder. A database is written by its own command instead, after the stop only.
+//!
+//! Invariant: `complete` is written only after everything copied is durable.
+//! Deliberately absent: data inside the installation; the swap carries them over and the old tree keeps its own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::StatxAttributes;
+use rustix::fs::StatxFlags;
+
+use crate::config::settings::AppSettings;
+use crate::config::settings::DataSettings;
+use crate::domain::progress::Progress;
+use crate::domain::run::RunId;
+use crate::install::durable;
+use crate::install::error::InstallError;
+use crate::install::index::Index;
+use crate::install::index::Trust;
+use crate::install::layout::Layout;
+use crate::install::layout::beside;
+use crate::install::layout::parent;
+use crate::install::measure;
+use crate::install::mirror::Done;
+use crate::install::mirror::Known;
+use crate::install::mirror::Mirror;
+use crate::install::mirror::Watch;
+use crate::install::scope::Scope;
+use crate::install::scope::ScopeTexts;
+use crate::install::state;
+use crate::install::state::Part;
+use crate::install::state::SnapshotPhase;
+use crate::install::state::State;
+use crate::install::tree::Links;
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SnapshotReport {
+    /// How many files are in the snapshot.
+    pub files: u64,
+    /// The sum of their sizes.
+    pub bytes: u64,
+    /// How many files this pass copied.
+    pub copied_files: u64,
+    /// The bytes this pass copied; less than their sizes where the file system shares blocks.
+    pub copied_bytes: u64,
+    /// How many entries this pass removed from the copy.
+    pub removed: u64,
+}
+
+/// Which of the two passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// While people work.
+    Ahead,
+    /// After the stop.
+    Final,
+}
+
+/// The data paths outside the installation, without links and without those inside another one.
+pub(super) fn data_paths(app: &AppSettings) -> Vec<PathBuf> {
+    let DataSettings::Paths { paths, .. } = &app.data else { return Vec::new() };
+    let resolve = |path: &Path| match (fs::canonicalize(path), fs::canonicalize(parent(path)), path.file_name()) {
+        (Ok(path), _, _) => path,
+        (Err(_), Ok(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
+    };
+    let install_dir = resolve(&app.install_dir);
+    let mut found: Vec<PathBuf> = paths
+        .iter()
+        .filter(|path| !path.starts_with(&app.install_dir))
+        .map(|path| resolve(path))
+        .filter(|path| !path.starts_with(&install_dir))
+        .collect();
+    found.sort();
+    found.dedup_by(|inner, outer| inner.starts_with(outer));
+    found
+}
+
+/// The patterns of the data.
+pub(super) fn scope_texts(app: &AppSettings) -> ScopeTexts {
+    match &app.data {
+        DataSettings::Paths { include, exclude, .. } => {
+            ScopeTexts { include: include.texts.clone(), exclude: exclude.texts.clone() }
+        }
+        DataSettings::Dump { .. } => ScopeTexts::default(),
+    }
+}
+
+/// Whether something is mounted at `path` itself.
+pub(super) fn is_mount_point(path: &Path) -> bool {
+    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+/// Where copies of `data` can lie beside it; nothing when they cannot.
+pub(super) fn folder_beside(data: &Path) -> Option<PathBuf> {
+    let dev = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+    if is_mount_point(data) || dev(data).is_some_and(|dev_of_data| dev(parent(data)) != Some(dev_of_data)) {
+        return None;
+    }
+    let folder = beside(data);
+    durable::create_dir(&folder).ok()?;
+    tempfile::tempfile_in(&folder).ok()?;
+    Some(folder)
+}
+
+fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Vec<Part> {
+    let scope = scope_texts(app);
+    let place = |(place, data): (usize, PathBuf)| {
+        let copy = match folder_beside(&data) {
+            Some(folder) => folder.join(run.to_string()),
+            None => layout.snapshot(run).join(format!("copy-{place}")),
+        };
+        Part { data, copy, scope: scope.clone(), absent: false }
+    };
+    data_paths(app).into_iter().enumerate().map(place).collect()
+}
+
+/// The state to go on with: that of the pass before when the configuration is still the same.
+fn begin(layout: &Layout, app: &AppSettings, run: RunId) -> Result<State, InstallError> {
+    let found = State::read(layout, run)?;
+    if found.as_ref().is_some_and(|state| state.phase == SnapshotPhase::Restoring) {
+        return Err(InstallError::RestoreUnfinished { run });
+    }
+    let scope = scope_texts(app);
+    let same = |state: &State| {
+        let data: Vec<&PathBuf> = state.parts.iter().map(|part| &part.data).collect();
+        data == data_paths(app).iter().collect::<Vec<_>>() && state.parts.iter().all(|part| part.scope == scope)
+    };
+    let mut state = match found {
+        Some(state) if same(&state) => state,
+        Some(_) => {
+            state::remove(layout, run)?;
+            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run), dump: None, files: 0, bytes: 0 }
+        }
+        None => {
+            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run), dump: None, files: 0, bytes: 0 }
+        }
+    };
+    state.reach(layout, SnapshotPhase::Ahead)?;
+    Ok(state)
+}
+
+/// One pass over all data paths.
+pub(super) fn pass(
+    layout: &Layout,
+    app: &AppSettings,
+    run: RunId,
+    pass: Pass,
+    progress: &dyn Progress,
+    cancelled: &AtomicBool,
+) -> Result<SnapshotReport, InstallError> {
+    let mut state = begin(layout, app, run)?;
+    let copied = copy_parts(layout, &mut state, pass, progress, cancelled).and_then(|done| {
+        state::reserve(layout, run)?;
+        Ok(done)
+    });
+    if copied.as_ref().is_err_and(InstallError::is_full) {
+        // The application needs the room to run on.
+        state::remove(layout, run)?;
+    }
+    let done = copied?;
+    (state.files, state.bytes) = (done.files, done.bytes);
+    state.reach(layout, if pass == Pass::Final { SnapshotPhase::Complete } else { SnapshotPhase::Ahead })?;
+    Ok(SnapshotReport {
+        files: done.files,
+        bytes: done.bytes,
+        copied_files: done.copied_files,
+        copied_bytes: done.copied_bytes,
+        removed: done.removed,
+    })
+}
+
+fn copy_parts(
+    layout: &Layout,
+    state: &mut State,
+    pass: Pass,
+    progress: &dyn Progress,
+    cancelled: &AtomicBool,
+) -> Result<Done, InstallError> {
+    let mut total = 0;
+    for part in &state.parts {
+        total += measure::measure(&part.data, &Scope::new(&part.scope)?).bytes;
+    }
+    let what = if pass == Pass::Final { "copying what changed" } else { "copying data ahead" };
+    let mut watch = Watch { progress, total_bytes: Some(total), done_bytes: 0, what, cancelled };
+    let mut sum = Done::default();
+    for (place, part) in state.parts.iter_mut().enumerate() {
+        part.absent = !durable::exists(&part.data)?;
+        let index_file = state::index_file(layout, state.run, place);
+        let index = Index::read(&index_file)?;
+        if index.is_none() {
+            // A copy nobody can vouch for.
+            durable::remove_any(&part.copy)?;
+        }
+        durable::create_dir(parent(&part.copy))?;
+        let mut mirror = Mirror {
+            from: &part.data,
+            to: &part.copy,
+            scope: &Scope::new(&part.scope)?,
+            index: &index.unwrap_or_default(),
+            known: Known::Source,
+            trust: Trust::begin(&part.data, parent(&part.copy))?,
+            live: pass == Pass::Ahead,
+            watch: &mut watch,
+            links: Links::new(),
+            noted: Index::default(),
+            done: Done::default(),
+        };
+        mirror.run()?;
+        sum.add(mirror.done);
+        durable::sync_file_system(parent(&part.copy))?;
+        mirror.noted.write(&index_file)?;
+    }
+    Ok(sum)
+}
+
+/// Clears the place for a dump and tells where it is.
+pub(super) fn begin_dump(layout: &Layout, run: RunId) -> Result<PathBuf, InstallError> {
+    let phase = State::read(layout, run)?.map(|state| state.phase);
+    if phase == Some(SnapshotPhase::Restoring) {
+        return Err(InstallError::RestoreUnfinished { run });
+    }
+    let path = layout.snapshot(run).join("dump");
+    let mut state =
+        State { run, phase: SnapshotPhase::Ahead, parts: Vec::new(), dump: Some(path.clone()), files: 0, bytes: 0 };
+    state.reach(layout, SnapshotPhase::Ahead)?;
+    durable::remove_any(&path)?;
+    Ok(path)
+}
+
+/// Makes a dump durable and complete.
+pub(super) fn end_dump(layout: &Layout, run: RunId, path: &Path) -> Result<SnapshotReport, InstallError> {
+    let mut state = State::read(layout, run)?.ok_or(InstallError::NoSnapshot { run })?;
+    if !durable::exists(path)? {
+        return Err(InstallError::NoDump { path: path.to_owned() });
+    }
+    let amount = measure::measure(path, &Scope::new(&ScopeTexts::default())?);
+    state::reserve(layout, run)?;
+    durable::sync_file_system(&layout.snapshot(run))?;
+    (state.files, state.bytes) = (amount.entries, amount.bytes);
+    state.reach(layout, SnapshotPhase::Complete)?;
+    Ok(SnapshotReport {
+        files: amount.entries,
+        bytes: amount.bytes,
+        copied_files: amount.entries,
+        copied_bytes: amount.bytes,
+        removed: 0,
+    })
+}

@@ -1,0 +1,9 @@
+//! The swap, the snapshot and their ways back, on real file systems, killed and cut off.
+
+mod app;
+mod check;
+mod crash;
+mod manifest;
+mod mounted;
+mod snapshot;
+mod swap;
