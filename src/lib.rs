@@ -8,4 +8,5 @@ pub mod domain;
 pub mod exec;
 pub mod feed;
 pub mod install;
+pub mod service;
 pub mod wire;

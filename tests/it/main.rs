@@ -2,5 +2,6 @@
 
 mod feed;
 mod install;
+mod service;
 mod settings;
 mod support;
