@@ -8,5 +8,6 @@ pub mod domain;
 pub mod exec;
 pub mod feed;
 pub mod install;
+pub mod probe;
 pub mod service;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 mod feed;
 mod install;
+mod probe;
 mod service;
 mod settings;
 mod support;
