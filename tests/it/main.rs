@@ -1,5 +1,6 @@
 //! The one integration binary: the product from outside, against real components.
 
+mod backup;
 mod feed;
 mod install;
 mod probe;
