@@ -1,0 +1,174 @@
+//! The workstations of one application, its gate as they see it, and the warning that holds.
+//! Everything here happens under the hub's lock.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::domain::release::Version;
+use crate::domain::session::Answer;
+use crate::domain::session::Census;
+use crate::domain::session::Notice;
+use crate::domain::session::SessionId;
+use crate::domain::span::Span;
+use crate::sessions::Finished;
+use crate::sessions::hub::SessionChange;
+use crate::sessions::standing::Standing;
+use crate::sessions::station::Link;
+use crate::sessions::station::Phase;
+use crate::sessions::station::Station;
+use crate::wire::workstation::ClosedText;
+use crate::wire::workstation::ServerMessage;
+
+/// What users are told when an update came to nothing.
+const CALLED_OFF: &str = "The update will not happen now; you may start the application again.";
+
+/// The workstations of one application.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    /// Why programs may not be started.
+    pub(super) closed: Option<ClosedText>,
+    /// The warning that holds.
+    pub(super) notice: Option<Notice>,
+    /// How the last update ended, until the next one is announced.
+    pub(super) news: Option<Finished>,
+    /// Everybody.
+    pub(super) stations: BTreeMap<SessionId, Station>,
+}
+
+impl Desk {
+    /// Who is logged in.
+    pub(super) fn census(&self, now: Instant) -> Census {
+        let mut known = Vec::new();
+        for station in self.stations.values() {
+            let session = &station.member.session;
+            match station.standing(now) {
+                Standing::Open => known.push(session.clone()),
+                Standing::Gone => {}
+                Standing::Unknown => {
+                    let place = session.workstation.as_deref().unwrap_or("a workstation");
+                    return Census::Unknown(format!(
+                        "{place} of {} (session {}) has lost its connection a moment ago",
+                        session.user, session.id
+                    ));
+                }
+            }
+        }
+        Census::Known(known)
+    }
+
+    /// Forgets who is over; their names.
+    pub(super) fn sweep(&mut self, now: Instant) -> Vec<SessionId> {
+        let over: Vec<_> =
+            self.stations.iter().filter(|(_, station)| station.is_over(now)).map(|(id, _)| id.clone()).collect();
+        for id in &over {
+            self.stations.remove(id);
+        }
+        over
+    }
+
+    /// Sets the warning that holds and tells everybody who was not told yet.
+    pub(super) fn announce(&mut self, notice: &Notice, left: Span, now: Instant) -> Vec<SessionChange> {
+        let mut changes = Vec::new();
+        if self.notice.as_ref() != Some(notice) {
+            self.notice = Some(notice.clone());
+            self.news = None;
+            for station in self.stations.values_mut() {
+                station.told = false;
+                // Who waits to be started again has answered for good.
+                if station.phase == Phase::Admitted && station.keep_answer_to(Some(notice)) {
+                    changes.push(answered(station));
+                }
+            }
+        }
+        for station in self.stations.values_mut().filter(|station| !station.told && station.phase == Phase::Admitted) {
+            station.told = station.tell(ServerMessage::Announce { notice: notice.clone(), left }, now);
+        }
+        changes
+    }
+
+    /// Takes the warning back.
+    pub(super) fn withdraw(&mut self, now: Instant) -> Vec<SessionChange> {
+        if self.notice.take().is_none() {
+            return Vec::new();
+        }
+        for station in self.stations.values_mut() {
+            station.told = false;
+            station.tell(ServerMessage::Withdrawn, now);
+        }
+        self.after_the_update(now)
+    }
+
+    /// The update is over, well or not.
+    pub(super) fn finish(&mut self, news: &Finished, now: Instant) -> Vec<SessionChange> {
+        if self.news.as_ref() == Some(news) && self.notice.is_none() {
+            return self.release(now);
+        }
+        self.notice = None;
+        self.news = Some(news.clone());
+        for station in self.stations.values_mut() {
+            station.told = false;
+            if station.phase == Phase::Admitted {
+                station.tell(ready(Some(news)), now);
+            }
+        }
+        self.after_the_update(now)
+    }
+
+    /// Answers of those who went on working are void; those who wait are let in.
+    fn after_the_update(&mut self, now: Instant) -> Vec<SessionChange> {
+        let mut changes = Vec::new();
+        for station in self.stations.values_mut().filter(|station| station.phase == Phase::Admitted) {
+            // A wish for a restart whose program has not ended yet is the client's to keep.
+            if !station.wants_restart() && station.keep_answer_to(None) {
+                changes.push(answered(station));
+            }
+        }
+        changes.extend(self.release(now));
+        changes
+    }
+
+    /// Lets those in who wait, when the gate is open and no update is under way.
+    pub(super) fn release(&mut self, now: Instant) -> Vec<SessionChange> {
+        if self.closed.is_some() || self.notice.is_some() {
+            return Vec::new();
+        }
+        let mut changes = Vec::new();
+        let news = self.news.clone();
+        for station in self.stations.values_mut().filter(|station| station.phase == Phase::Waiting) {
+            if !matches!(station.link, Link::Up { .. }) {
+                continue;
+            }
+            if station.wants_restart() {
+                // Logged in from this word on: the program may run before the client says so.
+                let (version, text) = told(news.as_ref());
+                if station.tell(ServerMessage::Start { version, text }, now) {
+                    station.phase = Phase::Admitted;
+                    station.member.program = None;
+                    station.told = true;
+                    station.keep_answer_to(None);
+                    changes.push(SessionChange::Joined(station.member.clone()));
+                }
+            } else if !station.told {
+                station.told = station.tell(ready(news.as_ref()), now);
+            }
+        }
+        changes
+    }
+}
+
+fn told(news: Option<&Finished>) -> (Option<Version>, String) {
+    news.map_or((None, CALLED_OFF.to_owned()), |news| (news.version.clone(), news.message.clone()))
+}
+
+fn ready(news: Option<&Finished>) -> ServerMessage {
+    let (version, text) = told(news);
+    ServerMessage::Ready { success: news.is_some_and(|news| news.success), version, text }
+}
+
+/// The change to remember after an answer was given or became void.
+pub(super) fn answered(station: &Station) -> SessionChange {
+    let session = &station.member.session;
+    let answer: Option<Answer> = session.answer;
+    SessionChange::Answered { app: session.app.clone(), session: session.id.clone(), answer }
+}

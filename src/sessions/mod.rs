@@ -1,0 +1,359 @@
+//! Who is logged in to an application, and how they are told, asked and logged out.
+//!
+//! [`Sessions`] is one application's view of its providers: the [`hub::Hub`] of workstations that
+//! are connected to this daemon, and commands of the administrator's own. What one provider says
+//! is combined with the others: the census is known only when all of them know.
+//!
+//! - `hub.rs`: the lock, the outside; `seating.rs`: admission and registration;
+//!   `desk.rs`: one application's workstations; `station.rs`: one of them; `standing.rs`: what a lost link means (pure).
+//! - `commands.rs`: commands that list, message and end.
+//!
+//! Invariant: whatever goes wrong while people are counted is [`Census::Unknown`], never empty.
+//! Deliberately absent: any policy about when to warn or to end; the run decides that.
+
+pub mod hub;
+pub mod standing;
+pub mod station;
+
+mod commands;
+mod desk;
+mod seating;
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use thiserror::Error;
+
+use crate::config::settings::AppSettings;
+use crate::config::settings::SessionsSettings;
+use crate::domain::finding::Finding;
+use crate::domain::name::AppName;
+use crate::domain::release::Version;
+use crate::domain::session::Census;
+use crate::domain::session::Notice;
+use crate::domain::session::SessionId;
+use crate::domain::span::Span;
+use crate::exec::ExecError;
+use crate::sessions::commands::Commands;
+use crate::sessions::hub::Hub;
+use crate::sessions::hub::HubError;
+
+/// Users could not be told or logged out.
+#[derive(Debug, Error)]
+pub enum SessionsError {
+    /// The hub of workstations.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// A command of the administrator's own failed.
+    #[error("{verb} sessions with the command {program}")]
+    Command {
+        /// What it was to do.
+        verb: &'static str,
+        /// The command.
+        program: String,
+        /// Why.
+        #[source]
+        source: ExecError,
+    },
+    /// No provider can show anything to this session.
+    #[error("message session {session}: no workstation has it, and no sessions provider has a \"message\" command")]
+    CannotTell {
+        /// Which.
+        session: SessionId,
+    },
+    /// No provider of this session can end it.
+    #[error("end session {session}: none of the sessions providers has an \"end\" command")]
+    CannotEnd {
+        /// Which.
+        session: SessionId,
+    },
+    /// Several providers failed.
+    #[error("reach all sessions: {} providers failed: {}", .failures.len() + 1, .failures.iter().map(|f| format!("failed to {f}")).collect::<Vec<_>>().join("; "))]
+    Several {
+        /// The first one.
+        #[source]
+        first: Box<SessionsError>,
+        /// The others.
+        failures: Vec<SessionsError>,
+    },
+}
+
+impl SessionsError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Hub(HubError::Unreachable { session }) => Some(format!(
+                "if the program at that workstation is closed, end session {session} by force in a few seconds"
+            )),
+            Self::Hub(_) => None,
+            Self::Command { program, .. } => {
+                Some(format!("run {program} by hand as the daemon's user, and look at what it prints"))
+            }
+            Self::CannotTell { .. } => {
+                Some("look at the list of sessions, or add message = [...] beside list = [...]".to_owned())
+            }
+            Self::CannotEnd { .. } => Some("add end = [...] beside list = [...] in the configuration".to_owned()),
+            Self::Several { first, .. } => first.hint(),
+        }
+    }
+
+    /// One error of many, or none.
+    fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => {
+                let first = Box::new(errors.remove(0));
+                Err(Self::Several { first, failures: errors })
+            }
+        }
+    }
+}
+
+/// How an update ended, for users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Whether the new version runs.
+    pub success: bool,
+    /// The version that runs now.
+    pub version: Option<Version>,
+    /// One sentence for users.
+    pub message: String,
+}
+
+/// Everybody who can be logged in to one application.
+#[derive(Debug)]
+pub struct Sessions {
+    app: AppName,
+    polite_end: Span,
+    providers: Vec<Provider>,
+    /// The last warning that commands have shown; they are not told the same twice.
+    announced: Mutex<Option<Notice>>,
+}
+
+/// One who knows about sessions.
+#[derive(Debug)]
+enum Provider {
+    /// The workstations connected to this daemon.
+    Workstations(Arc<Hub>),
+    /// Commands of the administrator's own.
+    Commands(Commands),
+}
+
+impl Sessions {
+    /// The providers of an application, as configured.
+    pub fn new(app: &AppSettings, hub: Arc<Hub>) -> Self {
+        let provider = |settings: &SessionsSettings| match settings {
+            SessionsSettings::Workstations => Provider::Workstations(Arc::clone(&hub)),
+            SessionsSettings::Commands { list, message, end, deadline } => {
+                Provider::Commands(Commands::new(&app.name, list, message.as_deref(), end.as_deref(), *deadline))
+            }
+        };
+        Self {
+            app: app.name.clone(),
+            polite_end: app.polite_end,
+            providers: app.sessions.iter().map(provider).collect(),
+            announced: Mutex::new(None),
+        }
+    }
+
+    /// Who is logged in. Known and empty where no provider is configured.
+    pub async fn census(&self) -> Census {
+        let counts = self.providers.iter().map(|provider| async {
+            match provider {
+                Provider::Workstations(hub) => {
+                    let (hub, app) = (Arc::clone(hub), self.app.clone());
+                    tokio::task::spawn_blocking(move || hub.census(&app))
+                        .await
+                        .unwrap_or_else(|_| Census::Unknown("the workstations could not be counted".to_owned()))
+                }
+                Provider::Commands(commands) => commands.census().await,
+            }
+        });
+        let counts = futures_util::future::join_all(counts).await;
+        counts.into_iter().fold(Census::Known(Vec::new()), Census::and)
+    }
+
+    /// Warns everybody. The same notice again reaches only those who have not heard it.
+    ///
+    /// # Errors
+    /// A provider could not pass it on; the others were told.
+    pub async fn announce(&self, notice: &Notice) -> Result<(), SessionsError> {
+        let heard = self.lock_announced().as_ref() == Some(notice);
+        let mut errors = Vec::new();
+        for provider in &self.providers {
+            match provider {
+                Provider::Workstations(hub) => hub.announce(&self.app, notice),
+                Provider::Commands(_) if heard => {}
+                Provider::Commands(commands) => errors.extend(commands.message(&warning(notice), None).await.err()),
+            }
+        }
+        if errors.is_empty() {
+            *self.lock_announced() = Some(notice.clone());
+        }
+        SessionsError::all(errors)
+    }
+
+    /// Reminds everybody that `left` is left.
+    ///
+    /// # Errors
+    /// A provider could not pass it on; the others were told.
+    pub async fn remind(&self, notice: &Notice, left: Span) -> Result<(), SessionsError> {
+        let mut errors = Vec::new();
+        for provider in &self.providers {
+            match provider {
+                Provider::Workstations(hub) => hub.remind(&self.app, notice, left),
+                Provider::Commands(commands) => {
+                    let text = format!(
+                        "{}: {} Sessions that are still open in {left} are closed.",
+                        notice.title, notice.reason
+                    );
+                    errors.extend(commands.message(&text, None).await.err());
+                }
+            }
+        }
+        SessionsError::all(errors)
+    }
+
+    /// A word to one session, or to all.
+    ///
+    /// # Errors
+    /// A provider could not pass it on; the others were told.
+    pub async fn message(&self, text: &str, session: Option<&SessionId>) -> Result<(), SessionsError> {
+        let workstation = session.is_some_and(|session| self.hub_of(session).is_some());
+        let by_command =
+            |provider: &Provider| matches!(provider, Provider::Commands(commands) if commands.can_message());
+        if let Some(session) = session
+            && !workstation
+            && !self.providers.iter().any(by_command)
+        {
+            return Err(SessionsError::CannotTell { session: session.clone() });
+        }
+        let mut errors = Vec::new();
+        for provider in &self.providers {
+            match provider {
+                Provider::Workstations(hub) if session.is_none() || workstation => {
+                    errors.extend(hub.message(&self.app, text, session).err().map(SessionsError::from));
+                }
+                Provider::Commands(commands) if !workstation => {
+                    errors.extend(commands.message(text, session).await.err());
+                }
+                Provider::Workstations(_) | Provider::Commands(_) => {}
+            }
+        }
+        SessionsError::all(errors)
+    }
+
+    /// Tells everybody that the update will not happen now.
+    ///
+    /// # Errors
+    /// A provider could not pass it on; the others were told.
+    pub async fn withdraw(&self) -> Result<(), SessionsError> {
+        let announced = self.lock_announced().clone();
+        let mut errors = Vec::new();
+        for provider in &self.providers {
+            match (provider, &announced) {
+                (Provider::Workstations(hub), _) => hub.withdraw(&self.app),
+                (Provider::Commands(commands), Some(notice)) => {
+                    let text = format!("{}: the update will not happen now.", notice.title);
+                    errors.extend(commands.message(&text, None).await.err());
+                }
+                (Provider::Commands(_), None) => {}
+            }
+        }
+        if errors.is_empty() {
+            *self.lock_announced() = None;
+        }
+        SessionsError::all(errors)
+    }
+
+    /// Ends a session, politely or by force; it is gone only when the census says so. Ending one that is gone
+    /// already is no error.
+    ///
+    /// # Errors
+    /// It could not be asked to end, or nobody can end it.
+    pub async fn end(&self, session: &SessionId, force: bool) -> Result<(), SessionsError> {
+        if let Some(hub) = self.hub_of(session) {
+            return Ok(hub.end(&self.app, session, force, self.polite_end)?);
+        }
+        let enders: Vec<_> = self.providers.iter().filter_map(Provider::ender).collect();
+        let lists = self.providers.iter().any(|provider| matches!(provider, Provider::Commands(_)));
+        if lists && enders.is_empty() {
+            return Err(SessionsError::CannotEnd { session: session.clone() });
+        }
+        let mut errors = Vec::new();
+        for commands in enders {
+            errors.extend(commands.end(session, force).await.err());
+        }
+        SessionsError::all(errors)
+    }
+
+    /// Tells everybody that the update is over: a restart where it was asked for, "ready" elsewhere.
+    ///
+    /// # Errors
+    /// A provider could not pass it on; the others were told.
+    pub async fn finish(&self, news: &Finished) -> Result<(), SessionsError> {
+        let mut errors = Vec::new();
+        for provider in &self.providers {
+            match provider {
+                Provider::Workstations(hub) => hub.finish(&self.app, news),
+                Provider::Commands(commands) => errors.extend(commands.message(&news.message, None).await.err()),
+            }
+        }
+        *self.lock_announced() = None;
+        SessionsError::all(errors)
+    }
+
+    /// Whether everybody can be counted, told and logged out.
+    pub async fn check(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.providers.is_empty() {
+            findings.push(Finding::warning(
+                "sessions",
+                "nobody is asked who is logged in",
+                "add sessions = [{ workstations = true }] or a list command, unless the application has no users",
+            ));
+        }
+        for provider in &self.providers {
+            match provider {
+                Provider::Workstations(hub) => {
+                    let sessions = hub.status(&self.app).sessions;
+                    findings
+                        .push(Finding::good("sessions_workstations", format!("{sessions} workstations are connected")));
+                }
+                Provider::Commands(commands) => findings.extend(commands.check().await),
+            }
+        }
+        findings
+    }
+
+    /// The hub, when the session is one of its own.
+    fn hub_of(&self, session: &SessionId) -> Option<&Arc<Hub>> {
+        self.providers.iter().find_map(|provider| match provider {
+            Provider::Workstations(hub) if hub.knows(&self.app, session) => Some(hub),
+            Provider::Workstations(_) | Provider::Commands(_) => None,
+        })
+    }
+
+    fn lock_announced(&self) -> std::sync::MutexGuard<'_, Option<Notice>> {
+        self.announced.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Provider {
+    fn ender(&self) -> Option<&Commands> {
+        match self {
+            Self::Commands(commands) if commands.can_end() => Some(commands),
+            Self::Commands(_) | Self::Workstations(_) => None,
+        }
+    }
+}
+
+/// A warning as one line, for those who only take text.
+fn warning(notice: &Notice) -> String {
+    let at = notice.ends_at.with_timezone(&chrono::Local).format("%H:%M");
+    format!(
+        "{}: {} Please save your work; sessions that are still open at {at} are closed.",
+        notice.title, notice.reason
+    )
+}

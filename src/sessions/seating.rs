@@ -1,0 +1,190 @@
+//! How a client gets its place: what the hub's lock guards, and admission and registration as one act on it.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use chrono::DateTime;
+use chrono::Utc;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::domain::name::AppName;
+use crate::domain::session::Answer;
+use crate::domain::session::Session;
+use crate::domain::session::SessionId;
+use crate::domain::span::Span;
+use crate::sessions::desk::Desk;
+use crate::sessions::hub::HubError;
+use crate::sessions::hub::QUEUE_MAX;
+use crate::sessions::hub::SessionChange;
+use crate::sessions::hub::Verdict;
+use crate::sessions::hub::WORKSTATIONS_MAX;
+use crate::sessions::station::Ending;
+use crate::sessions::station::Link;
+use crate::sessions::station::Member;
+use crate::sessions::station::Peer;
+use crate::sessions::station::Phase;
+use crate::sessions::station::Station;
+use crate::sessions::station::visible_client;
+use crate::wire::workstation::ClosedText;
+use crate::wire::workstation::Program;
+use crate::wire::workstation::Register;
+use crate::wire::workstation::ServerMessage;
+
+/// A place, or none.
+pub(super) enum Seated {
+    /// The gate is closed.
+    Closed(ClosedText),
+    /// Here it is.
+    At(Box<Place>),
+}
+
+/// A place at a desk.
+pub(super) struct Place {
+    /// Which connection it is.
+    pub(super) conn: u64,
+    /// What the client is to be told.
+    pub(super) messages: mpsc::Receiver<ServerMessage>,
+    /// What is to be remembered before it is told anything.
+    pub(super) member: Member,
+    /// What changed besides.
+    pub(super) changes: Vec<SessionChange>,
+}
+
+/// What the hub's lock guards.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The applications.
+    pub(super) desks: BTreeMap<AppName, Desk>,
+    /// Where each session sits.
+    pub(super) apps: HashMap<SessionId, AppName>,
+    conns: u64,
+}
+
+impl State {
+    pub(super) fn station(&mut self, session: &SessionId) -> Option<(&mut Desk, AppName)> {
+        let app = self.apps.get(session)?.clone();
+        Some((self.desks.get_mut(&app)?, app))
+    }
+
+    pub(super) fn sweep(&mut self, app: &AppName, now: Instant) -> Vec<SessionChange> {
+        let Some(desk) = self.desks.get_mut(app) else { return Vec::new() };
+        let mut changes = Vec::new();
+        for session in desk.sweep(now) {
+            self.apps.remove(&session);
+            changes.push(SessionChange::Left { app: app.clone(), session });
+        }
+        changes
+    }
+
+    pub(super) fn owned(&mut self, session: &SessionId, peer: Option<Peer>) -> Result<(&mut Desk, AppName), HubError> {
+        let no_session = || HubError::NoSession { session: session.clone() };
+        let (desk, app) = self.station(session).ok_or_else(no_session)?;
+        let station = desk.stations.get(session).ok_or_else(no_session)?;
+        if station.member.belongs_to(peer) {
+            Ok((desk, app))
+        } else {
+            Err(HubError::NotYours { session: session.clone() })
+        }
+    }
+
+    /// The session this client goes on with, when it is still here and its own.
+    fn resumed(&self, app: &AppName, register: &Register, peer: Option<Peer>) -> Option<&Station> {
+        let station = self.desks.get(app)?.stations.get(register.session.as_ref()?)?;
+        station.member.belongs_to(peer).then_some(station)
+    }
+
+    /// Whether this client was admitted before and has not started its program yet.
+    pub(super) fn is_admitted(&self, app: &AppName, register: &Register, peer: Option<Peer>) -> bool {
+        self.resumed(app, register, peer)
+            .is_some_and(|station| station.phase == Phase::Admitted && station.member.program.is_none())
+    }
+
+    /// Admission and registration in one act.
+    pub(super) fn seat(
+        &mut self,
+        app: &AppName,
+        register: &Register,
+        peer: Option<Peer>,
+        verdict: &Verdict,
+        since: DateTime<Utc>,
+    ) -> Result<Seated, HubError> {
+        let now = Instant::now();
+        let resumed = self.resumed(app, register, peer).map(|station| (station.member.clone(), station.ending));
+        let mut changes = Vec::new();
+        if resumed.is_none() && self.apps.len() >= WORKSTATIONS_MAX {
+            let apps: Vec<_> = self.desks.keys().cloned().collect();
+            changes.extend(apps.iter().flat_map(|app| self.sweep(app, now)));
+            if self.apps.len() >= WORKSTATIONS_MAX {
+                return Err(HubError::Full);
+            }
+        }
+        if register.state.program == Program::NotStarted && !self.is_admitted(app, register, peer) {
+            let closed = self.desks.get(app).and_then(|desk| desk.closed.clone());
+            match (verdict, closed) {
+                (Verdict::Refused { message, until }, _) => {
+                    return Ok(Seated::Closed(ClosedText { text: message.clone(), until: *until }));
+                }
+                (Verdict::Admitted, Some(closed)) => return Ok(Seated::Closed(closed)),
+                (Verdict::Admitted, None) | (Verdict::AdmittedByPass, _) => {}
+            }
+        }
+        let id = match (&resumed, &register.session) {
+            (Some((member, _)), _) => member.session.id.clone(),
+            (None, Some(id)) if !self.apps.contains_key(id) => id.clone(),
+            _ => self.fresh_id(),
+        };
+        let mut member = Member::from(Session {
+            id: id.clone(),
+            app: app.clone(),
+            user: register.user.clone(),
+            workstation: Some(register.workstation.clone()),
+            since: resumed.as_ref().and_then(|(member, _)| member.session.since).or(Some(since)),
+            last_activity: None,
+            unsaved: None,
+            answer: None,
+        });
+        member.uid = peer.map(|peer| peer.uid);
+        member.client = visible_client(register, peer);
+        self.conns += 1;
+        let conn = self.conns;
+        let (queue, messages) = mpsc::channel(QUEUE_MAX);
+        self.apps.insert(id.clone(), app.clone());
+        let desk = self.desks.entry(app.clone()).or_default();
+        let link = Link::Up { conn, queue };
+        let answered = register.answered.clone();
+        let ending = resumed.map_or(Ending::No, |(_, ending)| ending);
+        let mut station = Station { member, phase: Phase::Admitted, link, answered, told: false, ending };
+        station.take(&register.state);
+        if station.phase == Phase::Waiting && station.wants_restart() {
+            // It was asked for before the warning that holds now, or one that is over: it is still owed.
+            station.member.session.answer = Some(Answer::RestartAfterwards);
+        } else {
+            station.keep_answer_to(desk.notice.as_ref());
+        }
+        station.tell(ServerMessage::Welcome { session: id.clone() }, now);
+        if let (Some(notice), Phase::Admitted) = (&desk.notice, station.phase) {
+            let left = Span::between(since, notice.ends_at);
+            station.told = station.tell(ServerMessage::Announce { notice: notice.clone(), left }, now);
+        }
+        if station.phase == Phase::Admitted {
+            station.tell_ending(now);
+        }
+        let member = station.member.clone();
+        desk.stations.insert(id.clone(), station);
+        changes.extend(desk.release(now));
+        Ok(Seated::At(Box::new(Place { conn, messages, member, changes })))
+    }
+
+    /// A name short enough to be typed: the random end of a UUID.
+    fn fresh_id(&self) -> SessionId {
+        loop {
+            let uuid = Uuid::now_v7().simple().to_string();
+            let id = SessionId(uuid[uuid.len() - 8..].to_owned());
+            if !self.apps.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+}
