@@ -10,6 +10,7 @@ pub mod exec;
 pub mod feed;
 pub mod gate;
 pub mod install;
+pub mod notify;
 pub mod probe;
 pub mod service;
 pub mod sessions;

@@ -3,6 +3,7 @@
 mod backup;
 mod feed;
 mod install;
+mod notify;
 mod probe;
 mod service;
 mod settings;

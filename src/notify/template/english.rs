@@ -1,0 +1,169 @@
+//! The report in English.
+
+use crate::domain::finding::Severity;
+use crate::domain::run::Outcome;
+use crate::domain::step::Step;
+use crate::notify::template::GateRemark;
+use crate::notify::template::Phrases;
+use crate::notify::template::RunReport;
+use crate::notify::template::StepState;
+use crate::notify::template::Verdict;
+use crate::notify::template::version;
+
+pub(super) const PHRASES: Phrases = Phrases {
+    subject,
+    headline,
+    next,
+    gate,
+    step,
+    state,
+    severity,
+    build: |build| format!("build {build}"),
+    cancelled: |by| format!("It was cancelled by {by}."),
+    overlong: |limit| format!("It took longer than {limit}, the most this job allows."),
+    decimal: '.',
+    why: "Why",
+    began_with: "It began with",
+    because: "because",
+    hint: "what helps",
+    at_step: "step",
+    run: "The run",
+    run_label: "Run",
+    job_label: "Job",
+    by_hand: "none (update now)",
+    host_label: "Machine",
+    started_by_label: "Started by",
+    from_label: "Before",
+    to_label: "New version",
+    began_label: "Began",
+    ended_label: "Ended",
+    took_label: "Took",
+    away_label: "Unavailable",
+    not_away: "not at all",
+    steps: "Step by step",
+    people: "Logged out",
+    backup: "Backup",
+    made_at: "made",
+    size: "size",
+    tested: "tested:",
+    findings: "Worth a look",
+    more: "More",
+    signature: "Afterhours on",
+};
+
+fn subject(report: &RunReport) -> String {
+    let to = version(&report.to, "the new version");
+    let from = version(&report.from, "the old version");
+    match &report.verdict {
+        Verdict::Stuck { .. } => "update is stuck, YOU must decide".to_owned(),
+        Verdict::Finished(Outcome::Succeeded) => format!("updated to {to}"),
+        Verdict::Finished(Outcome::RolledBack) => format!("update to {to} failed, {from} is back"),
+        Verdict::Finished(Outcome::Failed) => "not updated, nothing was changed".to_owned(),
+        Verdict::Finished(Outcome::Cancelled) => "update cancelled, nothing was changed".to_owned(),
+        Verdict::Finished(Outcome::Skipped) => "no update was needed or made".to_owned(),
+    }
+}
+
+fn headline(report: &RunReport) -> String {
+    let title = &report.app_title;
+    let to = version(&report.to, "the new version");
+    let from = version(&report.from, "the old version");
+    match &report.verdict {
+        Verdict::Stuck { .. } => format!(
+            "The update of {title} from {from} to {to} can go neither forward nor back. Nothing more happens until you decide."
+        ),
+        Verdict::Finished(Outcome::Succeeded) => format!("{title} was updated from {from} to {to} and works."),
+        Verdict::Finished(Outcome::RolledBack) => format!(
+            "The update of {title} to {to} failed. Program and data were put back as they were: {from} runs again and works."
+        ),
+        Verdict::Finished(Outcome::Failed) => {
+            format!("{title} was not updated. It was not stopped, and nothing was changed.")
+        }
+        Verdict::Finished(Outcome::Cancelled) => {
+            format!("The update of {title} was cancelled. It was not stopped, and nothing was changed.")
+        }
+        Verdict::Finished(Outcome::Skipped) => format!("{title} was left as it is."),
+    }
+}
+
+fn next(report: &RunReport) -> (String, Vec<String>) {
+    let (run, app) = (report.run, &report.app);
+    let (text, mut commands) = match &report.verdict {
+        Verdict::Stuck { .. } => (
+            "What to do: look at the application, then say which version is the good one.",
+            vec![
+                format!("afterhours run show {run}"),
+                format!("afterhours run resolve {run} --as old"),
+                format!("afterhours run resolve {run} --as new"),
+            ],
+        ),
+        Verdict::Finished(Outcome::Succeeded | Outcome::Skipped) if report.gate == GateRemark::Open => {
+            ("What to do: nothing.", vec![])
+        }
+        Verdict::Finished(Outcome::Succeeded) => ("What to do: have a look, then let people in.", vec![]),
+        Verdict::Finished(Outcome::RolledBack) => (
+            "What to do: see below why it failed, and ask the vendor. This version is not tried again by itself.",
+            vec![],
+        ),
+        Verdict::Finished(Outcome::Failed) => (
+            "What to do: see below why, mend it, check it, and start the job again.",
+            vec![format!("afterhours doctor {app}")],
+        ),
+        Verdict::Finished(Outcome::Cancelled) => ("What to do: start the job again when it suits.", vec![]),
+        Verdict::Finished(Outcome::Skipped) => ("What to do: let people in when you are ready.", vec![]),
+    };
+    if let GateRemark::ByHand | GateRemark::ByOperator = report.gate {
+        commands.push(format!("afterhours gate open {app}"));
+    }
+    (text.to_owned(), commands)
+}
+
+fn gate(remark: GateRemark) -> &'static str {
+    match remark {
+        GateRemark::Open => "People can log in.",
+        GateRemark::ByHand => "People CANNOT log in yet: the gate waits to be opened by hand.",
+        GateRemark::Stuck => "People CANNOT log in until then.",
+        GateRemark::ByOperator => "People CANNOT log in: an operator had closed the gate before the run.",
+    }
+}
+
+fn state(state: StepState) -> &'static str {
+    match state {
+        StepState::Done => "done",
+        StepState::Failed => "FAILED",
+        StepState::Undone => "put back",
+        StepState::UndoFailed => "NOT PUT BACK",
+        StepState::PassedOver => "left out",
+    }
+}
+
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Good => "good",
+        Severity::Warning => "warning",
+        Severity::Fatal => "in the way",
+    }
+}
+
+fn step(step: Step) -> &'static str {
+    match step {
+        Step::Preflight => "check beforehand",
+        Step::Select => "choose versions",
+        Step::Download => "download",
+        Step::Backup => "backup",
+        Step::SnapshotAhead => "snapshot, first pass",
+        Step::CloseGate => "close gate",
+        Step::Announce => "announce",
+        Step::Grace => "grace",
+        Step::LogOut => "log out",
+        Step::Stop => "stop",
+        Step::Snapshot => "snapshot",
+        Step::Swap => "swap",
+        Step::MigrateData => "migrate data",
+        Step::Start => "start",
+        Step::CheckHealth => "check health",
+        Step::OpenGate => "open gate",
+        Step::Report => "report",
+        Step::CleanUp => "clean up",
+    }
+}

@@ -1,0 +1,279 @@
+//! The report of a run as a mail: what a tired administrator reads at six in the morning.
+//!
+//! The order is that of the questions: how did it end, must I do something, why, and only then
+//! the details. Lines that have nothing to say are left out.
+//!
+//! [`render`] is pure. What differs between languages stands in one `Phrases` for each language,
+//! so that a new language is one more file and nothing can be forgotten in it. Messages of
+//! failures and findings come from the program and stay English.
+
+mod english;
+mod german;
+mod layout;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use crate::domain::failure::Failure;
+use crate::domain::finding::Severity;
+use crate::domain::release::ReleaseId;
+use crate::domain::run::Cause;
+use crate::domain::span::Span;
+use crate::domain::step::At;
+use crate::domain::step::Step;
+use crate::notify::template::layout::Page;
+pub use crate::notify::template::report::GateRemark;
+pub use crate::notify::template::report::LoggedOut;
+pub use crate::notify::template::report::RunReport;
+pub use crate::notify::template::report::StepReport;
+pub use crate::notify::template::report::StepState;
+pub use crate::notify::template::report::Verdict;
+
+/// A language that mails are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Language {
+    /// English.
+    #[default]
+    English,
+    /// German.
+    German,
+}
+
+impl Language {
+    /// By tag: `de`, `de-AT`, `de_DE.UTF-8`; English for every language there is no template for.
+    pub fn from_tag(tag: &str) -> Self {
+        let primary = tag.split(['-', '_', '.']).next().unwrap_or_default();
+        if primary.eq_ignore_ascii_case("de") { Self::German } else { Self::English }
+    }
+
+    const fn phrases(self) -> &'static Phrases {
+        match self {
+            Self::English => &english::PHRASES,
+            Self::German => &german::PHRASES,
+        }
+    }
+}
+
+/// A mail without its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// One line.
+    pub subject: String,
+    /// Plain text.
+    pub text: String,
+}
+
+/// Everything that one language says.
+struct Phrases {
+    /// After the title of the application, in the subject.
+    subject: fn(&RunReport) -> String,
+    /// How it ended; one or two sentences.
+    headline: fn(&RunReport) -> String,
+    /// What to do next, and the commands for it.
+    next: fn(&RunReport) -> (String, Vec<String>),
+    /// Whether people can log in.
+    gate: fn(GateRemark) -> &'static str,
+    /// The name of a step.
+    step: fn(Step) -> &'static str,
+    /// What became of a step.
+    state: fn(StepState) -> &'static str,
+    /// Whether a finding is a warning or worse.
+    severity: fn(Severity) -> &'static str,
+    /// "build 2 of the path", for the second build on.
+    build: fn(u32) -> String,
+    /// A cause that is no step's failure.
+    cancelled: fn(&str) -> String,
+    /// The same.
+    overlong: fn(Span) -> String,
+    /// What stands between the whole and the tenth.
+    decimal: char,
+    why: &'static str,
+    /// The title over what made a stuck run turn round.
+    began_with: &'static str,
+    because: &'static str,
+    hint: &'static str,
+    at_step: &'static str,
+    run: &'static str,
+    run_label: &'static str,
+    job_label: &'static str,
+    by_hand: &'static str,
+    host_label: &'static str,
+    started_by_label: &'static str,
+    from_label: &'static str,
+    to_label: &'static str,
+    began_label: &'static str,
+    ended_label: &'static str,
+    took_label: &'static str,
+    away_label: &'static str,
+    not_away: &'static str,
+    steps: &'static str,
+    people: &'static str,
+    backup: &'static str,
+    made_at: &'static str,
+    size: &'static str,
+    tested: &'static str,
+    findings: &'static str,
+    more: &'static str,
+    signature: &'static str,
+}
+
+/// Writes the report of a run.
+pub fn render(report: &RunReport, language: Language) -> Rendered {
+    let words = language.phrases();
+    let mut page = Page::default();
+    page.line(&(words.headline)(report));
+    page.line((words.gate)(report.gate));
+    next(&mut page, report, words);
+    why(&mut page, report, words);
+    run(&mut page, report, words);
+    steps(&mut page, report, words);
+    people(&mut page, report, words);
+    backup(&mut page, report, words);
+    findings(&mut page, report, words);
+    page.heading(words.more);
+    page.item(&format!("afterhours run show {}", report.run));
+    page.item(&format!("afterhours run bundle {} -o run-{}.tar.zst", report.run, report.run));
+    page.signature(&format!("{} {}", words.signature, report.host));
+    Rendered { subject: format!("{}: {}", report.app_title, (words.subject)(report)), text: page.text() }
+}
+
+fn next(page: &mut Page, report: &RunReport, words: &Phrases) {
+    let (usual, commands) = (words.next)(report);
+    page.gap();
+    match &report.remedy {
+        Some(remedy) => page.line(remedy),
+        None => page.line(&usual),
+    }
+    for command in commands.iter().filter(|_| report.remedy.is_none()) {
+        page.item(command);
+    }
+}
+
+fn why(page: &mut Page, report: &RunReport, words: &Phrases) {
+    if let Verdict::Stuck { at, failure } = &report.verdict {
+        page.heading(words.why);
+        failed(page, *at, failure, words);
+        if let Some(Cause::StepFailed { at: first, failure: original }) = &report.cause
+            && (first, original) != (at, failure)
+        {
+            page.heading(words.began_with);
+            failed(page, *first, original, words);
+        }
+        return;
+    }
+    match &report.cause {
+        None => {}
+        Some(Cause::StepFailed { at, failure }) => {
+            page.heading(words.why);
+            failed(page, *at, failure, words);
+        }
+        Some(Cause::Cancelled { by }) => {
+            page.heading(words.why);
+            page.item(&(words.cancelled)(by));
+        }
+        Some(Cause::Overlong { max_runtime }) => {
+            page.heading(words.why);
+            page.item(&(words.overlong)(*max_runtime));
+        }
+        Some(Cause::NothingToDo { reason }) => {
+            page.heading(words.why);
+            page.item(reason);
+        }
+    }
+}
+
+fn failed(page: &mut Page, at: At, failure: &Failure, words: &Phrases) {
+    page.item(&format!("{}: {}", words.at_step, step_name(at, words)));
+    // Messages are fragments that fit after these two words; they are not translated.
+    page.item(&format!("failed to {}", failure.message));
+    for cause in &failure.because {
+        page.item(&format!("{}: {cause}", words.because));
+    }
+    if let Some(hint) = &failure.hint {
+        page.item(&format!("{}: {hint}", words.hint));
+    }
+}
+
+fn run(page: &mut Page, report: &RunReport, words: &Phrases) {
+    page.heading(words.run);
+    let job = report.job.as_ref().map_or_else(|| words.by_hand.to_owned(), ToString::to_string);
+    let release = |id: &Option<ReleaseId>| id.as_ref().map(ToString::to_string);
+    let away = report.downtime.map_or_else(|| words.not_away.to_owned(), |span| layout::span(span, words.decimal));
+    let took = layout::span(Span::between(report.started_at, report.finished_at), words.decimal);
+    let rows = [
+        (words.run_label, Some(report.run.to_string())),
+        (words.job_label, Some(job)),
+        (words.started_by_label, Some(report.started_by.clone())),
+        (words.host_label, Some(report.host.clone())),
+        (words.from_label, release(&report.from)),
+        (words.to_label, release(&report.to)),
+        (words.began_label, Some(layout::instant(report.started_at, report.zone))),
+        (words.ended_label, Some(layout::instant(report.finished_at, report.zone))),
+        (words.took_label, Some(took)),
+        (words.away_label, Some(away)),
+    ];
+    let rows = rows.into_iter().filter_map(|(label, value)| Some(vec![label.to_owned(), value?]));
+    page.table(&rows.collect::<Vec<_>>());
+}
+
+fn steps(page: &mut Page, report: &RunReport, words: &Phrases) {
+    if report.steps.is_empty() {
+        return;
+    }
+    page.heading(words.steps);
+    let row = |step: &StepReport| {
+        let took = step.took.map(|span| layout::span(span, words.decimal)).unwrap_or_default();
+        vec![(words.state)(step.state).to_owned(), step_name(step.at, words), took, step.message.clone()]
+    };
+    page.table(&report.steps.iter().map(row).collect::<Vec<_>>());
+}
+
+fn people(page: &mut Page, report: &RunReport, words: &Phrases) {
+    if report.logged_out.is_empty() {
+        return;
+    }
+    page.heading(words.people);
+    let row = |who: &LoggedOut| vec![who.user.clone(), who.workstation.clone().unwrap_or_default()];
+    page.table(&report.logged_out.iter().map(row).collect::<Vec<_>>());
+}
+
+fn backup(page: &mut Page, report: &RunReport, words: &Phrases) {
+    let Some(evidence) = &report.evidence else { return };
+    page.heading(words.backup);
+    page.item(&evidence.source);
+    page.item(&format!("{} {}", words.made_at, layout::instant(evidence.made_at, report.zone)));
+    if let Some(size) = evidence.size_bytes {
+        page.item(&format!("{} {}", words.size, layout::bytes(size, words.decimal)));
+    }
+    if !evidence.tested.is_empty() {
+        page.item(&format!("{} {}", words.tested, evidence.tested.join(", ")));
+    }
+}
+
+fn findings(page: &mut Page, report: &RunReport, words: &Phrases) {
+    let mut shown: Vec<_> = report.findings.iter().filter(|finding| finding.severity > Severity::Good).collect();
+    if shown.is_empty() {
+        return;
+    }
+    // The worst first; otherwise as they were found.
+    shown.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    page.heading(words.findings);
+    for finding in shown {
+        page.item(&format!("{}: {}", (words.severity)(finding.severity), finding.text));
+        if let Some(remedy) = &finding.remedy {
+            page.item(&format!("  {}: {remedy}", words.hint));
+        }
+    }
+}
+
+fn step_name(at: At, words: &Phrases) -> String {
+    match at.build {
+        0 => (words.step)(at.step).to_owned(),
+        build => format!("{} ({})", (words.step)(at.step), (words.build)(build + 1)),
+    }
+}
+
+/// The version for a sentence, where it is known.
+fn version(id: &Option<ReleaseId>, unknown: &str) -> String {
+    id.as_ref().map_or_else(|| unknown.to_owned(), |id| id.version.to_string())
+}
