@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
 
 pub mod backup;
+pub mod client;
 pub mod config;
 pub mod db;
 pub mod domain;

@@ -1,0 +1,528 @@
+//! Starts a program under the gate and keeps its session: the work behind `afterhours client run`.
+//!
+//! ```text
+//!            Welcome            OK, restart, EndNow           Start
+//!   asking ──────────▶ running ─────────────────────▶ waiting ─────▶ running …
+//!      │ GateClosed       │ ends by itself               │ Ready
+//!      ▼                  ▼                              ▼
+//!   Refused             Exited                    Closed, or asking again
+//! ```
+//!
+//! - Without a daemon nothing starts, unless the caller says otherwise: the gate fails closed.
+//! - A link that is lost later changes nothing for the user; the session goes on with the next
+//!   daemon. Only when the announced time has come and the daemon is still silent, the client ends
+//!   the program by itself: the update may be going on, and nobody could tell.
+//! - "OK" asks the program to end (TERM) and leaves it the announced time to save; force is used
+//!   only when the daemon says that the time is up.
+//!
+//! Deliberately absent: anything against `kill -9` of the client. The program lives on then, and
+//! the daemon, which knows its process, goes on counting it and can end it.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::DateTime;
+use chrono::Utc;
+use thiserror::Error;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::link::Daemon;
+use crate::client::link::Event;
+use crate::client::link::Link;
+use crate::client::program::Running;
+use crate::client::program::Status;
+use crate::client::ui::Input;
+use crate::client::ui::Scene;
+use crate::client::ui::Ui;
+use crate::domain::name::AppName;
+use crate::domain::release::Version;
+use crate::domain::session::Answer;
+use crate::domain::session::Notice;
+use crate::domain::span::Span;
+use crate::exec::process::start_ticks;
+use crate::wire::workstation::Answered;
+use crate::wire::workstation::ClientState;
+use crate::wire::workstation::Process;
+use crate::wire::workstation::Program;
+use crate::wire::workstation::Register;
+use crate::wire::workstation::ServerMessage;
+use crate::wire::workstation::StationStatus;
+
+/// How long the program is given when the client itself is told to stop.
+const STOP_POLITE: Duration = Duration::from_secs(10);
+/// How long after the announced time a silent daemon is waited for before the program is ended.
+const ALONE_GRACE: Duration = Duration::from_secs(30);
+/// How long the program is given then.
+const ALONE_POLITE: Duration = Duration::from_secs(30);
+/// How long the end of an update is waited for.
+const AFTERWARDS_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// A program could not be run under the gate.
+#[derive(Debug, Error)]
+pub enum WorkstationError {
+    /// The connection could not be set up.
+    #[error("set up the connection to the daemon")]
+    Prepare {
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The daemon cannot be reached.
+    #[error("reach the daemon")]
+    Unreachable {
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The daemon does not accept the request.
+    #[error("be accepted by the daemon: it failed to {message}")]
+    Rejected {
+        /// The HTTP status.
+        status: u16,
+        /// What the daemon says.
+        message: String,
+    },
+    /// The program cannot be started.
+    #[error("start {program}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program's end could not be waited for.
+    #[error("wait for {program}")]
+    Wait {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl WorkstationError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unreachable { .. } => {
+                Some("the program is not started without the daemon; ask your administrator to start it".to_owned())
+            }
+            Self::Rejected { status: 404, .. } => Some("check the name of the application".to_owned()),
+            Self::Start { .. } => Some("check the program after --".to_owned()),
+            Self::Prepare { .. } | Self::Rejected { .. } | Self::Wait { .. } => None,
+        }
+    }
+}
+
+/// What is run, and how.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The application.
+    pub app: AppName,
+    /// The program and its arguments.
+    pub program: Vec<String>,
+    /// The name of the user.
+    pub user: String,
+    /// The name of the workstation.
+    pub workstation: String,
+    /// Whether a person answers at the terminal; the program then does not get it as its input, and the client
+    /// stays after "OK" to offer a new start.
+    pub interactive: bool,
+    /// The answer that is given to every warning at once, where nobody answers.
+    pub answer: Option<Answer>,
+    /// Whether the program is started when no daemon can be reached.
+    pub without_daemon: bool,
+    /// Cancelled when the client is to stop; it ends the program first.
+    pub stop: CancellationToken,
+}
+
+/// How it went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The program ended by itself, or because the client was told to stop.
+    Exited {
+        /// Its exit code, or 128 and the signal.
+        code: u8,
+    },
+    /// It was closed for an update, or by an operator.
+    Closed,
+    /// It was not started: the gate is closed.
+    Refused {
+        /// Why.
+        message: String,
+        /// Until when.
+        until: Option<DateTime<Utc>>,
+    },
+}
+
+/// How it stands at an application.
+///
+/// # Errors
+/// The daemon cannot be reached, or does not know the application.
+pub async fn status(socket: &Path, app: &AppName) -> Result<StationStatus, WorkstationError> {
+    Daemon::new(socket, app)?.status().await
+}
+
+/// Runs a program under the gate until it ends.
+///
+/// # Errors
+/// It cannot be started, or the daemon does not take it.
+pub async fn run(options: &RunOptions, ui: &mut impl Ui) -> Result<Outcome, WorkstationError> {
+    let daemon = Daemon::new(&options.socket, &options.app)?;
+    loop {
+        let link = Link::new(daemon.clone(), first_word(options));
+        let mut shift = Shift::new(options, link);
+        let left = shift.work(ui).await;
+        match left {
+            Err(error) => {
+                // A program that may still run goes on being counted: its session is lost, not given up.
+                if shift.program.is_none() {
+                    shift.link.leave().await;
+                }
+                return Err(error);
+            }
+            Ok(End::With(outcome)) => {
+                shift.link.leave().await;
+                return Ok(outcome);
+            }
+            Ok(End::AskAgain) => shift.link.leave().await,
+        }
+    }
+}
+
+fn first_word(options: &RunOptions) -> Register {
+    let pid = std::process::id();
+    Register {
+        user: options.user.clone(),
+        workstation: options.workstation.clone(),
+        program_name: options.program.first().cloned().unwrap_or_default(),
+        client: Process { pid, start_ticks: start_ticks(pid).unwrap_or_default() },
+        session: None,
+        state: ClientState { program: Program::NotStarted, unsaved: None, last_activity: None },
+        answered: None,
+    }
+}
+
+/// How a registration ends.
+enum End {
+    /// For good.
+    With(Outcome),
+    /// The person wants to start the program once more.
+    AskAgain,
+}
+
+/// Whatever comes next.
+enum Next {
+    Said(ServerMessage),
+    Down(WorkstationError),
+    Ended(io::Result<u8>),
+    Typed(Input),
+    Second,
+    Stop,
+}
+
+/// One registration, from the first word to the last.
+struct Shift<'a> {
+    options: &'a RunOptions,
+    link: Link,
+    /// The program, while it runs.
+    program: Option<Running>,
+    /// Since when the end of the update is waited for.
+    waiting: Option<Instant>,
+    welcomed: bool,
+    down: bool,
+    stopping: bool,
+    notice: Option<Notice>,
+    deadline: Option<Instant>,
+    answered: Option<Answer>,
+    /// What the program said of itself last.
+    status: (Option<bool>, Option<DateTime<Utc>>),
+    /// Whether the program can be started by the person now.
+    ready: bool,
+}
+
+impl<'a> Shift<'a> {
+    fn new(options: &'a RunOptions, link: Link) -> Self {
+        Self {
+            options,
+            link,
+            program: None,
+            waiting: None,
+            welcomed: false,
+            down: false,
+            stopping: false,
+            notice: None,
+            deadline: None,
+            answered: None,
+            status: (None, None),
+            ready: false,
+        }
+    }
+
+    async fn work(&mut self, ui: &mut impl Ui) -> Result<End, WorkstationError> {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = tokio::select! {
+                ended = ended(&mut self.program) => Next::Ended(ended),
+                () = self.options.stop.cancelled(), if !self.stopping => Next::Stop,
+                Some(event) = self.link.next() => match event {
+                    Event::Said(message) => Next::Said(message),
+                    Event::Down(why) => Next::Down(why),
+                },
+                input = ui.input() => Next::Typed(input),
+                _ = seconds.tick() => Next::Second,
+            };
+            let end = match next {
+                Next::Said(message) => self.said(message, ui)?,
+                Next::Down(why) => self.went_down(why, ui)?,
+                Next::Ended(code) => self.program_ended(code, ui)?,
+                Next::Typed(Input::Answer(answer)) => {
+                    self.answer(answer, ui);
+                    None
+                }
+                Next::Typed(Input::Start) => self.ready.then_some(End::AskAgain),
+                Next::Second => {
+                    self.pass_status_on().await;
+                    self.second_passed(ui)
+                }
+                Next::Stop => self.stop(),
+            };
+            if let Some(end) = end {
+                return Ok(end);
+            }
+        }
+    }
+
+    fn said(&mut self, message: ServerMessage, ui: &mut impl Ui) -> Result<Option<End>, WorkstationError> {
+        if std::mem::take(&mut self.down) && self.welcomed {
+            ui.show(&Scene::LinkBack);
+        }
+        match message {
+            ServerMessage::Welcome { .. } => {
+                self.welcomed = true;
+                if self.program.is_none() && self.waiting.is_none() {
+                    self.start()?;
+                    ui.show(&Scene::Started);
+                }
+            }
+            ServerMessage::GateClosed { text, until } => {
+                ui.show(&Scene::Refused { text: text.clone(), until });
+                return Ok(Some(End::With(Outcome::Refused { message: text, until })));
+            }
+            ServerMessage::Announce { notice, left } => self.warned(notice, left, ui),
+            ServerMessage::Remind { notice, left } => {
+                self.deadline = Some(Instant::now() + left.duration());
+                if self.program.as_ref().is_some_and(|program| !program.ending) {
+                    ui.show(&Scene::Reminded { notice, left });
+                }
+            }
+            ServerMessage::Message { text } => ui.show(&Scene::Message(text)),
+            ServerMessage::Withdrawn => {
+                self.notice = None;
+                self.deadline = None;
+                if self.program.as_ref().is_some_and(|program| !program.ending) {
+                    self.forget_answer();
+                }
+                ui.show(&Scene::Withdrawn);
+            }
+            ServerMessage::EndNow { force_after } => {
+                if let Some(program) = &mut self.program {
+                    ui.show(&Scene::Ending { force_after });
+                    program.end(Some(force_after.duration()));
+                }
+            }
+            ServerMessage::Start { version, text } => {
+                if self.program.is_none() {
+                    self.start()?;
+                    ui.show(&Scene::Restarted { version, text });
+                }
+            }
+            ServerMessage::Ready { success, version, text } => return Ok(self.is_ready(success, version, text, ui)),
+            ServerMessage::Ping | ServerMessage::Unknown => {}
+        }
+        Ok(None)
+    }
+
+    fn is_ready(&mut self, success: bool, version: Option<Version>, text: String, ui: &mut impl Ui) -> Option<End> {
+        self.notice = None;
+        self.deadline = None;
+        let waits = self.waiting.is_some();
+        if waits && self.answered == Some(Answer::RestartAfterwards) {
+            // The daemon never heard of the wish: the answer crossed the end of the update.
+            return Some(End::AskAgain);
+        }
+        if !waits && self.program.as_ref().is_some_and(|program| !program.ending) {
+            self.forget_answer();
+        }
+        self.ready = waits && self.options.interactive;
+        ui.show(&Scene::Ready { success, version, text, can_start: self.ready });
+        (waits && !self.ready).then_some(End::With(Outcome::Closed))
+    }
+
+    fn start(&mut self) -> Result<(), WorkstationError> {
+        let program = Running::start(&self.options.program, &self.options.app, self.options.interactive);
+        let program = program.map_err(|source| WorkstationError::Start { program: self.name(), source })?;
+        if let Some(process) = program.process {
+            self.link.tell(|told| told.state.program = Program::Running { process });
+        }
+        self.program = Some(program);
+        self.waiting = None;
+        self.ready = false;
+        self.forget_answer();
+        Ok(())
+    }
+
+    fn name(&self) -> String {
+        self.options.program.first().cloned().unwrap_or_default()
+    }
+
+    fn forget_answer(&mut self) {
+        self.answered = None;
+        self.link.tell(|told| told.answered = None);
+    }
+
+    fn warned(&mut self, notice: Notice, left: Span, ui: &mut impl Ui) {
+        self.deadline = Some(Instant::now() + left.duration());
+        if self.notice.as_ref() == Some(&notice) {
+            return;
+        }
+        self.notice = Some(notice.clone());
+        match (self.answered, self.program.as_ref().is_some_and(|program| program.ending)) {
+            // It is closing already: what was said holds for the new warning too.
+            (Some(answer), true) => self.link.tell(|told| told.answered = Some(Answered { notice, answer })),
+            (_, true) => {}
+            (_, false) => {
+                self.forget_answer();
+                ui.show(&Scene::Warned { notice, left });
+                if let Some(answer) = self.options.answer {
+                    self.answer(answer, ui);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, ui: &mut impl Ui) {
+        let Some(notice) = self.notice.clone() else { return };
+        if self.program.is_none() && answer == Answer::NotNow {
+            return;
+        }
+        self.answered = Some(answer);
+        self.link.tell(|told| told.answered = Some(Answered { notice, answer }));
+        ui.show(&Scene::Answered(answer));
+        match (&mut self.program, answer) {
+            (Some(program), Answer::Ok | Answer::RestartAfterwards) => program.end(None),
+            (Some(_), Answer::NotNow) | (None, _) => {}
+        }
+    }
+
+    fn went_down(&mut self, why: WorkstationError, ui: &mut impl Ui) -> Result<Option<End>, WorkstationError> {
+        if self.welcomed || self.program.is_some() {
+            if !std::mem::replace(&mut self.down, true) && self.welcomed {
+                tracing::debug!(%why, "the link to the daemon is lost");
+                ui.show(&Scene::LinkLost);
+            }
+            return Ok(None);
+        }
+        match why {
+            WorkstationError::Unreachable { .. } if self.options.without_daemon => {
+                self.start()?;
+                self.down = true;
+                ui.show(&Scene::Unguarded);
+                Ok(None)
+            }
+            why => Err(why),
+        }
+    }
+
+    fn program_ended(&mut self, code: io::Result<u8>, ui: &mut impl Ui) -> Result<Option<End>, WorkstationError> {
+        let code = code.map_err(|source| WorkstationError::Wait { program: self.name(), source })?;
+        let by_order = self.program.take().is_some_and(|program| program.ending);
+        if !by_order || self.stopping {
+            return Ok(Some(End::With(Outcome::Exited { code })));
+        }
+        let restart = self.answered == Some(Answer::RestartAfterwards);
+        if !restart && !self.options.interactive {
+            return Ok(Some(End::With(Outcome::Closed)));
+        }
+        self.waiting = Some(Instant::now());
+        self.link.tell(|told| told.state.program = Program::Ended);
+        ui.show(&Scene::Waiting { restart });
+        Ok(None)
+    }
+
+    /// Tells the daemon what the program says of itself, when that has changed.
+    async fn pass_status_on(&mut self) {
+        let Some(program) = &self.program else { return };
+        let Some(Status { unsaved, last_activity }) = program.status().await else { return };
+        if (unsaved, last_activity) != self.status {
+            self.status = (unsaved, last_activity);
+            self.link.tell(|told| {
+                told.state.unsaved = unsaved;
+                told.state.last_activity = last_activity;
+            });
+        }
+    }
+
+    fn second_passed(&mut self, ui: &mut impl Ui) -> Option<End> {
+        if self.waiting.is_some_and(|since| since.elapsed() > AFTERWARDS_MAX) {
+            return Some(End::With(Outcome::Closed));
+        }
+        let (Some(deadline), Some(program)) = (self.deadline, &mut self.program) else { return None };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if self.down && is_forsaken(deadline, Instant::now()) && !program.ending {
+            program.end(Some(ALONE_POLITE));
+            ui.show(&Scene::Ending { force_after: Span::from(ALONE_POLITE) });
+        } else if !left.is_zero() && self.answered != Some(Answer::NotNow) {
+            ui.show(&Scene::Countdown { left: Span::from(left) });
+        }
+        None
+    }
+
+    fn stop(&mut self) -> Option<End> {
+        self.stopping = true;
+        match &mut self.program {
+            Some(program) => {
+                program.end(Some(STOP_POLITE));
+                None
+            }
+            None => Some(End::With(Outcome::Closed)),
+        }
+    }
+}
+
+/// Whether a silent daemon has been waited for long enough after the announced time.
+fn is_forsaken(deadline: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(deadline) > ALONE_GRACE
+}
+
+/// The end of the program; for ever pending while none runs.
+async fn ended(program: &mut Option<Running>) -> io::Result<u8> {
+    match program {
+        Some(program) => program.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_daemon_is_waited_for_past_the_announced_time() {
+        let deadline = Instant::now();
+        assert!(!is_forsaken(deadline + ALONE_GRACE, deadline));
+        assert!(!is_forsaken(deadline, deadline + ALONE_GRACE));
+        assert!(is_forsaken(deadline, deadline + ALONE_GRACE + Duration::from_secs(1)));
+    }
+}
