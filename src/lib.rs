@@ -11,6 +11,7 @@ pub mod exec;
 pub mod feed;
 pub mod gate;
 pub mod install;
+pub mod jobs;
 pub mod notify;
 pub mod probe;
 pub mod service;

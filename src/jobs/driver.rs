@@ -1,0 +1,369 @@
+//! Drives one run from where its log stands to where nothing more happens by itself.
+//!
+//! ```text
+//! ┌─► decide(machine, now) ─► append intent (durable) ─► act or undo ─► append result (durable) ─┐
+//! └──────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! It owns no policy: what happens next is [`decide`]'s word, what may follow is
+//! [`Machine::apply`]'s. It knows two seams: the log ([`RunLog`]) and the steps ([`Steps`]).
+//!
+//! Invariants: nothing is done before its intent is durable; an event that cannot follow is never
+//! written; a step between stop and commit is never dropped half-way, only a step before may be.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::Utc;
+use thiserror::Error;
+use tokio::sync::broadcast;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::db::events::RunHead;
+use crate::db::store::Store;
+use crate::db::store::StoreError;
+use crate::domain::clock::Clock;
+use crate::domain::event::How;
+use crate::domain::event::LoggedEvent;
+use crate::domain::event::Output;
+use crate::domain::event::RunEvent;
+use crate::domain::failure::Failure;
+use crate::domain::run::Fence;
+use crate::domain::run::Order;
+use crate::domain::run::RunId;
+use crate::domain::step::At;
+use crate::domain::step::Leg;
+use crate::jobs::decide::Decision;
+use crate::jobs::decide::decide;
+use crate::jobs::decide::ends_by;
+use crate::jobs::decide::interruption;
+use crate::jobs::machine::IllegalEvent;
+use crate::jobs::machine::Machine;
+
+/// How often the wall clock is looked at while waiting: it may be set.
+const CLOCK_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Where a run's log is kept.
+pub trait RunLog: Send + Sync + 'static {
+    /// The whole log of a run.
+    fn load(&self, run: RunId) -> impl Future<Output = Result<Vec<LoggedEvent>, StoreError>> + Send;
+    /// Appends one event; durable when it returns.
+    fn append(
+        &self,
+        fence: Fence,
+        logged: LoggedEvent,
+        head: RunHead,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl RunLog for Store {
+    async fn load(&self, run: RunId) -> Result<Vec<LoggedEvent>, StoreError> {
+        self.events(run, 0).await
+    }
+
+    async fn append(&self, fence: Fence, logged: LoggedEvent, head: RunHead) -> Result<(), StoreError> {
+        self.append_event(fence, logged, head).await
+    }
+}
+
+/// What a step says when it is done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Done {
+    /// For later steps.
+    pub output: Output,
+    /// For people: one sentence.
+    pub message: String,
+}
+
+impl Done {
+    /// Done, with nothing for later steps.
+    pub fn saying(message: impl Into<String>) -> Self {
+        Self { output: Output::Nothing, message: message.into() }
+    }
+}
+
+/// The effects of a run. Every act and every undo can be done twice.
+pub trait Steps: Send + Sync + 'static {
+    /// Does a step.
+    fn act(
+        &self,
+        run: RunId,
+        at: At,
+        how: How,
+        machine: Arc<Machine>,
+    ) -> impl Future<Output = Result<Done, Failure>> + Send;
+    /// Undoes a step, whatever of it was done.
+    fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<String, Failure>> + Send;
+}
+
+/// What somebody watching a run sees.
+#[derive(Debug, Clone)]
+pub enum Live {
+    /// A line was written to its log.
+    Event(LoggedEvent),
+    /// A long piece of work is so far.
+    Progress {
+        /// The run.
+        run: RunId,
+        /// The step.
+        at: At,
+        /// How much is done.
+        done: u64,
+        /// Of how much.
+        total: Option<u64>,
+        /// Of what.
+        what: String,
+    },
+}
+
+/// Something a person asks of a run that is being driven.
+#[derive(Debug)]
+pub struct Request {
+    /// The event to append.
+    pub event: RunEvent,
+    /// Whether it could follow.
+    pub reply: oneshot::Sender<Result<(), IllegalEvent>>,
+}
+
+/// A run could not be driven on. Its log is intact; it goes on when it is taken up again.
+#[derive(Debug, Error)]
+pub enum DriveError {
+    /// The store failed, or somebody else has claimed the run.
+    #[error("drive run {run}")]
+    Store {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The log holds something that cannot follow.
+    #[error("understand the log of run {run}")]
+    Log {
+        /// The run.
+        run: RunId,
+        /// Why.
+        #[source]
+        source: IllegalEvent,
+    },
+}
+
+/// How driving ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driven {
+    /// Nothing more happens by itself.
+    Halted(Box<Machine>),
+    /// We are shutting down; the run goes on at the next start.
+    Interrupted,
+}
+
+/// Drives one run.
+pub struct Driver<L, S> {
+    /// Where the log is.
+    pub log: L,
+    /// The effects.
+    pub steps: Arc<S>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who watches.
+    pub live: broadcast::Sender<Live>,
+}
+
+/// The run as this process holds it.
+struct Held<'a, L, S> {
+    driver: &'a Driver<L, S>,
+    run: RunId,
+    fence: Fence,
+    machine: Machine,
+    seq: i64,
+}
+
+impl<L: RunLog, S: Steps> Driver<L, S> {
+    /// Drives `run` until it halts or `shutdown` is asked for.
+    ///
+    /// `order` begins the log of a run that has none.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    pub async fn drive(
+        &self,
+        run: RunId,
+        fence: Fence,
+        order: &Order,
+        inbox: &mut mpsc::Receiver<Request>,
+        shutdown: &CancellationToken,
+    ) -> Result<Driven, DriveError> {
+        let mut held = self.take_up(run, fence, order).await?;
+        loop {
+            while let Ok(request) = inbox.try_recv() {
+                held.take_in(request).await?;
+            }
+            if shutdown.is_cancelled() {
+                return Ok(Driven::Interrupted);
+            }
+            match decide(&held.machine, self.clock.now()) {
+                Decision::Halt => return Ok(Driven::Halted(Box::new(held.machine))),
+                Decision::Append(event) => held.append(event).await?,
+                Decision::Wait { until } => held.wait(until, inbox, shutdown).await?,
+                Decision::Act { at, attempt, how } => {
+                    held.append(RunEvent::StepStarted { at, attempt, how }).await?;
+                    if let Some(event) = held.act(at, how, inbox, shutdown).await? {
+                        held.append(event).await?;
+                    }
+                }
+                Decision::Undo { at, attempt } => {
+                    held.append(RunEvent::UndoStarted { at, attempt }).await?;
+                    let span = tracing::info_span!("undo", step = %at, attempt);
+                    let result = self.steps.undo(run, at, Arc::new(held.machine.clone())).instrument(span).await;
+                    let event = match result {
+                        Ok(message) => RunEvent::UndoSucceeded { at, message },
+                        Err(failure) => RunEvent::UndoFailed { at, failure },
+                    };
+                    held.append(event).await?;
+                }
+            }
+        }
+    }
+
+    /// Appends one event to a run that nobody drives (a person resolves a stuck one).
+    ///
+    /// # Errors
+    /// The event cannot follow, or the store fails.
+    pub async fn append_once(
+        &self,
+        run: RunId,
+        fence: Fence,
+        order: &Order,
+        event: RunEvent,
+    ) -> Result<(), DriveError> {
+        let mut held = self.take_up(run, fence, order).await?;
+        held.append(event).await
+    }
+
+    async fn take_up(&self, run: RunId, fence: Fence, order: &Order) -> Result<Held<'_, L, S>, DriveError> {
+        let events = self.log.load(run).await.map_err(|source| DriveError::Store { run, source })?;
+        let seq = events.last().map_or(0, |last| last.seq);
+        if events.is_empty() {
+            let mut held = Held { driver: self, run, fence, machine: Machine::queued(order.clone()), seq };
+            held.write(RunEvent::Queued { order: order.clone() }, held.machine.clone()).await?;
+            return Ok(held);
+        }
+        let machine = Machine::fold(&events).map_err(|source| DriveError::Log { run, source })?;
+        Ok(Held { driver: self, run, fence, machine, seq })
+    }
+}
+
+impl<L: RunLog, S: Steps> Held<'_, L, S> {
+    /// Appends an event that must be able to follow.
+    async fn append(&mut self, event: RunEvent) -> Result<(), DriveError> {
+        let now = self.driver.clock.now();
+        let mut after = self.machine.clone();
+        after.apply(&event, now).map_err(|source| DriveError::Log { run: self.run, source })?;
+        self.write(event, after).await
+    }
+
+    async fn write(&mut self, event: RunEvent, after: Machine) -> Result<(), DriveError> {
+        let logged = LoggedEvent { run: self.run, seq: self.seq + 1, at: self.driver.clock.now(), event };
+        tell(&logged);
+        let head = RunHead { state: after.state().clone(), away: after.is_away() };
+        let written = self.driver.log.append(self.fence, logged.clone(), head).await;
+        written.map_err(|source| DriveError::Store { run: self.run, source })?;
+        self.seq += 1;
+        self.machine = after;
+        // Nobody may be watching.
+        let _ = self.driver.live.send(Live::Event(logged));
+        Ok(())
+    }
+
+    /// Takes in what a person asks; says no when it cannot follow.
+    async fn take_in(&mut self, request: Request) -> Result<(), DriveError> {
+        let answer = match self.append(request.event).await {
+            Ok(()) => Ok(()),
+            Err(DriveError::Log { source, .. }) => Err(source),
+            Err(error) => return Err(error),
+        };
+        // Whoever asked may have gone.
+        let _ = request.reply.send(answer);
+        Ok(())
+    }
+
+    async fn wait(
+        &mut self,
+        until: DateTime<Utc>,
+        inbox: &mut mpsc::Receiver<Request>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DriveError> {
+        tokio::select! {
+            Some(request) = inbox.recv() => self.take_in(request).await?,
+            () = shutdown.cancelled() => {}
+            () = pause(until, self.driver.clock.now()) => {}
+        }
+        Ok(())
+    }
+
+    /// Does a step; no event when it was broken off and the run turns round, or we are shutting down.
+    async fn act(
+        &mut self,
+        at: At,
+        how: How,
+        inbox: &mut mpsc::Receiver<Request>,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<RunEvent>, DriveError> {
+        let driver = self.driver;
+        let droppable = at.step.row().leg == Leg::Before;
+        let overlong_at = ends_by(&self.machine).filter(|_| droppable);
+        let span = tracing::info_span!("step", step = %at);
+        let work = driver.steps.act(self.run, at, how, Arc::new(self.machine.clone())).instrument(span);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return Ok(Some(match result {
+                    Ok(done) => RunEvent::StepSucceeded { at, output: done.output, message: done.message },
+                    Err(failure) => RunEvent::StepFailed { at, failure },
+                })),
+                Some(request) = inbox.recv() => self.take_in(request).await?,
+                () = shutdown.cancelled(), if droppable => return Ok(None),
+                () = pause(overlong_at.unwrap_or(DateTime::<Utc>::MAX_UTC), driver.clock.now()), if droppable => {}
+            }
+            if droppable && interruption(&self.machine, driver.clock.now()).is_some() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Sleeps until an instant of the wall clock, or a short while: the clock may be set meanwhile.
+async fn pause(until: DateTime<Utc>, now: DateTime<Utc>) {
+    let left = (until - now).to_std().unwrap_or_default();
+    tokio::time::sleep(left.min(CLOCK_LOOK)).await;
+}
+
+/// One log line an event, which reads alone.
+fn tell(logged: &LoggedEvent) {
+    let run = logged.run.0;
+    match &logged.event {
+        RunEvent::StepFailed { at, failure } | RunEvent::PassedOver { at, failure } => {
+            tracing::warn!(run.id = run, step = %at, %failure, "{}", logged.event.name());
+        }
+        RunEvent::UndoFailed { at, failure } | RunEvent::GaveUp { at, failure } => {
+            tracing::error!(run.id = run, step = %at, %failure, "{}: the run is stuck", logged.event.name());
+        }
+        RunEvent::UnwindStarted { cause } => {
+            tracing::warn!(run.id = run, %cause, "the run turns round");
+        }
+        RunEvent::StepStarted { at, attempt, how } => {
+            tracing::info!(run.id = run, step = %at, attempt, ?how, "step started");
+        }
+        RunEvent::StepSucceeded { at, message, .. } => {
+            tracing::info!(run.id = run, step = %at, message, "step succeeded");
+        }
+        RunEvent::UndoSucceeded { at, message } => tracing::info!(run.id = run, step = %at, message, "undone"),
+        RunEvent::Finished { outcome } => tracing::info!(run.id = run, %outcome, "the run is over"),
+        event => tracing::info!(run.id = run, "{}", event.name()),
+    }
+}

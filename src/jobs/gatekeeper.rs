@@ -1,0 +1,241 @@
+//! Closes and opens gates: the store's word first, then the workstations', then the drivers'.
+//!
+//! A gate that a run closes is a lease: [`Gatekeeper::renew`] keeps it, and if nobody renews it, it
+//! counts as open. While the application is away the gate is pinned: then no lease runs out, because
+//! nobody may log in to half an application. An operator's closure is the operator's: no run opens it.
+//!
+//! Closing goes from the inside out (first nobody new is admitted, then the drivers follow); opening
+//! goes the same way, so that a user who is told "ready" is admitted.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::Utc;
+use thiserror::Error;
+
+use crate::db::store::Store;
+use crate::db::store::StoreError;
+use crate::domain::clock::Clock;
+use crate::domain::gate::ClosedBy;
+use crate::domain::gate::Gate;
+use crate::domain::gate::Position;
+use crate::domain::name::AppName;
+use crate::domain::run::RunId;
+use crate::domain::span::Span;
+use crate::gate::GateError;
+use crate::jobs::kit::Kit;
+use crate::sessions::hub::Hub;
+
+/// How long a gate stays closed when nobody renews it.
+pub const LEASE: Span = Span::mins(2);
+
+/// A gate could not be moved.
+#[derive(Debug, Error)]
+pub enum GatekeeperError {
+    /// The store failed.
+    #[error("note the gate of {app}")]
+    Store {
+        /// The application.
+        app: AppName,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// A driver failed.
+    #[error("move the gate of {app}")]
+    Driver {
+        /// The application.
+        app: AppName,
+        /// Why.
+        #[source]
+        source: GateError,
+    },
+}
+
+/// Moves gates.
+#[derive(Debug, Clone)]
+pub struct Gatekeeper {
+    store: Store,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Gatekeeper {
+    /// Moves the gates in `store` and tells `hub`.
+    pub fn new(store: Store, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, hub, clock }
+    }
+
+    /// Closes the gate for a run. One that an operator has closed stays the operator's.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn close_for_run(
+        &self,
+        kit: &Kit,
+        run: RunId,
+        message: &str,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<(), GatekeeperError> {
+        let now = self.clock.now();
+        let position = Position::Closed {
+            by: ClosedBy::Run(run),
+            message: message.to_owned(),
+            until,
+            lease_until: Some(now + LEASE.delta()),
+            since: now,
+        };
+        self.close(kit, position, |before| {
+            matches!(before.position, Position::Closed { by: ClosedBy::Operator(_), .. })
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Closes the gate for an operator, also over a run's closure.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn close_by_hand(
+        &self,
+        kit: &Kit,
+        who: &str,
+        message: &str,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Gate, GatekeeperError> {
+        let by = ClosedBy::Operator(who.to_owned());
+        let position =
+            Position::Closed { by, message: message.to_owned(), until, lease_until: until, since: self.clock.now() };
+        self.close(kit, position, |_| false).await
+    }
+
+    async fn close(
+        &self,
+        kit: &Kit,
+        position: Position,
+        stays: impl FnOnce(&Gate) -> bool + Send + 'static,
+    ) -> Result<Gate, GatekeeperError> {
+        let app = kit.app.name.clone();
+        let closed = Gate { app: app.clone(), position };
+        let gate = self
+            .store
+            .change_gate(&app, move |before| (!stays(before)).then_some(closed))
+            .await
+            .map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
+        if let Position::Closed { message, until, .. } = &gate.position {
+            self.hub.close(&app, message, *until);
+            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Driver { app, source })?;
+        }
+        Ok(gate)
+    }
+
+    /// Opens the gate that `run` has closed; any other is left as it is. True when it is open now.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn open_for_run(&self, kit: &Kit, run: RunId) -> Result<bool, GatekeeperError> {
+        self.open(kit, move |gate| closed_by(gate, run)).await
+    }
+
+    /// Opens the gate, whoever has closed it.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn open_by_hand(&self, kit: &Kit) -> Result<bool, GatekeeperError> {
+        self.open(kit, |_| true).await
+    }
+
+    async fn open(&self, kit: &Kit, may: impl FnOnce(&Gate) -> bool + Send + 'static) -> Result<bool, GatekeeperError> {
+        let app = kit.app.name.clone();
+        let open = Gate::open(app.clone());
+        let gate = self
+            .store
+            .change_gate(&app, move |before| may(before).then_some(open))
+            .await
+            .map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
+        if gate.position != Position::Open {
+            return Ok(false);
+        }
+        // Also when it was open already: we may have died between the store and the drivers.
+        self.hub.open(&app);
+        kit.gate.open().await.map_err(|source| GatekeeperError::Driver { app, source })?;
+        Ok(true)
+    }
+
+    /// Opens a gate whose lease, or whose operator's time, has run out, also where it was passed on.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn expire(&self, kit: &Kit) -> Result<(), GatekeeperError> {
+        let now = self.clock.now();
+        let gate = self.store.gate(&kit.app.name).await;
+        let gate = gate.map_err(|source| GatekeeperError::Store { app: kit.app.name.clone(), source })?;
+        if gate.position == Position::Open || !gate.admits(now) {
+            return Ok(());
+        }
+        self.open(kit, move |gate| gate.admits(now)).await.map(drop)
+    }
+
+    /// Leaves the gate closed in the name of an operator, who looks first and opens it by hand.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn leave_closed(&self, kit: &Kit, run: RunId, message: &str) -> Result<(), GatekeeperError> {
+        let (app, message) = (kit.app.name.clone(), message.to_owned());
+        self.change(&app, move |gate| match &mut gate.position {
+            Position::Closed { by, message: told, until, lease_until, .. } if *by == ClosedBy::Run(run) => {
+                *by = ClosedBy::Operator(format!("the policy of {}", gate.app));
+                *told = message;
+                *until = None;
+                *lease_until = None;
+                true
+            }
+            _ => false,
+        })
+        .await
+    }
+
+    /// From now on no lease runs out: the application is about to be stopped.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn pin(&self, app: &AppName, run: RunId) -> Result<(), GatekeeperError> {
+        self.set_lease(app, run, None).await
+    }
+
+    /// Keeps the gate that `run` has closed for another [`LEASE`], unless it is pinned.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn renew(&self, app: &AppName, run: RunId) -> Result<(), GatekeeperError> {
+        self.set_lease(app, run, Some(self.clock.now() + LEASE.delta())).await
+    }
+
+    async fn set_lease(&self, app: &AppName, run: RunId, to: Option<DateTime<Utc>>) -> Result<(), GatekeeperError> {
+        self.change(app, move |gate| match &mut gate.position {
+            Position::Closed { by, lease_until: lease @ Some(_), .. } if *by == ClosedBy::Run(run) => {
+                *lease = to;
+                true
+            }
+            _ => false,
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        app: &AppName,
+        change: impl FnOnce(&mut Gate) -> bool + Send + 'static,
+    ) -> Result<(), GatekeeperError> {
+        let changed = self.store.change_gate(app, move |before| {
+            let mut after = before.clone();
+            change(&mut after).then_some(after)
+        });
+        changed.await.map(drop).map_err(|source| GatekeeperError::Store { app: app.clone(), source })
+    }
+}
+
+fn closed_by(gate: &Gate, run: RunId) -> bool {
+    matches!(&gate.position, Position::Closed { by, .. } if *by == ClosedBy::Run(run))
+        || gate.position == Position::Open
+}

@@ -1,0 +1,107 @@
+//! Everything a run needs of one application: its settings and its adapters.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backup::BackupGate;
+use crate::config::settings::AppSettings;
+use crate::domain::clock::Clock;
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
+use crate::domain::run::RunId;
+use crate::feed::Feed;
+use crate::gate::GateDrivers;
+use crate::install::InstallError;
+use crate::install::Installer;
+use crate::probe::Probe;
+use crate::probe::ProbeError;
+use crate::service::Service;
+use crate::sessions::Sessions;
+use crate::sessions::hub::Hub;
+
+/// The adapters of one application.
+#[derive(Debug)]
+pub struct Kit {
+    /// As the administrator describes it.
+    pub app: AppSettings,
+    /// Its releases.
+    pub feed: Feed,
+    /// Its program and data on disk.
+    pub installer: Installer,
+    /// Its processes.
+    pub service: Service,
+    /// Its health.
+    pub probe: Probe,
+    /// Its backups; none are demanded when absent.
+    pub backup: Option<BackupGate>,
+    /// Its users.
+    pub sessions: Sessions,
+    /// What closes with its gate.
+    pub gate: GateDrivers,
+}
+
+impl Kit {
+    /// Puts the adapters of `app` together.
+    ///
+    /// # Errors
+    /// The health settings cannot be used.
+    pub fn new(app: &AppSettings, data_dir: &Path, hub: &Arc<Hub>) -> Result<Self, ProbeError> {
+        let state_dir = data_dir.join("apps").join(app.name.as_str());
+        Ok(Self {
+            feed: Feed::new(&app.feed),
+            installer: Installer::new(app),
+            service: Service::new(app, &state_dir),
+            probe: Probe::new(&app.health)?,
+            backup: app.backup.as_ref().map(|backup| BackupGate::new(&app.name, backup)),
+            sessions: Sessions::new(app, Arc::clone(hub)),
+            gate: GateDrivers::new(app),
+            app: app.clone(),
+        })
+    }
+
+    /// What is installed: what the tree says, else what the administrator says, else what the running
+    /// application answers.
+    ///
+    /// A tree that we did not put there does not know its build; it is the newest build of the feed that is
+    /// not of a later version.
+    ///
+    /// # Errors
+    /// The tree's own word cannot be read.
+    pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
+        if let Some(marked) = self.installer.installed().await? {
+            return Ok(Some(marked));
+        }
+        let Some(version) = self.version_told().await else { return Ok(None) };
+        let releases = self.feed.releases().await.unwrap_or_default();
+        let build = releases.iter().filter(|r| r.id.version <= version).map(|r| r.id.build).max().unwrap_or(0);
+        Ok(Some(ReleaseId { version, build }))
+    }
+
+    async fn version_told(&self) -> Option<Version> {
+        if let Some(version) = &self.app.installed_version {
+            return Some(version.clone());
+        }
+        let answer = self.probe.ask(None, &BTreeMap::new()).await.ok()?;
+        answer.version?.parse().ok()
+    }
+
+    /// The variables every hook sees.
+    pub fn hook_env(&self, run: RunId, from: Option<&ReleaseId>, to: Option<&Release>) -> BTreeMap<String, String> {
+        let version = |id: Option<&ReleaseId>| id.map(|id| id.version.to_string()).unwrap_or_default();
+        BTreeMap::from([
+            ("AFTERHOURS_APP".to_owned(), self.app.name.to_string()),
+            ("AFTERHOURS_RUN".to_owned(), run.to_string()),
+            ("AFTERHOURS_FROM".to_owned(), version(from)),
+            ("AFTERHOURS_TO".to_owned(), version(to.map(|release| &release.id))),
+            ("AFTERHOURS_INSTALL_DIR".to_owned(), self.app.install_dir.to_string_lossy().into_owned()),
+        ])
+    }
+}
+
+/// The kits of all applications, and what they share.
+pub type Kits = BTreeMap<crate::domain::name::AppName, Arc<Kit>>;
+
+/// The clock everybody shares.
+pub type SharedClock = Arc<dyn Clock>;

@@ -1,0 +1,24 @@
+//! What a run does.
+//!
+//! ```text
+//! loop: log ─fold─► machine ─decide(now)─► decision ─► append intent ─► act ─► append result
+//! ```
+//!
+//! [`machine`] and [`decide`] are pure; [`engine`] does what they say and owns no policy; `steps/`
+//! holds one file a step. The order of the steps is not here: it is the table of
+//! [`crate::domain::step`].
+
+pub mod decide;
+pub mod driver;
+pub mod engine;
+pub mod gatekeeper;
+pub mod history;
+pub mod kit;
+pub mod lock;
+pub mod machine;
+#[cfg(test)]
+mod model_tests;
+pub mod plan;
+pub mod preflight;
+pub mod select;
+pub mod steps;

@@ -1,0 +1,70 @@
+//! Everything that can be known to go wrong before anybody is disturbed. `doctor` shows the same.
+
+use chrono::DateTime;
+use chrono::TimeDelta;
+use chrono::Utc;
+
+use crate::db::store::Store;
+use crate::domain::finding::Finding;
+use crate::domain::release::Release;
+use crate::domain::release::Version;
+use crate::install::SpaceNeed;
+use crate::jobs::kit::Kit;
+use crate::jobs::select::select;
+
+/// How far the clock may lie behind the last thing that was written down.
+const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
+
+/// Checks one application.
+pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, to: Option<&Version>) -> Vec<Finding> {
+    let mut findings = vec![clock(store, now).await];
+    findings.extend(kit.feed.check().await);
+    let mut need = SpaceNeed::default();
+    match select(kit, store, to).await {
+        Ok(selection) => {
+            need.download_bytes = selection.path.iter().map(Release::size_bytes).sum();
+            need.unpacked_bytes = selection.path.iter().map(Release::unpacked_bytes).sum();
+            let text = match selection.path.last() {
+                Some(last) => format!("{} pending, up to {}", selection.path.len(), last.id),
+                None => selection.nothing_because(),
+            };
+            findings.push(Finding::good("releases", text));
+        }
+        Err(failure) => findings.push(Finding::fatal(
+            "releases",
+            failure.to_string(),
+            failure.hint.unwrap_or_else(|| "mend the feed, then look again with `afterhours update check`".to_owned()),
+        )),
+    }
+    findings.extend(kit.installer.check(need).await);
+    findings.extend(kit.service.check().await);
+    findings.extend(kit.probe.check().await);
+    if let Some(backup) = &kit.backup {
+        findings.extend(backup.check(now).await);
+    } else {
+        findings.push(Finding::warning(
+            "backup",
+            "no backup is demanded for this application",
+            format!("describe where its backups are: [app.{}] backup = {{ evidence = … }}", kit.app.name),
+        ));
+    }
+    findings.extend(kit.sessions.check().await);
+    findings.extend(kit.gate.check().await);
+    findings
+}
+
+async fn clock(store: &Store, now: DateTime<Utc>) -> Finding {
+    match store.last_event_at().await {
+        Ok(Some(last)) if now < last - CLOCK_BEHIND_MAX => Finding::fatal(
+            "clock",
+            format!("the clock shows {now}, but {last} has been already"),
+            "set the clock of this machine (timedatectl), then try again",
+        ),
+        Ok(_) => Finding::good("clock", "the clock is behind nothing that was written down"),
+        Err(error) => Finding::fatal(
+            "clock",
+            format!("the store cannot be read: {error}"),
+            "look after the store in the data directory; `afterhours doctor` shows where it is",
+        ),
+    }
+}

@@ -1,0 +1,42 @@
+//! Tells everybody who is logged in, and fixes the instant at which grace ends.
+
+use crate::domain::event::Output;
+use crate::domain::failure::Failure;
+use crate::domain::session::Census;
+use crate::domain::session::Notice;
+use crate::jobs::driver::Done;
+use crate::jobs::steps::Context;
+use crate::jobs::steps::or_fail;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let sessions = match context.kit.sessions.census().await {
+        Census::Known(sessions) => sessions,
+        // Whoever can be reached is told; the log-out waits until everybody is known.
+        Census::Unknown(_) => Vec::new(),
+    };
+    let grace = context.machine.order().grace.unwrap_or(context.kit.app.grace);
+    let grace_ends_at = context.night.clock.now() + grace.delta();
+    or_fail!(context.kit.sessions.announce(&notice(context, grace_ends_at)).await);
+    let message = match sessions.len() {
+        0 => "nobody is logged in".to_owned(),
+        count => format!("{count} logged in, until {}", grace_ends_at.format("%H:%M:%S UTC")),
+    };
+    let sessions = sessions.into_iter().map(|session| session.id).collect();
+    Ok(Done { output: Output::Announced { grace_ends_at, sessions }, message })
+}
+
+pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    or_fail!(context.kit.sessions.withdraw().await);
+    Ok("the announcement is withdrawn".to_owned())
+}
+
+/// What users read.
+pub(super) fn notice(context: &Context<'_>, ends_at: chrono::DateTime<chrono::Utc>) -> Notice {
+    let version = context.path().last().map(|release| release.id.version.to_string()).unwrap_or_default();
+    Notice {
+        title: context.kit.app.title.clone(),
+        reason: format!("{} is updated to version {version}", context.kit.app.title),
+        ends_at,
+        back_at: None,
+    }
+}

@@ -1,0 +1,30 @@
+//! Removes what retention does not keep.
+
+use crate::domain::failure::Failure;
+use crate::domain::run::Outcome;
+use crate::jobs::driver::Done;
+use crate::jobs::steps::Context;
+use crate::jobs::steps::or_fail;
+use crate::jobs::steps::report::bring_back;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    if context.machine.known().resolved.is_some() {
+        // While the run was stuck nobody could be told.
+        let committed = context.machine.is_committed();
+        let outcome = if committed { Outcome::Succeeded } else { context.machine.outcome_of_unwinding() };
+        bring_back(context, outcome).await;
+    }
+    if context.machine.known().started_at.is_none() {
+        // Another run may have its turn just now.
+        return Ok(Done::saying("nothing was begun"));
+    }
+    let installer = &context.kit.installer;
+    or_fail!(context.kit.service.remove_hold().await);
+    if context.machine.is_committed() {
+        let path: Vec<_> = context.path().iter().map(|release| release.id.clone()).collect();
+        or_fail!(installer.retire(context.run, &path).await);
+        return Ok(Done::saying("the old version is kept beside the new one"));
+    }
+    or_fail!(installer.discard(context.run).await);
+    Ok(Done::saying("nothing is left of the attempt"))
+}

@@ -1,0 +1,44 @@
+//! Runs the release's own migration; undone by restoring the snapshot.
+//!
+//! The data are restored whenever the new version may have touched them: also a release without a
+//! migration changes data when it starts.
+
+use crate::domain::event::How;
+use crate::domain::failure::Failure;
+use crate::exec::Exec;
+use crate::jobs::driver::Done;
+use crate::jobs::steps::Context;
+use crate::jobs::steps::or_fail;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    if context.how == How::UndoFirst {
+        or_fail!(context.kit.installer.restore(context.run).await);
+    }
+    let release = context.release()?;
+    let Some(migrate) = &release.migrate else {
+        return Ok(Done::saying("the release brings no migration"));
+    };
+    let install_dir = &context.kit.app.install_dir;
+    let mut argv = migrate.clone();
+    if let Some(program) = argv.first_mut()
+        && program.contains('/')
+    {
+        // A path is meant within the new tree; a bare name is a program of the system.
+        *program = install_dir.join(&*program).to_string_lossy().into_owned();
+    }
+    let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.env()).dir(install_dir);
+    let output = exec.run().await.map_err(|error| {
+        Failure::from_error(&error).hint(format!("the migration is part of {}; its vendor must know", release.id))
+    })?;
+    // A migration may end well and say what matters in its output: all of it goes into the log.
+    for line in output.stdout.lines().chain(output.stderr.lines()) {
+        tracing::info!(run.id = context.run.0, migrate = line);
+    }
+    let last = output.stdout.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("the migration is done");
+    Ok(Done::saying(last.trim().chars().take(200).collect::<String>()))
+}
+
+pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    let report = or_fail!(context.kit.installer.restore(context.run).await);
+    Ok(format!("the data are as at the snapshot; {} of {} files restored", report.restored_files, report.files))
+}

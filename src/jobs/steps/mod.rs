@@ -1,0 +1,202 @@
+//! The effects of a run: one file a step, with its act and, where the table says so, its undo.
+//!
+//! Every act and every undo can be done twice. None of them decides what comes next; they answer with
+//! [`Done`] or with the [`Failure`] a person will read. To add a step, add its row to the table in
+//! [`crate::domain::step`]; the two matches below are what the compiler then asks for.
+
+mod announce;
+mod backup;
+mod check_health;
+mod clean_up;
+mod close_gate;
+mod download;
+mod grace;
+mod log_out;
+mod migrate_data;
+mod open_gate;
+mod preflight;
+mod report;
+mod select;
+mod snapshot;
+mod start;
+mod stop;
+mod swap;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::broadcast;
+
+use crate::db::store::Store;
+use crate::domain::event::How;
+use crate::domain::failure::Failure;
+use crate::domain::progress::Progress;
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::domain::run::RunId;
+use crate::domain::step::At;
+use crate::domain::step::Step;
+use crate::exec::Exec;
+use crate::jobs::driver::Done;
+use crate::jobs::driver::Live;
+use crate::jobs::driver::Steps;
+use crate::jobs::gatekeeper::Gatekeeper;
+use crate::jobs::kit::Kit;
+use crate::jobs::kit::Kits;
+use crate::jobs::kit::SharedClock;
+use crate::jobs::machine::Machine;
+
+/// The steps upon real applications.
+#[derive(Debug)]
+pub struct Night {
+    /// The applications.
+    pub kits: Kits,
+    /// For gates, the outbox, followers and the quarantine.
+    pub store: Store,
+    /// Moves gates.
+    pub gatekeeper: Gatekeeper,
+    /// The time.
+    pub clock: SharedClock,
+    /// Who watches the progress of long work.
+    pub live: broadcast::Sender<Live>,
+}
+
+/// What one step of one run works with.
+struct Context<'a> {
+    night: &'a Night,
+    kit: &'a Kit,
+    run: RunId,
+    at: At,
+    how: How,
+    machine: &'a Machine,
+}
+
+impl Steps for Night {
+    async fn act(&self, run: RunId, at: At, how: How, machine: Arc<Machine>) -> Result<Done, Failure> {
+        let kit = self.kit(&machine)?;
+        let context = Context { night: self, kit: &kit, run, at, how, machine: &machine };
+        match at.step {
+            Step::Preflight => preflight::act(&context).await,
+            Step::Select => select::act(&context).await,
+            Step::Download => download::act(&context).await,
+            Step::Backup => backup::act(&context).await,
+            Step::SnapshotAhead => snapshot::act_ahead(&context).await,
+            Step::CloseGate => close_gate::act(&context).await,
+            Step::Announce => announce::act(&context).await,
+            Step::Grace => grace::act(&context).await,
+            Step::LogOut => log_out::act(&context).await,
+            Step::Stop => stop::act(&context).await,
+            Step::Snapshot => snapshot::act(&context).await,
+            Step::Swap => swap::act(&context).await,
+            Step::MigrateData => migrate_data::act(&context).await,
+            Step::Start => start::act(&context).await,
+            Step::CheckHealth => check_health::act(&context).await,
+            Step::OpenGate => open_gate::act(&context).await,
+            Step::Report => report::act(&context).await,
+            Step::CleanUp => clean_up::act(&context).await,
+        }
+    }
+
+    async fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<String, Failure> {
+        let kit = self.kit(&machine)?;
+        let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
+        match at.step {
+            Step::CloseGate => close_gate::undo(&context).await,
+            Step::Announce => announce::undo(&context).await,
+            Step::Stop => stop::undo(&context).await,
+            Step::Swap => swap::undo(&context).await,
+            Step::MigrateData => migrate_data::undo(&context).await,
+            Step::Start => start::undo(&context).await,
+            // The table gives them nothing to undo; the engine does not ask.
+            Step::Preflight
+            | Step::Select
+            | Step::Download
+            | Step::Backup
+            | Step::SnapshotAhead
+            | Step::Grace
+            | Step::LogOut
+            | Step::Snapshot
+            | Step::CheckHealth
+            | Step::OpenGate
+            | Step::Report
+            | Step::CleanUp => Ok(String::new()),
+        }
+    }
+}
+
+impl Night {
+    fn kit(&self, machine: &Machine) -> Result<Arc<Kit>, Failure> {
+        let app = &machine.order().app;
+        self.kits.get(app).cloned().ok_or_else(|| {
+            Failure::new(format!("find the application {app} in the configuration"))
+                .hint(format!("put [app.{app}] back, or `afterhours job delete` what needs it"))
+        })
+    }
+}
+
+impl Context<'_> {
+    /// The version path.
+    fn path(&self) -> &[Release] {
+        self.machine.known().path.as_deref().unwrap_or_default()
+    }
+
+    /// The release that this step of this build is about.
+    fn release(&self) -> Result<&Release, Failure> {
+        self.path()
+            .get(self.at.build as usize)
+            .ok_or_else(|| Failure::new(format!("find build {} of the version path", self.at.build + 1)))
+    }
+
+    /// What is installed before this build.
+    fn from(&self) -> Option<&ReleaseId> {
+        match self.at.build.checked_sub(1) {
+            Some(before) => self.path().get(before as usize).map(|release| &release.id),
+            None => self.machine.known().from.as_ref(),
+        }
+    }
+
+    /// The variables every hook sees.
+    fn env(&self) -> BTreeMap<String, String> {
+        self.kit.hook_env(self.run, self.from(), self.path().get(self.at.build as usize))
+    }
+
+    /// Runs a hook of the administrator's, if there is one.
+    async fn hook(&self, name: &str, argv: Option<&Vec<String>>) -> Result<(), Failure> {
+        let Some(argv) = argv else { return Ok(()) };
+        let exec = Exec::new(argv, self.kit.app.hooks.deadline).envs(&self.env());
+        exec.run().await.map(drop).map_err(|error| {
+            Failure::from_error(&error).hint(format!("the hook {name} of {} must end with 0", self.kit.app.name))
+        })
+    }
+
+    /// Tells whoever watches how far long work is.
+    fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(Reporter { live: self.night.live.clone(), run: self.run, at: self.at })
+    }
+}
+
+struct Reporter {
+    live: broadcast::Sender<Live>,
+    run: RunId,
+    at: At,
+}
+
+impl Progress for Reporter {
+    fn advance(&self, done: u64, total: Option<u64>, what: &str) {
+        // Nobody may be watching.
+        let _ = self.live.send(Live::Progress { run: self.run, at: self.at, done, total, what: what.to_owned() });
+    }
+}
+
+/// An error of an adapter, with what a person can do about it.
+pub(crate) fn failed<E: std::error::Error>(error: &E, hint: Option<String>) -> Failure {
+    Failure { hint, ..Failure::from_error(error) }
+}
+
+/// Turns an adapter's result into a step's; the adapter knows the remedy.
+macro_rules! or_fail {
+    ($result:expr) => {
+        $result.map_err(|error| $crate::jobs::steps::failed(&error, error.hint()))?
+    };
+}
+use or_fail;

@@ -1,0 +1,28 @@
+//! Checks everything the run will need; the same check is `doctor`.
+
+use crate::domain::event::Output;
+use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
+use crate::domain::finding::Severity;
+use crate::jobs::driver::Done;
+use crate::jobs::preflight::findings;
+use crate::jobs::steps::Context;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let night = context.night;
+    let found = findings(context.kit, &night.store, night.clock.now(), context.machine.order().to.as_ref()).await;
+    let fatal: Vec<&Finding> = found.iter().filter(|finding| finding.severity == Severity::Fatal).collect();
+    if let [first, rest @ ..] = fatal.as_slice() {
+        let mut failure = Failure::new(format!("begin: {}", first.text));
+        failure.because = rest.iter().map(|finding| finding.text.clone()).collect();
+        failure.hint.clone_from(&first.remedy);
+        return Err(failure);
+    }
+    let checked = found.len();
+    let findings: Vec<Finding> = found.into_iter().filter(|finding| finding.severity != Severity::Good).collect();
+    let message = match findings.len() {
+        0 => format!("{checked} checks, all good"),
+        warnings => format!("{checked} checks, {warnings} to look at"),
+    };
+    Ok(Done { output: Output::Checked { findings }, message })
+}

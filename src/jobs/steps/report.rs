@@ -1,0 +1,209 @@
+//! Writes the one mail, brings the workstations back, queues what follows, and remembers a release
+//! that failed. A stuck run reports here, too.
+//!
+//! Everything is put into the store under a key that makes the second time a no-op.
+
+use chrono_tz::Tz;
+use uuid::Uuid;
+
+use crate::db::outbox::OwedMail;
+use crate::domain::failure::Failure;
+use crate::domain::gate::ClosedBy;
+use crate::domain::gate::Position;
+use crate::domain::run::Cause;
+use crate::domain::run::Order;
+use crate::domain::run::Outcome;
+use crate::domain::run::RunState;
+use crate::domain::run::Trigger;
+use crate::domain::span::Span;
+use crate::domain::step::At;
+use crate::domain::step::Leg;
+use crate::domain::step::Step;
+use crate::jobs::driver::Done;
+use crate::jobs::history::downtime_ms;
+use crate::jobs::history::steps;
+use crate::jobs::steps::Context;
+use crate::notify::template::GateRemark;
+use crate::notify::template::Language;
+use crate::notify::template::LoggedOut;
+use crate::notify::template::RunReport;
+use crate::notify::template::StepReport;
+use crate::notify::template::StepState;
+use crate::notify::template::Verdict;
+use crate::notify::template::render;
+use crate::sessions::Finished;
+use crate::wire::run::StepState as ShownState;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let verdict = verdict(context);
+    remember_failed_release(context).await?;
+    queue_followers(context, &verdict).await?;
+    let gate = gate_remark(context, &verdict).await?;
+    let told = owe_mail(context, verdict.clone(), gate).await?;
+    if let Verdict::Finished(outcome) = verdict {
+        bring_back(context, outcome).await;
+    }
+    Ok(Done::saying(match told {
+        0 => "nobody is configured to get a mail".to_owned(),
+        count => format!("a mail to {count}"),
+    }))
+}
+
+fn verdict(context: &Context<'_>) -> Verdict {
+    match context.machine.state() {
+        RunState::Stuck { at, failure } => Verdict::Stuck { at: *at, failure: failure.clone() },
+        RunState::Unwinding { .. } => Verdict::Finished(context.machine.outcome_of_unwinding()),
+        _ => Verdict::Finished(Outcome::Succeeded),
+    }
+}
+
+/// A release that failed once it was in place is not tried again by itself.
+async fn remember_failed_release(context: &Context<'_>) -> Result<(), Failure> {
+    let Some(Cause::StepFailed { at, failure }) = context.machine.cause() else { return Ok(()) };
+    let blames_release = at.step.row().leg == Leg::Away && at.step > Step::Snapshot;
+    if let Some(release) = context.path().get(at.build as usize).filter(|_| blames_release) {
+        let now = context.night.clock.now();
+        let store = &context.night.store;
+        store.quarantine(&context.kit.app.name, &release.id, context.run, now, failure.to_string()).await?;
+    }
+    Ok(())
+}
+
+async fn queue_followers(context: &Context<'_>, verdict: &Verdict) -> Result<(), Failure> {
+    let store = &context.night.store;
+    let order = context.machine.order();
+    let Some(job) = &order.job else { return Ok(()) };
+    let run = context.run;
+    let (followers, trigger) = match verdict {
+        Verdict::Finished(Outcome::Succeeded) => (store.jobs_after(job).await?, Trigger::After { run }),
+        Verdict::Finished(Outcome::Skipped | Outcome::Cancelled) => return Ok(()),
+        Verdict::Finished(_) | Verdict::Stuck { .. } => {
+            let Some(name) = &order.on_failure else { return Ok(()) };
+            match store.job(name).await {
+                Ok(job) if job.enabled => (vec![job], Trigger::OnFailure { run }),
+                Ok(job) => {
+                    tracing::warn!(job = %job.spec.name, "the job to follow a failure is disabled");
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(job = %name, error = &error as &dyn std::error::Error, "cannot start the job to follow");
+                    return Ok(());
+                }
+            }
+        }
+    };
+    for follower in followers {
+        let order = Order::of_job(&follower.spec, trigger.clone(), &follower.created_by);
+        store.queue_follower(order, run, context.night.clock.now()).await?;
+    }
+    Ok(())
+}
+
+async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRemark, Failure> {
+    let gate = context.night.store.gate(&context.kit.app.name).await?;
+    Ok(match (gate.position, verdict) {
+        (Position::Open, _) => GateRemark::Open,
+        (Position::Closed { by: ClosedBy::Run(_), .. }, _) => GateRemark::Stuck,
+        (Position::Closed { .. }, Verdict::Finished(Outcome::Succeeded))
+            if context.kit.app.open_gate == crate::config::settings::OpenGate::ByHand =>
+        {
+            GateRemark::ByHand
+        }
+        (Position::Closed { .. }, _) => GateRemark::ByOperator,
+    })
+}
+
+async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> Result<usize, Failure> {
+    let (night, run, machine, known) = (context.night, context.run, context.machine, context.machine.known());
+    let order = machine.order();
+    let now = night.clock.now();
+    let events = night.store.events(run, 0).await?;
+    let remedy = match &verdict {
+        Verdict::Stuck { .. } => Some(format!("afterhours run resolve {run} --as old|new")),
+        Verdict::Finished(Outcome::Succeeded) if gate == GateRemark::ByHand => {
+            Some(format!("afterhours gate open {}", order.app))
+        }
+        Verdict::Finished(_) => crate::jobs::history::cause_of(machine).and_then(|cause| cause.hint),
+    };
+    let report = RunReport {
+        app: order.app.clone(),
+        app_title: context.kit.app.title.clone(),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        run,
+        job: order.job.clone(),
+        started_by: order.started_by.clone(),
+        verdict,
+        from: known.from.clone(),
+        to: context.path().last().map(|release| release.id.clone()),
+        zone: iana_time_zone::get_timezone().ok().and_then(|name| name.parse().ok()).unwrap_or(Tz::UTC),
+        started_at: known.started_at.unwrap_or(now),
+        finished_at: now,
+        downtime: downtime_ms(known).map(|ms| Span::from(std::time::Duration::from_millis(ms))),
+        cause: machine.cause().cloned(),
+        steps: steps(machine, &events).into_iter().filter_map(step_report).collect(),
+        findings: known.findings.clone(),
+        evidence: known.evidence.clone(),
+        logged_out: known
+            .closed
+            .iter()
+            .map(|session| LoggedOut { user: session.user.clone(), workstation: session.workstation.clone() })
+            .collect(),
+        gate,
+        remedy,
+    };
+    let to = recipients(context);
+    let told = to.len();
+    let rendered = render(&report, Language::from_tag(&context.kit.app.report.language));
+    let mail = OwedMail {
+        message_id: format!("run-{run}.report"),
+        unique: Uuid::now_v7(),
+        run: Some(run),
+        to,
+        subject: rendered.subject,
+        text: rendered.text,
+    };
+    night.store.owe_mail(mail, now).await?;
+    Ok(told)
+}
+
+fn recipients(context: &Context<'_>) -> Vec<String> {
+    let (order, report) = (context.machine.order(), &context.kit.app.report);
+    let starter = Some(&order.started_by).filter(|who| report.started_by && who.contains('@'));
+    let mut to: Vec<String> = report.group.iter().chain(&order.mail).chain(starter).cloned().collect();
+    to.sort();
+    to.dedup();
+    to
+}
+
+fn step_report(step: crate::wire::run::StepView) -> Option<StepReport> {
+    let state = match step.state {
+        ShownState::Pending | ShownState::Running | ShownState::Undoing => return None,
+        ShownState::Succeeded => StepState::Done,
+        ShownState::Failed => StepState::Failed,
+        ShownState::Undone => StepState::Undone,
+        ShownState::UndoFailed => StepState::UndoFailed,
+        ShownState::PassedOver => StepState::PassedOver,
+    };
+    let took = step.started_at.zip(step.finished_at).map(|(from, to)| Span::between(from, to));
+    Some(StepReport { at: step.at(), state, took, message: step.message.unwrap_or_default() })
+}
+
+/// Whoever asked for it is started again; the others are told that they may.
+pub(super) async fn bring_back(context: &Context<'_>, outcome: Outcome) {
+    if !context.machine.is_done(At::first(Step::Announce)) {
+        return;
+    }
+    let success = outcome == Outcome::Succeeded;
+    let to = context.path().last().map(|release| release.id.version.clone());
+    let from = context.machine.known().from.as_ref().map(|from| from.version.clone());
+    let title = &context.kit.app.title;
+    let message = if success {
+        format!("{title} is updated")
+    } else {
+        format!("{title} could not be updated; you work with the version of before")
+    };
+    let news = Finished { success, version: if success { to } else { from }, message };
+    if let Err(error) = context.kit.sessions.finish(&news).await {
+        tracing::warn!(run.id = context.run.0, error = &error as &dyn std::error::Error, "somebody could not be told");
+    }
+}

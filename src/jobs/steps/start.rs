@@ -1,0 +1,18 @@
+//! Starts the new version.
+
+use crate::domain::failure::Failure;
+use crate::jobs::driver::Done;
+use crate::jobs::steps::Context;
+use crate::jobs::steps::or_fail;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let kit = context.kit;
+    or_fail!(kit.service.start(&context.env()).await);
+    context.hook("after_start", kit.app.hooks.after_start.as_ref()).await?;
+    Ok(Done::saying(format!("{} is started", context.release()?.id)))
+}
+
+pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    or_fail!(context.kit.service.stop(&context.env()).await);
+    Ok("the new version is stopped".to_owned())
+}

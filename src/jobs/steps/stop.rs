@@ -1,0 +1,32 @@
+//! Stops the service and verifies that it is down.
+//!
+//! From here until the commit a hold keeps everybody but us, a reboot above all, from starting the
+//! application. Each start of ours has its own permit.
+
+use crate::domain::failure::Failure;
+use crate::domain::progress::Silent;
+use crate::jobs::driver::Done;
+use crate::jobs::steps::Context;
+use crate::jobs::steps::or_fail;
+
+pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let kit = context.kit;
+    // From here on the gate does not open by itself, whatever becomes of us.
+    context.night.gatekeeper.pin(&kit.app.name, context.run).await?;
+    if context.at.build == 0 {
+        context.hook("before_stop", kit.app.hooks.before_stop.as_ref()).await?;
+    }
+    or_fail!(kit.installer.hold().await);
+    or_fail!(kit.service.stop(&context.env()).await);
+    Ok(Done::saying("the service is down"))
+}
+
+pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    let kit = context.kit;
+    or_fail!(kit.service.start(&context.env()).await);
+    let expected = context.machine.known().from.as_ref().map(|from| &from.version);
+    let healthy = or_fail!(kit.probe.wait_healthy(expected, &context.env(), &Silent).await);
+    or_fail!(kit.installer.lift_hold().await);
+    let version = healthy.version.or_else(|| expected.map(ToString::to_string)).unwrap_or_default();
+    Ok(format!("the old version {version} runs again"))
+}
