@@ -14,6 +14,7 @@ pub mod install;
 pub mod jobs;
 pub mod notify;
 pub mod probe;
+pub mod scheduler;
 pub mod service;
 pub mod sessions;
 pub mod wire;

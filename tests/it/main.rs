@@ -1,6 +1,7 @@
 //! The one integration binary: the product from outside, against real components.
 
 mod backup;
+mod calendar;
 mod feed;
 mod install;
 mod notify;

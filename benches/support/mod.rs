@@ -1,0 +1,5 @@
+//! What the benchmarks share.
+
+pub(crate) mod figures;
+pub(crate) mod process;
+pub(crate) mod store;

@@ -1,0 +1,150 @@
+//! The chores of the daemon: what they are and when they are done, in UTC.
+//!
+//! | chore | when | what |
+//! |---|---|---|
+//! | `leases` | every 30 s | keeps the gates of runs that live closed, opens those whose time is over |
+//! | `post` | every 10 s | sends what the outbox owes |
+//! | `reconcile` | every minute | takes up runs that are queued and that nobody took up |
+//! | `prefetch` | every 15 min | fetches and stages what a job will need within a day |
+//! | `feeds` | every hour | looks for newer releases |
+//! | `evidence` | every night | tests the backups |
+//! | `chain` | every night | checks the hash chain of the history |
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use futures_util::FutureExt;
+
+use crate::db::chain::ChainState;
+use crate::db::store::Store;
+use crate::domain::clock::Clock;
+use crate::domain::failure::Failure;
+use crate::domain::progress::Silent;
+use crate::jobs::engine::Engine;
+use crate::jobs::kit::Kit;
+use crate::jobs::lock::AppLock;
+use crate::jobs::select::select;
+use crate::jobs::steps::Night;
+use crate::jobs::steps::failed;
+use crate::scheduler::chores::Chore;
+use crate::scheduler::post::PostOffice;
+
+/// How long before its start a job's releases are fetched.
+const PREFETCH_AHEAD: TimeDelta = TimeDelta::days(1);
+
+/// What the chores work with.
+pub struct Household {
+    /// The store.
+    pub store: Store,
+    /// The runs.
+    pub engine: Engine<Night>,
+    /// The applications.
+    pub night: Arc<Night>,
+    /// The mails.
+    pub post: Arc<PostOffice>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where the locks are.
+    pub data_dir: std::path::PathBuf,
+}
+
+impl Household {
+    /// The chores, to be started.
+    pub fn chores(self: &Arc<Self>) -> Vec<Chore> {
+        vec![
+            self.chore("leases", "*/30 * * * * *", |house| async move { house.renew_leases().await }.boxed()),
+            self.chore("post", "*/10 * * * * *", |house| async move { Ok(house.post.deliver().await?) }.boxed()),
+            self.chore("reconcile", "0 * * * * *", |house| {
+                async move {
+                    house.engine.take_up_queued().await;
+                    Ok(())
+                }
+                .boxed()
+            }),
+            self.chore("prefetch", "0 */15 * * * *", |house| async move { house.prefetch().await }.boxed()),
+            self.chore("feeds", "0 7 * * * *", |house| async move { house.check_feeds().await }.boxed()),
+            self.chore("evidence", "0 30 3 * * *", |house| async move { house.test_evidence().await }.boxed()),
+            self.chore("chain", "0 45 3 * * *", |house| async move { house.check_chain().await }.boxed()),
+        ]
+    }
+
+    fn chore(
+        self: &Arc<Self>,
+        name: &'static str,
+        schedule: &'static str,
+        run: impl Fn(Arc<Self>) -> futures_util::future::BoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static,
+    ) -> Chore {
+        let house = Arc::clone(self);
+        Chore { name, schedule, run: Arc::new(move || run(Arc::clone(&house))) }
+    }
+
+    async fn renew_leases(&self) -> Result<(), Failure> {
+        let held = self.engine.held();
+        for run in self.store.unfinished_runs().await? {
+            // A stuck run has no task, but its gate is its own until a person decides.
+            if held.contains(&run.id) || run.state == "stuck" {
+                self.night.gatekeeper.renew(&run.order.app, run.id).await?;
+            }
+        }
+        for kit in self.night.kits.values() {
+            self.night.gatekeeper.expire(kit).await?;
+        }
+        Ok(())
+    }
+
+    async fn prefetch(&self) -> Result<(), Failure> {
+        let now = self.clock.now();
+        for job in self.store.jobs().await? {
+            let soon = job.due_at.is_some_and(|due_at| due_at > now && due_at - now <= PREFETCH_AHEAD);
+            let Some(kit) = self.night.kits.get(&job.spec.app).filter(|_| soon) else { continue };
+            // A run that is under way stages for itself.
+            let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { continue };
+            for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {
+                self.stage(kit, &release).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stage(&self, kit: &Kit, release: &crate::domain::release::Release) -> Result<(), Failure> {
+        let tree = kit.installer.staged_path(&release.id);
+        if tree.is_dir() {
+            return Ok(());
+        }
+        kit.feed.stage(release, &tree, Arc::new(Silent)).await.map_err(|error| failed(&error, error.hint()))?;
+        tracing::info!(app = %kit.app.name, release = %release.id, "fetched ahead");
+        Ok(())
+    }
+
+    async fn check_feeds(&self) -> Result<(), Failure> {
+        for kit in self.night.kits.values() {
+            let selection = select(kit, &self.store, None).await?;
+            if let Some(newest) = selection.path.last() {
+                tracing::info!(app = %kit.app.name, release = %newest.id, "a newer release is there");
+            }
+        }
+        Ok(())
+    }
+
+    async fn test_evidence(&self) -> Result<(), Failure> {
+        let now = self.clock.now();
+        for kit in self.night.kits.values() {
+            if let Some(backup) = &kit.backup {
+                let evidence = backup.newest(now).await.map_err(|error| failed(&error, error.hint()))?;
+                tracing::info!(app = %kit.app.name, source = evidence.source, made_at = %evidence.made_at, "the backup is good");
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_chain(&self) -> Result<(), Failure> {
+        match self.store.verify_chain().await? {
+            ChainState::Whole { links, .. } => {
+                tracing::info!(links, "the history is whole");
+                Ok(())
+            }
+            ChainState::Broken { link } => Err(Failure::new(format!("prove the history: link {link} was changed"))
+                .hint("compare the store with its backup; somebody has written into it")),
+        }
+    }
+}
