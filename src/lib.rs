@@ -5,6 +5,7 @@
 pub mod backup;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod db;
 pub mod domain;
 pub mod exec;

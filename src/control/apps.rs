@@ -1,0 +1,163 @@
+//! What is known of an application: findings, releases, backups, snapshots.
+
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::Utc;
+
+use crate::backup::Verdict;
+use crate::backup::judge;
+use crate::control::Caller;
+use crate::control::Control;
+use crate::control::error::ControlError;
+use crate::db::store::Store;
+use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
+use crate::domain::progress::Silent;
+use crate::domain::release::Version;
+use crate::domain::run::RunId;
+use crate::jobs::kit::Kit;
+use crate::jobs::preflight::findings;
+use crate::jobs::steps::failed;
+use crate::wire::app::BackupView;
+use crate::wire::app::DoctorView;
+use crate::wire::app::EvidenceView;
+use crate::wire::app::ReleaseView;
+use crate::wire::app::SnapshotView;
+use crate::wire::app::UpdatesView;
+
+impl Control {
+    /// Checks everything a run of the application will need.
+    ///
+    /// # Errors
+    /// There is no such application.
+    pub async fn doctor(&self, app: &AppName) -> Result<DoctorView, ControlError> {
+        Ok(DoctorView { app: app.clone(), findings: findings(self.kit(app)?, &self.store, self.now(), None).await })
+    }
+
+    /// Newer releases of an application.
+    ///
+    /// # Errors
+    /// There is no such application, or its feed cannot be read.
+    pub async fn updates(&self, app: &AppName) -> Result<UpdatesView, ControlError> {
+        updates(self.kit(app)?, &self.store).await.map_err(ControlError::Failed)
+    }
+
+    /// Lets a release that failed here be tried again. False when it had not failed.
+    ///
+    /// # Errors
+    /// There is no such application, or the store fails.
+    pub async fn allow_release(&self, caller: &Caller, app: &AppName, version: &Version) -> Result<bool, ControlError> {
+        Self::must_operate(caller)?;
+        self.kit(app)?;
+        self.audit(caller, "update.allow", app, version).await?;
+        Ok(self.store.allow_release(app, version).await?)
+    }
+
+    /// Tests the newest backup.
+    ///
+    /// # Errors
+    /// There is no such application, or it has no backup settings.
+    pub async fn check_backup(&self, app: &AppName) -> Result<BackupView, ControlError> {
+        let kit = self.kit(app)?;
+        let (Some(gate), Some(settings)) = (&kit.backup, &kit.app.backup) else {
+            return Err(ControlError::NoBackup { app: app.clone() });
+        };
+        let now = self.now();
+        let bare = BackupView {
+            app: app.clone(),
+            accepted: false,
+            max_age: Some(settings.max_age),
+            evidence: None,
+            problem: None,
+        };
+        Ok(match gate.newest(now).await {
+            Err(error) => BackupView { problem: Some(failed(&error, error.hint())), ..bare },
+            Ok(evidence) => {
+                let problem = match judge(&evidence, settings.max_age, now) {
+                    Verdict::Fresh { .. } => None,
+                    Verdict::TooOld { age } => Some(
+                        Failure::new(format!("accept a backup that is {age} old; at most {}", settings.max_age))
+                            .hint(format!("afterhours backup make {app}")),
+                    ),
+                    Verdict::FromTheFuture { by } => Some(
+                        Failure::new(format!("accept a backup from {by} ahead of this clock"))
+                            .hint("set the clock of this machine, or of the one that makes the backup"),
+                    ),
+                };
+                BackupView { accepted: problem.is_none(), evidence: Some(evidence), problem, ..bare }
+            }
+        })
+    }
+
+    /// Makes a backup now and tests it.
+    ///
+    /// # Errors
+    /// There is no such application, no backup settings, or it cannot be made.
+    pub async fn make_backup(&self, caller: &Caller, app: &AppName) -> Result<BackupView, ControlError> {
+        Self::must_operate(caller)?;
+        let kit = self.kit(app)?;
+        let gate = kit.backup.as_ref().ok_or_else(|| ControlError::NoBackup { app: app.clone() })?;
+        self.audit(caller, "backup.make", app, ()).await?;
+        let installed = kit.installed().await.ok().flatten();
+        let env = kit.hook_env(RunId(0), installed.as_ref(), None);
+        let made = gate.make(&env, Arc::new(Silent)).await;
+        made.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
+        let rotated = gate.rotate(self.now()).await;
+        rotated.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
+        self.check_backup(app).await
+    }
+
+    /// The backups there are, the newest first; listed, not tested.
+    ///
+    /// # Errors
+    /// There is no such application, no backup settings, or they cannot be listed.
+    pub async fn backups(&self, app: &AppName) -> Result<Vec<EvidenceView>, ControlError> {
+        let gate = self.kit(app)?.backup.as_ref().ok_or_else(|| ControlError::NoBackup { app: app.clone() })?;
+        let listed = gate.list(self.now()).await;
+        let entries = listed.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
+        let shown = |entry: crate::backup::BackupEntry| EvidenceView {
+            source: entry.source,
+            made_at: entry.made_at,
+            size_bytes: entry.size_bytes,
+            tested: Vec::new(),
+        };
+        Ok(entries.into_iter().map(shown).collect())
+    }
+
+    /// Our own copies for rollback, the newest first.
+    ///
+    /// # Errors
+    /// There is no such application, or they cannot be read.
+    pub async fn snapshots(&self, app: &AppName) -> Result<Vec<SnapshotView>, ControlError> {
+        let listed = self.kit(app)?.installer.snapshots().await;
+        let snapshots = listed.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
+        let shown = |snapshot: crate::install::SnapshotInfo| SnapshotView {
+            app: app.clone(),
+            run: Some(snapshot.run),
+            taken_at: snapshot.at.unwrap_or(DateTime::<Utc>::UNIX_EPOCH),
+            version: None,
+            size_bytes: Some(snapshot.bytes),
+            path: snapshot.copies.first().map(|(_, copy)| copy.clone()).unwrap_or_default(),
+        };
+        Ok(snapshots.into_iter().map(shown).collect())
+    }
+}
+
+/// What is installed and what is pending, whatever failed here before.
+///
+/// # Errors
+/// The feed or the installation cannot be read.
+pub async fn updates(kit: &Kit, store: &Store) -> Result<UpdatesView, Failure> {
+    let installed = kit.installed().await.map_err(|error| failed(&error, error.hint()))?;
+    let releases = kit.feed.releases().await.map_err(|error| failed(&error, error.hint()))?;
+    let quarantined = store.quarantined(&kit.app.name).await?;
+    let newer = |build: u64| installed.as_ref().is_none_or(|installed| build > installed.build);
+    let pending = releases.iter().filter(|release| newer(release.id.build));
+    let failed_before = |build: u64| quarantined.iter().any(|q| q.build == build);
+    Ok(UpdatesView {
+        app: kit.app.name.clone(),
+        pending: pending.map(|release| ReleaseView::new(release, failed_before(release.id.build))).collect(),
+        installed,
+    })
+}

@@ -1,0 +1,205 @@
+//! Why a use case says no.
+
+use thiserror::Error;
+
+use crate::db::store::StoreError;
+use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
+use crate::domain::name::JobName;
+use crate::domain::run::RunId;
+use crate::domain::span::Span;
+use crate::jobs::engine::EngineError;
+use crate::jobs::gatekeeper::GatekeeperError;
+use crate::jobs::machine::IllegalEvent;
+use crate::scheduler::calendar::CalendarError;
+use crate::sessions::SessionsError;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
+
+/// A request that is not carried out; nothing has changed.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The caller's role does not allow it.
+    #[error("{who} may not do this")]
+    NotPermitted {
+        /// Who.
+        who: String,
+    },
+    /// There is no such application.
+    #[error("there is no application {app}")]
+    NoApp {
+        /// Which.
+        app: AppName,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// There is no such session.
+    #[error("{app} has no session {session}")]
+    NoSession {
+        /// The application.
+        app: AppName,
+        /// The session.
+        session: String,
+    },
+    /// A calendar expression cannot be used.
+    #[error("the calendar expression cannot be used")]
+    Calendar(#[from] CalendarError),
+    /// A local time cannot be read.
+    #[error("\"{text}\" is no date and time")]
+    BadTime {
+        /// As written.
+        text: String,
+    },
+    /// A zone is not known.
+    #[error("there is no time zone \"{zone}\"")]
+    BadZone {
+        /// As written.
+        zone: String,
+        /// Something close, if there is.
+        near: Option<String>,
+    },
+    /// The start lies in the past.
+    #[error("{at} is past")]
+    Past {
+        /// The instant.
+        at: String,
+    },
+    /// Users would be given longer than the run may take.
+    #[error("a grace of {grace} does not fit into a maximum runtime of {max_runtime}")]
+    GraceTooLong {
+        /// The grace.
+        grace: Span,
+        /// The limit.
+        max_runtime: Span,
+    },
+    /// Jobs would start each other for ever.
+    #[error("these jobs would start each other for ever: {}", .0.join(" → "))]
+    Cycle(Vec<String>),
+    /// Another job needs this one.
+    #[error("{job} cannot be removed: {} needs it", .needed_by.join(", "))]
+    Needed {
+        /// The job.
+        job: JobName,
+        /// Who needs it.
+        needed_by: Vec<String>,
+    },
+    /// A disabled job is not started, also not by hand.
+    #[error("job {job} is disabled")]
+    Disabled {
+        /// The job.
+        job: JobName,
+    },
+    /// The job has a run that is not over.
+    #[error("run {run} of {object} is under way")]
+    UnderWay {
+        /// The job or application.
+        object: String,
+        /// The run.
+        run: RunId,
+    },
+    /// A mail address cannot be used.
+    #[error("\"{0}\" is no mail address")]
+    BadMail(String),
+    /// An application has no backup settings.
+    #[error("{app} has no backup described in the configuration")]
+    NoBackup {
+        /// The application.
+        app: AppName,
+    },
+    /// What was asked cannot follow where the run stands.
+    #[error("run {run} cannot be {verb}: it is {}", .source.state)]
+    RunState {
+        /// The run.
+        run: RunId,
+        /// What was asked.
+        verb: &'static str,
+        /// Why.
+        source: IllegalEvent,
+    },
+    /// The store said no or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A run could not be reached.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A gate could not be moved.
+    #[error(transparent)]
+    Gate(#[from] GatekeeperError),
+    /// Sessions could not be reached.
+    #[error(transparent)]
+    Sessions(#[from] SessionsError),
+    /// Something below failed and says so itself.
+    #[error("{0}")]
+    Failed(Failure),
+}
+
+impl ControlError {
+    /// What kind of no it is; the command line makes its exit code of it.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotPermitted { .. } => ErrorKind::NotPermitted,
+            Self::NoApp { .. }
+            | Self::NoSession { .. }
+            | Self::Store(StoreError::NoJob(_) | StoreError::NoRun(_))
+            | Self::Engine(EngineError::Store { source: StoreError::NoRun(_), .. }) => ErrorKind::NotFound,
+            Self::Calendar(_)
+            | Self::BadTime { .. }
+            | Self::BadZone { .. }
+            | Self::Past { .. }
+            | Self::GraceTooLong { .. }
+            | Self::BadMail(_)
+            | Self::Cycle(_) => ErrorKind::Usage,
+            Self::Needed { .. }
+            | Self::Disabled { .. }
+            | Self::UnderWay { .. }
+            | Self::NoBackup { .. }
+            | Self::RunState { .. }
+            | Self::Engine(EngineError::Illegal { .. })
+            | Self::Store(StoreError::NameTaken(_) | StoreError::AnotherRun { .. }) => ErrorKind::Refused,
+            Self::Store(_) | Self::Engine(_) | Self::Gate(_) | Self::Sessions(_) | Self::Failed(_) => ErrorKind::Failed,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotPermitted { .. } => "ask root, or become a member of the operators' group".to_owned(),
+            Self::NoApp { known, .. } if known.is_empty() => "describe one in the configuration: [app.NAME]".to_owned(),
+            Self::NoApp { known, .. } => format!("the configuration knows {}", known.join(", ")),
+            Self::NoSession { app, .. } => format!("see `afterhours session list {app}`"),
+            Self::Calendar(error) => return error.hint(),
+            Self::BadTime { .. } => "write it as \"2026-11-22 02:30\"".to_owned(),
+            Self::BadZone { near: Some(near), .. } => format!("did you mean {near}?"),
+            Self::BadZone { .. } => "write it as Europe/Berlin or UTC".to_owned(),
+            Self::Past { .. } => "choose a time to come, or --start immediate".to_owned(),
+            Self::GraceTooLong { .. } => "shorten --grace or raise --max-runtime".to_owned(),
+            Self::Cycle(_) => "break the circle in --after or --on-failure".to_owned(),
+            Self::Needed { needed_by, .. } => {
+                format!("edit or delete {} first", needed_by.first().cloned().unwrap_or_default())
+            }
+            Self::Disabled { job } => format!("afterhours job enable {job}"),
+            Self::UnderWay { run, .. } => format!("watch it with `afterhours run watch {run}`, or cancel it first"),
+            Self::NoBackup { app } => {
+                format!("describe where its backups are: [app.{app}] backup = {{ evidence = … }}")
+            }
+            Self::RunState { run, .. } => format!("see `afterhours run show {run}`"),
+            Self::Store(StoreError::NameTaken(name)) => {
+                format!("choose another name, or change it with `afterhours job edit {name}`")
+            }
+            Self::Store(StoreError::NoJob(_)) => "see `afterhours job list`".to_owned(),
+            Self::Store(StoreError::NoRun(_)) => "see `afterhours run list`".to_owned(),
+            Self::Sessions(error) => return error.hint(),
+            Self::Failed(failure) => return failure.hint.clone(),
+            _ => return None,
+        })
+    }
+
+    /// As it travels.
+    pub fn view(&self) -> ErrorView {
+        let failure = match self {
+            Self::Failed(failure) => failure.clone(),
+            error => Failure::from_error(error),
+        };
+        ErrorView { kind: self.kind(), message: failure.message, because: failure.because, hint: self.hint() }
+    }
+}

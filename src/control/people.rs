@@ -1,0 +1,208 @@
+//! Sessions and the gate.
+
+use crate::control::Caller;
+use crate::control::Control;
+use crate::control::error::ControlError;
+use crate::domain::failure::Failure;
+use crate::domain::gate::Gate;
+use crate::domain::gate::Pass;
+use crate::domain::gate::Position;
+use crate::domain::name::AppName;
+use crate::domain::session::Census;
+use crate::domain::session::SessionId;
+use crate::domain::span::Span;
+use crate::sessions::hub::Verdict;
+use crate::wire::people::CloseGate;
+use crate::wire::people::EndSessions;
+use crate::wire::people::EndedView;
+use crate::wire::people::GateView;
+use crate::wire::people::GivePass;
+use crate::wire::people::MessageSessions;
+use crate::wire::people::MessagedView;
+use crate::wire::people::PassView;
+use crate::wire::people::SessionsView;
+
+/// How long sessions that were ended may take to be gone.
+const GONE_WAIT: Span = Span::secs(5);
+
+impl Control {
+    /// Who is logged in.
+    ///
+    /// # Errors
+    /// There is no such application.
+    pub async fn sessions(&self, app: &AppName) -> Result<SessionsView, ControlError> {
+        Ok(SessionsView::new(app.clone(), self.kit(app)?.sessions.census().await))
+    }
+
+    /// Shows a text to some sessions, or to all.
+    ///
+    /// # Errors
+    /// There is no such application or session, or they cannot be reached.
+    pub async fn message_sessions(
+        &self,
+        caller: &Caller,
+        app: &AppName,
+        ask: MessageSessions,
+    ) -> Result<MessagedView, ControlError> {
+        Self::must_operate(caller)?;
+        let kit = self.kit(app)?;
+        let known = self.known_sessions(app).await?;
+        let told = chosen(app, &known, &ask.sessions)?;
+        self.audit(caller, "session.message", app, &ask).await?;
+        if ask.sessions.is_empty() {
+            kit.sessions.message(&ask.text, None).await?;
+        }
+        for session in &ask.sessions {
+            kit.sessions.message(&ask.text, Some(session)).await?;
+        }
+        Ok(MessagedView { told })
+    }
+
+    /// Ends some sessions, or all: politely, then by force. Unsaved work is lost.
+    ///
+    /// # Errors
+    /// There is no such application or session.
+    pub async fn end_sessions(
+        &self,
+        caller: &Caller,
+        app: &AppName,
+        ask: EndSessions,
+    ) -> Result<EndedView, ControlError> {
+        Self::must_operate(caller)?;
+        let kit = self.kit(app)?;
+        let asked = chosen(app, &self.known_sessions(app).await?, &ask.sessions)?;
+        self.audit(caller, "session.end", app, &ask).await?;
+        let mut left = asked.clone();
+        for force in [false, true] {
+            for session in &left {
+                if let Err(error) = kit.sessions.end(session, force).await {
+                    tracing::warn!(%session, force, error = &error as &dyn std::error::Error, "a session did not end");
+                }
+            }
+            let wait = if force { GONE_WAIT } else { kit.app.polite_end };
+            left = self.wait_until_gone(app, left, wait).await?;
+            if left.is_empty() {
+                break;
+            }
+        }
+        let ended = asked.into_iter().filter(|session| !left.contains(session)).collect();
+        Ok(EndedView { ended, left })
+    }
+
+    async fn wait_until_gone(
+        &self,
+        app: &AppName,
+        mut left: Vec<SessionId>,
+        wait: Span,
+    ) -> Result<Vec<SessionId>, ControlError> {
+        let until = self.now() + wait.delta();
+        while !left.is_empty() && self.now() < until {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if let Census::Known(sessions) = self.kit(app)?.sessions.census().await {
+                left.retain(|id| sessions.iter().any(|session| session.id == *id));
+            }
+        }
+        Ok(left)
+    }
+
+    async fn known_sessions(&self, app: &AppName) -> Result<Vec<SessionId>, ControlError> {
+        match self.kit(app)?.sessions.census().await {
+            Census::Known(sessions) => Ok(sessions.into_iter().map(|session| session.id).collect()),
+            Census::Unknown(reason) => Err(ControlError::Failed(
+                Failure::new("find out who is logged in")
+                    .because(reason)
+                    .hint(format!("see `afterhours doctor {app}`")),
+            )),
+        }
+    }
+
+    /// The gate of an application.
+    ///
+    /// # Errors
+    /// There is no such application, or the store fails.
+    pub async fn gate(&self, app: &AppName) -> Result<GateView, ControlError> {
+        self.kit(app)?;
+        let now = self.now();
+        Ok(GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now))
+    }
+
+    /// Closes a gate until it is opened, or until a time.
+    ///
+    /// # Errors
+    /// There is no such application, the time is past, or a driver fails.
+    pub async fn close_gate(&self, caller: &Caller, app: &AppName, ask: CloseGate) -> Result<GateView, ControlError> {
+        Self::must_operate(caller)?;
+        let kit = self.kit(app)?;
+        if let Some(until) = ask.until.filter(|until| *until <= self.now()) {
+            return Err(ControlError::Past { at: until.to_string() });
+        }
+        self.audit(caller, "gate.close", app, &ask).await?;
+        let message = ask.message.unwrap_or_else(|| format!("{} is closed for maintenance", kit.app.title));
+        self.night.gatekeeper.close_by_hand(kit, &caller.who, &message, ask.until).await?;
+        self.gate(app).await
+    }
+
+    /// Opens a gate, unless the application is away.
+    ///
+    /// # Errors
+    /// There is no such application, it is being swapped just now, or a driver fails.
+    pub async fn open_gate(&self, caller: &Caller, app: &AppName) -> Result<GateView, ControlError> {
+        Self::must_operate(caller)?;
+        let kit = self.kit(app)?;
+        if let Some(run) = self.store.unfinished_runs().await?.into_iter().find(|run| run.order.app == *app && run.away)
+        {
+            return Err(ControlError::UnderWay { object: app.to_string(), run: run.id });
+        }
+        self.audit(caller, "gate.open", app, ()).await?;
+        self.night.gatekeeper.open_by_hand(kit).await?;
+        self.gate(app).await
+    }
+
+    /// Admits one login through a closed gate.
+    ///
+    /// # Errors
+    /// There is no such application, or the store fails.
+    pub async fn give_pass(&self, caller: &Caller, app: &AppName, ask: GivePass) -> Result<PassView, ControlError> {
+        Self::must_operate(caller)?;
+        self.kit(app)?;
+        let pass = Pass {
+            app: app.clone(),
+            user: ask.user,
+            valid_until: self.now() + ask.valid.delta(),
+            given_by: caller.who.clone(),
+        };
+        self.audit(caller, "gate.pass", app, &pass).await?;
+        self.store.give_pass(pass.clone()).await?;
+        Ok(pass)
+    }
+
+    /// Whether `user` may start the application now; uses up a pass where it takes one.
+    pub async fn admit(&self, app: &AppName, user: &str) -> Verdict {
+        let now = self.now();
+        match self.store.gate(app).await {
+            Ok(gate) if gate.admits(now) => Verdict::Admitted,
+            Ok(Gate { position: Position::Closed { message, until, .. }, .. }) => {
+                match self.store.use_pass(app, user, now).await {
+                    Ok(true) => Verdict::AdmittedByPass,
+                    Ok(false) | Err(_) => Verdict::Refused { message, until },
+                }
+            }
+            Ok(Gate { position: Position::Open, .. }) => Verdict::Admitted,
+            // What cannot be known is not admitted.
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the gate cannot be read");
+                Verdict::Refused { message: "it cannot be found out whether you may log in".to_owned(), until: None }
+            }
+        }
+    }
+}
+
+fn chosen(app: &AppName, known: &[SessionId], asked: &[SessionId]) -> Result<Vec<SessionId>, ControlError> {
+    if asked.is_empty() {
+        return Ok(known.to_vec());
+    }
+    match asked.iter().find(|session| !known.contains(session)) {
+        Some(missing) => Err(ControlError::NoSession { app: app.clone(), session: missing.to_string() }),
+        None => Ok(asked.to_vec()),
+    }
+}

@@ -1,0 +1,142 @@
+//! Runs: list, show, follow, cancel, resolve, bundle; and `update now`.
+
+use tokio::sync::broadcast;
+
+use crate::control::Caller;
+use crate::control::Control;
+use crate::control::error::ControlError;
+use crate::db::runs::RunFilter;
+use crate::domain::event::LoggedEvent;
+use crate::domain::event::RunEvent;
+use crate::domain::failure::Failure;
+use crate::domain::job::JobType;
+use crate::domain::job::MAX_RUNTIME_DEFAULT;
+use crate::domain::name::AppName;
+use crate::domain::run::Order;
+use crate::domain::run::RunId;
+use crate::domain::run::Side;
+use crate::domain::run::Trigger;
+use crate::jobs::driver::Live;
+use crate::jobs::engine::EngineError;
+use crate::jobs::history::view;
+use crate::wire::app::UpdateNow;
+use crate::wire::run::ResolveRun;
+use crate::wire::run::RunView;
+use crate::wire::run::RunsQuery;
+
+impl Control {
+    /// One run with all its steps.
+    ///
+    /// # Errors
+    /// There is no such run, or its log cannot be read.
+    pub async fn run_view(&self, run: RunId) -> Result<RunView, ControlError> {
+        let row = self.store.run(run).await?;
+        let events = self.store.events(run, 0).await?;
+        view(&row, &events).map_err(|error| ControlError::Failed(Failure::from_error(&error)))
+    }
+
+    pub(super) async fn run_views(&self, filter: RunFilter) -> Result<Vec<RunView>, ControlError> {
+        let mut views = Vec::new();
+        for row in self.store.runs(filter).await? {
+            let events = self.store.events(row.id, 0).await?;
+            // A run that is only armed has not begun: nobody asked for it yet.
+            if events.is_empty() && row.due_at.is_some_and(|due_at| due_at > self.now()) {
+                continue;
+            }
+            views.push(view(&row, &events).map_err(|error| ControlError::Failed(Failure::from_error(&error)))?);
+        }
+        Ok(views)
+    }
+
+    /// Runs, the newest first.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn runs(&self, query: RunsQuery) -> Result<Vec<RunView>, ControlError> {
+        let filter = RunFilter { app: query.app, job: query.job, limit: query.limit, ..RunFilter::default() };
+        self.run_views(filter).await
+    }
+
+    /// The log of a run so far, and everything from now on.
+    ///
+    /// # Errors
+    /// There is no such run, or the store fails.
+    pub async fn follow_run(
+        &self,
+        run: RunId,
+        after: i64,
+    ) -> Result<(Vec<LoggedEvent>, broadcast::Receiver<Live>), ControlError> {
+        // Subscribed before it is read: nothing falls between.
+        let live = self.engine.watch();
+        self.store.run(run).await?;
+        Ok((self.store.events(run, after).await?, live))
+    }
+
+    /// Asks a run to stop. It then goes back, unless it is past the commit.
+    ///
+    /// # Errors
+    /// There is no such run, or it cannot stop any more.
+    pub async fn cancel_run(&self, caller: &Caller, run: RunId) -> Result<RunView, ControlError> {
+        Self::must_operate(caller)?;
+        self.audit(caller, "run.cancel", run, ()).await?;
+        let asked = self.engine.cancel(run, &caller.who).await;
+        asked.map_err(|error| refused(run, "cancelled", error))?;
+        self.engine.take_up(run);
+        self.run_view(run).await
+    }
+
+    /// Says of a stuck run which version is the good one, and lets it end.
+    ///
+    /// # Errors
+    /// There is no such run, or it is not stuck.
+    pub async fn resolve_run(&self, caller: &Caller, run: RunId, ask: ResolveRun) -> Result<RunView, ControlError> {
+        Self::must_operate(caller)?;
+        self.audit(caller, "run.resolve", run, ask).await?;
+        let event = RunEvent::Resolved { side: ask.side, by: caller.who.clone() };
+        self.engine.resolve(run, event).await.map_err(|error| refused(run, "resolved", error))?;
+        if ask.side == Side::Old {
+            // Its hold would keep the application from being started by anybody.
+            let row = self.store.run(run).await?;
+            let kit = self.kit(&row.order.app)?;
+            let lifted = kit.installer.lift_hold().await;
+            lifted.map_err(|error| ControlError::Failed(Failure::from_error(&error)))?;
+        }
+        self.run_view(run).await
+    }
+
+    /// Updates an application now, without a job.
+    ///
+    /// # Errors
+    /// There is no such application, or a run of it is under way.
+    pub async fn update_now(&self, caller: &Caller, app: &AppName, ask: UpdateNow) -> Result<RunView, ControlError> {
+        Self::must_operate(caller)?;
+        self.kit(app)?;
+        let filter = RunFilter { app: Some(app.clone()), unfinished: true, ..RunFilter::default() };
+        if let Some(run) = self.store.runs(filter).await?.into_iter().find(|run| run.started_at.is_some()) {
+            return Err(ControlError::UnderWay { object: app.to_string(), run: run.id });
+        }
+        let order = Order {
+            job: None,
+            kind: JobType::SoftwareUpdate,
+            app: app.clone(),
+            trigger: Trigger::UpdateNow,
+            started_by: caller.who.clone(),
+            grace: ask.grace,
+            max_runtime: MAX_RUNTIME_DEFAULT,
+            to: ask.to,
+            mail: Vec::new(),
+            on_failure: None,
+        };
+        let run = self.store.queue_run(order, self.now()).await?;
+        self.audit(caller, "update.now", app, serde_json::json!({ "run": run })).await?;
+        self.engine.take_up(run);
+        self.run_view(run).await
+    }
+}
+
+fn refused(run: RunId, verb: &'static str, error: EngineError) -> ControlError {
+    match error {
+        EngineError::Illegal { source, .. } => ControlError::RunState { run, verb, source },
+        error => error.into(),
+    }
+}

@@ -1,0 +1,81 @@
+//! The whole at a glance.
+
+use crate::control::Control;
+use crate::control::error::ControlError;
+use crate::db::runs::RunFilter;
+use crate::domain::session::Census;
+use crate::wire::job::LastRun;
+use crate::wire::people::GateView;
+use crate::wire::status::AppView;
+use crate::wire::status::DaemonView;
+use crate::wire::status::NEXT_JOBS_MAX;
+use crate::wire::status::NextJob;
+use crate::wire::status::StatusView;
+
+impl Control {
+    /// Daemon, applications, gates, next jobs, running runs.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn status(&self) -> Result<StatusView, ControlError> {
+        let jobs = self.store.jobs().await?;
+        let mut next: Vec<NextJob> = jobs
+            .iter()
+            .filter_map(|job| {
+                let due_at = job.due_at?;
+                Some(NextJob { job: job.spec.name.clone(), app: job.spec.app.clone(), due_at })
+            })
+            .collect();
+        next.sort_by_key(|next| next.due_at);
+        next.truncate(NEXT_JOBS_MAX);
+        let mut notices: Vec<String> = jobs
+            .iter()
+            .filter_map(|job| job.missed_at.map(|at| (at, &job.spec.name)))
+            .map(|(at, name)| {
+                format!(
+                    "{name} missed its start of {at}: `afterhours job run {name}` or `afterhours job disable {name}`"
+                )
+            })
+            .collect();
+        let outbox = self.store.outbox_counts(None).await?;
+        if outbox.dead > 0 {
+            notices.push(format!("{} mails could not be sent; see the log of the daemon", outbox.dead));
+        }
+        let mut apps = Vec::new();
+        for app in self.night.kits.keys() {
+            apps.push(self.app_view(app).await?);
+        }
+        Ok(StatusView {
+            daemon: DaemonView {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                pid: std::process::id(),
+                started_at: self.started_at,
+                now_at: self.now(),
+                zone: iana_time_zone::get_timezone().unwrap_or_else(|_| "UTC".to_owned()),
+                jobs: jobs.len() as u64,
+            },
+            apps,
+            next,
+            runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
+            notices,
+        })
+    }
+
+    async fn app_view(&self, app: &crate::domain::name::AppName) -> Result<AppView, ControlError> {
+        let kit = self.kit(app)?;
+        let now = self.now();
+        let filter = RunFilter { app: Some(app.clone()), limit: Some(5), ..RunFilter::default() };
+        let last = self.store.runs(filter).await?.into_iter().find(|run| run.outcome.is_some());
+        Ok(AppView {
+            app: app.clone(),
+            title: kit.app.title.clone(),
+            installed: kit.installed().await.ok().flatten(),
+            gate: GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now),
+            sessions: match kit.sessions.census().await {
+                Census::Known(sessions) => Some(sessions.len() as u64),
+                Census::Unknown(_) => None,
+            },
+            last_run: last.map(|run| LastRun { id: run.id, outcome: run.outcome, finished_at: run.finished_at }),
+        })
+    }
+}
