@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` is the way in: it shows the floors of this house and walks through a night.
 
+pub mod api;
 pub mod backup;
 pub mod client;
 pub mod config;

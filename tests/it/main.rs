@@ -3,8 +3,10 @@
 mod backup;
 mod calendar;
 mod feed;
+mod gate;
 mod install;
 mod notify;
+mod people;
 mod probe;
 mod service;
 mod settings;

@@ -1,0 +1,7 @@
+//! HTTP over a Unix socket; one file per resource.
+
+pub mod caller;
+pub mod events;
+pub mod gate_check;
+pub mod server;
+pub mod workstations;
