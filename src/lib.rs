@@ -4,9 +4,11 @@
 
 pub mod api;
 pub mod backup;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod daemon;
 pub mod db;
 pub mod domain;
 pub mod exec;

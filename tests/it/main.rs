@@ -2,6 +2,7 @@
 
 mod backup;
 mod calendar;
+mod cli;
 mod feed;
 mod gate;
 mod install;

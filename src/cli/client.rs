@@ -1,0 +1,171 @@
+//! `afterhours client`: on a workstation.
+
+use std::collections::BTreeMap;
+use std::io::BufReader;
+use std::io::IsTerminal;
+
+use clap::Args;
+use clap::Subcommand;
+use clap::ValueEnum;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::caller::user_name;
+use crate::cli::context::Context;
+use crate::cli::context::apps_of;
+use crate::cli::context::named_or_only;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::text;
+use crate::client::terminal::Terminal;
+use crate::client::terminal::typed;
+use crate::client::workstation;
+use crate::client::workstation::Outcome;
+use crate::client::workstation::RunOptions;
+use crate::client::workstation::WorkstationError;
+use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
+use crate::domain::session::Answer;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
+
+/// Run a workstation program under the gate.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct ClientArgs {
+    #[command(subcommand)]
+    command: ClientCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ClientCommand {
+    Run(RunArgs),
+    /// Show the workstation programs that run under the gate here
+    Status,
+}
+
+/// Start a program as a session of an application.
+///
+/// While the gate is closed, the program is not started, and you are told until when. When an update is announced, a
+/// countdown is shown, and you answer: OK closes the program, "not now" goes on for now, "restart afterwards" closes it
+/// and starts it again when the update is done. When the time is over, the program is ended. Exits with the program's
+/// own code.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  afterhours client run --app orders -- /opt/orders/bin/desk --user anna")]
+struct RunArgs {
+    /// The application [default: the only one]
+    #[arg(long)]
+    app: Option<AppName>,
+    /// The name of the user [default: yours]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Answer every warning at once, where nobody sits at a terminal
+    #[arg(long, value_enum, value_name = "ANSWER")]
+    answer: Option<AnswerArg>,
+    /// Start the program also when no daemon can be reached
+    #[arg(long)]
+    without_daemon: bool,
+    /// The program and its arguments, after `--`
+    #[arg(value_name = "PROGRAM", last = true, required = true, num_args = 1..)]
+    argv: Vec<String>,
+}
+
+/// An answer, as it is typed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum AnswerArg {
+    /// Close the program
+    Ok,
+    /// Go on for now
+    NotNow,
+    /// Close the program and start it again afterwards
+    Restart,
+}
+
+impl From<AnswerArg> for Answer {
+    fn from(answer: AnswerArg) -> Self {
+        match answer {
+            AnswerArg::Ok => Self::Ok,
+            AnswerArg::NotNow => Self::NotNow,
+            AnswerArg::Restart => Self::RestartAfterwards,
+        }
+    }
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: ClientArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    match args.command {
+        ClientCommand::Run(args) => work(args, context).await,
+        ClientCommand::Status => {
+            let (client, socket) = (context.client()?, context.socket()?);
+            let mut status = BTreeMap::new();
+            for app in apps_of(&client).await? {
+                let stands = workstation::status(&socket, &app).await.map_err(unable)?;
+                status.insert(app.to_string(), stands);
+            }
+            let status = serde_json::to_value(status).unwrap_or_default();
+            context.ui.answer(&status, |status| text::maybe(Some(status)))?;
+            Ok(Ending::Good)
+        }
+    }
+}
+
+async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let app = match args.app {
+        Some(app) => app,
+        None => named_or_only(None, apps_of(&context.client()?).await?)?,
+    };
+    let interactive = args.answer.is_none() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let options = RunOptions {
+        socket: context.socket()?,
+        app,
+        program: args.argv,
+        user: args.user.unwrap_or_else(|| user_name(rustix::process::getuid().as_raw())),
+        workstation: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        interactive,
+        answer: args.answer.map(Answer::from),
+        without_daemon: args.without_daemon,
+        stop,
+    };
+    let typed = interactive.then(|| typed(BufReader::new(std::io::stdin())));
+    let mut terminal = Terminal::new(std::io::stderr(), typed, interactive);
+    match workstation::run(&options, &mut terminal).await.map_err(unable)? {
+        Outcome::Exited { code } => Ok(Ending::Program(code)),
+        Outcome::Closed => Ok(Ending::Good),
+        Outcome::Refused { message, until } => {
+            let hint = match until {
+                Some(until) => format!("try again after {}", context.times().at(until)),
+                None => "try again in a while, or ask your administrator".to_owned(),
+            };
+            Err(CliError::refused(message, hint))
+        }
+    }
+}
+
+/// TERM and INT end the program politely before they end us.
+fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
+    let listen = |kind| signal(kind).map_err(|error| CliError::failed("listen for signals", &error));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn unable(error: WorkstationError) -> CliError {
+    let kind = match &error {
+        WorkstationError::Unreachable { .. } => ErrorKind::Unavailable,
+        WorkstationError::Rejected { status: 404, .. } => ErrorKind::NotFound,
+        _ => ErrorKind::Failed,
+    };
+    let hint = error.hint();
+    ErrorView { hint, ..ErrorView::from_failure(kind, Failure::from_error(&error)) }.into()
+}

@@ -1,0 +1,122 @@
+//! What every command needs: the configuration, the daemon, the clock, the terminal.
+
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use chrono::Utc;
+
+use crate::cli::exit::CliError;
+use crate::cli::out::Ui;
+use crate::cli::text::Times;
+use crate::client::api::Client;
+use crate::config;
+use crate::config::settings::Settings;
+use crate::domain::clock::Clock;
+use crate::domain::clock::SystemClock;
+use crate::domain::name::AppName;
+
+/// The configuration of this machine.
+pub(crate) const CONFIG_DEFAULT: &str = "/etc/afterhours/afterhours.toml";
+/// The daemon's socket where no configuration can be read.
+const SOCKET_DEFAULT: &str = "/run/afterhours/afterhours.sock";
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Context<'u> {
+    /// The terminal.
+    pub(crate) ui: &'u Ui,
+    config: Option<PathBuf>,
+    socket: Option<PathBuf>,
+}
+
+impl<'u> Context<'u> {
+    pub(crate) const fn new(ui: &'u Ui, config: Option<PathBuf>, socket: Option<PathBuf>) -> Self {
+        Self { ui, config, socket }
+    }
+
+    /// The current instant.
+    pub(crate) fn now(&self) -> DateTime<Utc> {
+        SystemClock.now()
+    }
+
+    /// How instants read here and now.
+    pub(crate) fn times(&self) -> Times {
+        Times::local(self.now())
+    }
+
+    /// Where the configuration is, or should be.
+    pub(crate) fn config_path(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT))
+    }
+
+    /// The whole configuration. `--socket` wins over what it says.
+    pub(crate) fn settings(&self) -> Result<Settings, CliError> {
+        let mut settings = config::load(self.config.as_deref())?;
+        if let Some(socket) = &self.socket {
+            settings.daemon.socket.clone_from(socket);
+        }
+        Ok(settings)
+    }
+
+    /// The daemon's socket. Somebody who may not read the configuration may still be an operator.
+    pub(crate) fn socket(&self) -> Result<PathBuf, CliError> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let readable = self.config.is_some() || File::open(CONFIG_DEFAULT).is_ok();
+        if readable { Ok(config::load_socket(self.config.as_deref())?) } else { Ok(PathBuf::from(SOCKET_DEFAULT)) }
+    }
+
+    /// The daemon.
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
+        Ok(Client::new(&self.socket()?)?)
+    }
+}
+
+/// The applications that a command is for: the one that was named, or all.
+pub(crate) fn named_or_all(named: Option<AppName>, all: impl IntoIterator<Item = AppName>) -> Vec<AppName> {
+    match named {
+        Some(app) => vec![app],
+        None => all.into_iter().collect(),
+    }
+}
+
+/// The application that a command is for: the one that was named, or the only one there is.
+pub(crate) fn named_or_only(
+    named: Option<AppName>,
+    all: impl IntoIterator<Item = AppName>,
+) -> Result<AppName, CliError> {
+    if let Some(app) = named {
+        return Ok(app);
+    }
+    let mut all: Vec<AppName> = all.into_iter().collect();
+    match all.len() {
+        1 => Ok(all.remove(0)),
+        0 => Err(CliError::usage("no application is configured", "write one with `afterhours init --app NAME`")),
+        _ => {
+            let names: Vec<&str> = all.iter().map(AppName::as_str).collect();
+            Err(CliError::usage("several applications are configured", format!("name one of: {}", names.join(", "))))
+        }
+    }
+}
+
+/// The names of all applications that the daemon knows.
+pub(crate) async fn apps_of(client: &Client) -> Result<Vec<AppName>, CliError> {
+    Ok(client.status().await?.apps.into_iter().map(|app| app.app).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_application_need_not_be_named() {
+        let app = |name: &str| name.parse::<AppName>().unwrap();
+        assert_eq!(named_or_only(None, [app("orders")]).unwrap(), app("orders"));
+        assert_eq!(named_or_only(Some(app("crm")), []).unwrap(), app("crm"));
+        let error = named_or_only(None, [app("crm"), app("orders")]).unwrap_err();
+        assert_eq!(error.view().hint.as_deref(), Some("name one of: crm, orders"));
+    }
+}

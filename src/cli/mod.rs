@@ -1,0 +1,229 @@
+//! The command line: parse, do one thing, exit with a code that means something.
+//!
+//! One file for each group of subcommands; the doc comments of its `Args` are the help. Below them:
+//!
+//! - `context`: what every command needs: the configuration, the daemon, the clock, the terminal;
+//! - `out`: the only place that writes; stdout is data, stderr is talk;
+//! - `text`: how things read, as pure functions;
+//! - `follow`: a run, watched live;
+//! - `exit`: every error's kind, its exit code, its hint.
+//!
+//! *Invariant:* with `--json` exactly one document is written to stdout, also when a command fails.
+
+mod backup;
+mod client;
+mod completions;
+mod context;
+mod demo;
+mod doctor;
+mod exit;
+mod follow;
+mod gate;
+mod init;
+mod job;
+mod job_args;
+mod log;
+mod man;
+mod out;
+mod run;
+mod serve;
+mod session;
+mod shim;
+mod snapshot;
+mod status;
+mod text;
+mod update;
+mod when;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::ArgAction;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::out::Ui;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
+
+/// Updates self-hosted applications while nobody works.
+///
+/// Afterhours keeps named jobs. When a job falls due, it proves that a fresh backup exists, warns the people who are
+/// logged in, logs out whoever is left when their time is over, installs the new version, checks that it works, and
+/// puts everything back as it was if it does not. In the morning there is one mail that says what happened.
+#[derive(Debug, Parser)]
+#[command(
+    name = "afterhours",
+    bin_name = "afterhours",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_long_help = "\
+First steps:
+  sudo afterhours init --app orders          write a configuration and fill it in
+  sudo afterhours doctor orders              check everything a run will need
+  sudo systemctl start afterhours            or: afterhours serve
+  afterhours job create nightly --app orders --at \"2026-11-22 02:30\" --enabled
+  afterhours job plan nightly                see what will happen, and nothing is changed
+
+Exit codes:
+  0  done
+  1  failed: an error of ours or of the environment
+  2  wrong use: unknown flag, bad value, bad configuration
+  3  not found: job, run, application, session
+  4  refused: name taken, job disabled, gate closed, another run is under way
+  5  the run failed and everything was put back as it was
+  6  the run is stuck; a person is needed
+  7  not available: the daemon is not running, or a server cannot be reached
+  8  not permitted"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Everywhere")]
+struct Global {
+    /// The configuration [default: /etc/afterhours/afterhours.toml, else the built-in one]
+    #[arg(long, global = true, value_name = "FILE", env = "AFTERHOURS_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// The daemon's socket [default: as configured]
+    #[arg(long, global = true, value_name = "PATH", env = "AFTERHOURS_SOCKET", hide_env_values = true)]
+    socket: Option<PathBuf>,
+    /// Write one JSON document to stdout, also for an error
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing beside the answer and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say more; twice for much more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Color::Auto, hide_possible_values = true)]
+    color: Color,
+    /// What is logged, as a filter of `tracing`: `afterhours=debug,warn`
+    #[arg(long = "log", global = true, value_name = "FILTER", env = "AFTERHOURS_LOG", hide = true)]
+    log_filter: Option<String>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal.
+    Auto,
+    /// Even into a file.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
+    Status(status::StatusArgs),
+    Job(job::JobArgs),
+    Run(run::RunArgs),
+    Update(update::UpdateArgs),
+    Session(session::SessionArgs),
+    Gate(gate::GateArgs),
+    Backup(backup::BackupArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Client(client::ClientArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// Parses `args`, the program's name first, does what they say, and returns the code to exit with.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let Cli { global, command } = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return unparsed(&error, &args),
+    };
+    let ui = Ui::new(global.json, global.quiet, global.color);
+    log::set_up(global.log_filter.as_deref(), global.verbose, matches!(command, Command::Serve(_)));
+    let ended = start(command, &ui, global);
+    match ended {
+        Ok(ending) => ending.code(),
+        Err(error) => {
+            ui.error(&error);
+            error.code()
+        }
+    }
+}
+
+fn start(command: Command, ui: &Ui, global: Global) -> Result<Ending, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::failed("start the runtime", &error))?;
+    let context = Context::new(ui, global.config, global.socket);
+    let ended = runtime.block_on(dispatch(command, &context));
+    // A blocking call that hangs must not keep a command from ending.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, CliError> {
+    match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Serve(args) => serve::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
+        Command::Job(args) => job::run(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
+        Command::Update(args) => update::run(args, context).await,
+        Command::Session(args) => session::run(args, context).await,
+        Command::Gate(args) => gate::run(args, context).await,
+        Command::Backup(args) => backup::run(args, context).await,
+        Command::Snapshot(args) => snapshot::run(args, context).await,
+        Command::Client(args) => client::run(args, context).await,
+        Command::Completions(args) => completions::run(args, context),
+        Command::Man(args) => man::run(args, context),
+    }
+}
+
+/// Help and version are answers; everything else that cannot be parsed is wrong use.
+fn unparsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    // The help of somebody who has gone away need not be written.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    if json {
+        let text = error.to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = ErrorView::new(ErrorKind::Usage, message).hint("see `afterhours --help`");
+        Ui::new(true, true, Color::Never).error_document(&CliError::from(error));
+    }
+    exit::code(ErrorKind::Usage)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,184 @@
+//! `afterhours run`: executions of jobs.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::follow;
+use crate::cli::follow::Lines;
+use crate::cli::text;
+use crate::cli::text::event::side_name;
+use crate::client::api::Client;
+use crate::domain::name::AppName;
+use crate::domain::name::JobName;
+use crate::domain::run::RunId;
+use crate::domain::run::Side;
+use crate::wire::run::ResolveRun;
+use crate::wire::run::RunsQuery;
+
+/// List, watch, stop and decide runs.
+///
+/// A run is one execution of a job. It goes through its steps in order; when one fails, everything is put back as it
+/// was. A run that can go neither forward nor back is stuck, and waits for a person.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct RunArgs {
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    Watch(WatchArgs),
+    Cancel(CancelArgs),
+    Resolve(ResolveArgs),
+    Bundle(BundleArgs),
+}
+
+/// List runs, newest first.
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// Only of this application
+    #[arg(long)]
+    app: Option<AppName>,
+    /// Only of this job
+    #[arg(long)]
+    job: Option<JobName>,
+    /// How many at most [default: 50]
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<u32>,
+}
+
+/// Show one run: its steps, their durations, the downtime, and why it did not succeed.
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// The run
+    run: RunId,
+}
+
+/// Follow a run live until it is finished or stuck.
+///
+/// What has happened so far is shown first. Ctrl-C stops watching, not the run. Exits with 0 when it succeeded, 1 when
+/// it failed before anything was touched, 5 when everything was put back, 6 when it is stuck.
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// The run
+    run: RunId,
+}
+
+/// Stop a run.
+///
+/// Before the new version is accepted, everything is put back as it was; after that, a run only goes forward.
+#[derive(Debug, Args)]
+struct CancelArgs {
+    /// The run
+    run: RunId,
+}
+
+/// Say which version of a stuck run is the good one.
+///
+/// Look at the application first: which version answers, and are its data whole? The run takes your word, does what is
+/// left to do, opens the gate, and reports.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterhours run show 7
+  afterhours run resolve 7 --as old")]
+struct ResolveArgs {
+    /// The run
+    run: RunId,
+    /// The good version: the one before the run, or the one after it
+    #[arg(long = "as", value_name = "SIDE", value_enum)]
+    side: SideArg,
+    /// Answer yes to every question
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Save what support needs to know of a run; there are no secrets in it.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  afterhours run bundle 7 -o run-7.tar.zst")]
+struct BundleArgs {
+    /// The run
+    run: RunId,
+    /// Where to; replaced when it exists
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// Which version is the good one.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SideArg {
+    /// The version before the run
+    Old,
+    /// The version after it
+    New,
+}
+
+impl From<SideArg> for Side {
+    fn from(side: SideArg) -> Self {
+        match side {
+            SideArg::Old => Self::Old,
+            SideArg::New => Self::New,
+        }
+    }
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let client = context.client()?;
+    let ui = context.ui;
+    let times = context.times();
+    match args.command {
+        RunCommand::List(ListArgs { app, job, limit }) => {
+            let runs = client.list_runs(&RunsQuery { app, job, limit }).await?;
+            ui.answer(&runs, |runs| text::run::list(runs, &times))?;
+        }
+        RunCommand::Show(ShowArgs { run }) => {
+            ui.answer(&client.show_run(run).await?, |run| text::run::show(run, &times))?;
+        }
+        RunCommand::Watch(WatchArgs { run }) => return follow::to_the_end(&client, run, Lines::AsData, context).await,
+        RunCommand::Cancel(CancelArgs { run }) => {
+            let run = client.cancel_run(run).await?;
+            ui.done(&run, format!("Run {id} will stop; watch it with `afterhours run watch {id}`.", id = run.id))?;
+        }
+        RunCommand::Resolve(ResolveArgs { run, side, yes }) => {
+            let side = Side::from(side);
+            let question = format!("Run {run}: is the {} version the good one, with its data whole?", side_name(side));
+            ui.confirm(&question, yes)?;
+            let run = client.resolve_run(run, ResolveRun { side }).await?;
+            ui.done(&run, format!("Run {id} goes on; watch it with `afterhours run watch {id}`.", id = run.id))?;
+        }
+        RunCommand::Bundle(BundleArgs { run, output }) => {
+            let bytes = save_bundle(&client, run, &output).await?;
+            let done = format!("Saved {} as {}.", text::bytes(bytes), output.display());
+            ui.done(&serde_json::json!({ "run": run, "file": output, "size_bytes": bytes }), done)?;
+        }
+    }
+    Ok(Ending::Good)
+}
+
+/// Under its name there is a whole bundle or none.
+async fn save_bundle(client: &Client, run: RunId, output: &Path) -> Result<u64, CliError> {
+    let failed = |error: &dyn std::error::Error| CliError::failed(format!("write {}", output.display()), error);
+    let dir = match output.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let (file, path) = tempfile::NamedTempFile::new_in(dir).map_err(|error| failed(&error))?.into_parts();
+    let mut file = tokio::fs::File::from_std(file);
+    let bytes = client.run_bundle(run, &mut file).await?;
+    file.sync_all().await.map_err(|error| failed(&error))?;
+    path.persist(output).map_err(|error| failed(&error))?;
+    Ok(bytes)
+}

@@ -1,0 +1,46 @@
+//! `afterhours snapshot`: copies kept for rollback.
+
+use clap::Args;
+use clap::Subcommand;
+
+use crate::cli::context::Context;
+use crate::cli::context::apps_of;
+use crate::cli::context::named_or_all;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::text;
+use crate::domain::name::AppName;
+
+/// Look at the copies of program and data that are kept for rollback.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// List the snapshots, newest first
+    List(ListArgs),
+}
+
+/// Which application.
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// The application [default: all]
+    app: Option<AppName>,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: SnapshotArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let client = context.client()?;
+    let SnapshotCommand::List(ListArgs { app }) = args.command;
+    let all = if app.is_none() { apps_of(&client).await? } else { Vec::new() };
+    let mut snapshots = Vec::new();
+    for app in named_or_all(app, all) {
+        snapshots.extend(client.list_snapshots(&app).await?);
+    }
+    context.ui.answer(&snapshots, |snapshots| text::app::snapshots(snapshots, &context.times()))?;
+    Ok(Ending::Good)
+}

@@ -1,0 +1,321 @@
+//! How an application reads: its people, its gate, its backups, its findings, its releases.
+
+use crate::cli::text::NOTHING;
+use crate::cli::text::Times;
+use crate::cli::text::bytes;
+use crate::cli::text::count;
+use crate::cli::text::failure;
+use crate::cli::text::indented;
+use crate::cli::text::job;
+use crate::cli::text::maybe;
+use crate::cli::text::pairs;
+use crate::cli::text::run;
+use crate::cli::text::table;
+use crate::cli::text::yes_no;
+use crate::domain::finding::Severity;
+use crate::domain::gate::ClosedBy;
+use crate::domain::gate::Position;
+use crate::domain::session::Answer;
+use crate::wire::app::BackupView;
+use crate::wire::app::DoctorView;
+use crate::wire::app::EvidenceView;
+use crate::wire::app::FindingView;
+use crate::wire::app::ReleaseView;
+use crate::wire::app::SnapshotView;
+use crate::wire::app::UpdatesView;
+use crate::wire::people::GateView;
+use crate::wire::people::SessionView;
+use crate::wire::status::StatusView;
+
+/// Everybody who is logged in.
+pub(crate) fn sessions(sessions: &[SessionView], times: &Times) -> String {
+    let away = |at: Option<_>| at.map_or_else(|| NOTHING.to_owned(), |at| times.away(at));
+    let rows = sessions.iter().map(|session| {
+        let answer = session.answer.map(|answer| match answer {
+            Answer::Ok => "ok",
+            Answer::NotNow => "not now",
+            Answer::RestartAfterwards => "restart afterwards",
+        });
+        vec![
+            session.app.to_string(),
+            session.id.to_string(),
+            session.user.clone(),
+            maybe(session.workstation.as_ref()),
+            away(session.since),
+            away(session.last_activity),
+            maybe(session.unsaved.map(yes_no)),
+            maybe(answer),
+        ]
+    });
+    let header = ["APP", "SESSION", "USER", "WORKSTATION", "SINCE", "ACTIVE", "UNSAVED", "ANSWER"];
+    table(&header, rows.collect(), "Nobody is logged in.")
+}
+
+/// A gate in one or a few lines.
+pub(crate) fn gate(view: &GateView, times: &Times) -> String {
+    let app = &view.gate.app;
+    let mut lines = match &view.gate.position {
+        Position::Open => vec![format!("{app}: open")],
+        Position::Closed { by, message, until, lease_until, since } => {
+            let by = match by {
+                ClosedBy::Run(run) => format!("run {run}"),
+                ClosedBy::Operator(name) => name.clone(),
+            };
+            let over = if view.admits { ", but nobody keeps it closed any more: users may log in" } else { "" };
+            let mut lines = vec![format!("{app}: closed by {by} since {}{over}", times.at(*since))];
+            lines.extend(until.map(|at| format!("  until:   {}", times.at_and_away(at))));
+            lines.extend(lease_until.map(|at| format!("  opens:   {} where nobody renews it", times.at_and_away(at))));
+            lines.push(format!("  message: {message}"));
+            lines
+        }
+    };
+    lines.extend(view.passes.iter().map(|pass| {
+        let whom = pass.user.as_deref().unwrap_or("anybody");
+        format!("  pass:    {whom}, until {}, given by {}", times.at(pass.valid_until), pass.given_by)
+    }));
+    lines.join("\n")
+}
+
+/// What was found, worst things with their remedy.
+pub(crate) fn findings(findings: &[FindingView]) -> String {
+    let lines = findings.iter().map(|finding| {
+        let mark = match finding.severity {
+            Severity::Good => "ok     ",
+            Severity::Warning => "WARNING",
+            Severity::Fatal => "FATAL  ",
+        };
+        let remedy = finding.remedy.as_ref().map(|remedy| format!("\n         remedy: {remedy}"));
+        format!("{mark}  {}: {}{}", finding.check, finding.text, remedy.unwrap_or_default())
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Everything that was checked.
+pub(crate) fn doctor(view: &DoctorView) -> String {
+    let of = |severity| view.findings.iter().filter(|finding| finding.severity == severity).count();
+    let verdict = match view.worst() {
+        Severity::Good => "all is well".to_owned(),
+        Severity::Warning => format!("a run would go on; {}", count(of(Severity::Warning), "warning")),
+        Severity::Fatal => format!("a run would not begin; {} to remedy", count(of(Severity::Fatal), "thing")),
+    };
+    format!("{}\n{}\n{}: {verdict}", view.app, indented(&findings(&view.findings)), view.app)
+}
+
+/// The newest backup.
+pub(crate) fn backup(view: &BackupView, times: &Times) -> String {
+    let mut rows = vec![("Application", view.app.to_string()), ("Accepted", yes_no(view.accepted).to_owned())];
+    if let Some(evidence) = &view.evidence {
+        rows.push(("Backup", evidence.source.clone()));
+        rows.push(("Made", times.at_and_away(evidence.made_at)));
+        rows.push(("Size", maybe(evidence.size_bytes.map(bytes))));
+        rows.push(("Tested", if evidence.tested.is_empty() { NOTHING.to_owned() } else { evidence.tested.join(", ") }));
+    }
+    rows.push(("Oldest accepted", view.max_age.map_or_else(|| "any".to_owned(), |age| age.to_string())));
+    let mut text = pairs(rows);
+    if let Some(problem) = &view.problem {
+        text.push_str("\nBecause\n");
+        text.push_str(&indented(&format!("failed to {}", failure(problem))));
+    }
+    text
+}
+
+/// All backups that were found.
+pub(crate) fn backups(backups: &[EvidenceView], times: &Times) -> String {
+    let rows = backups.iter().map(|it| {
+        vec![times.at(it.made_at), times.away(it.made_at), maybe(it.size_bytes.map(bytes)), it.source.clone()]
+    });
+    table(&["MADE", "AGE", "SIZE", "BACKUP"], rows.collect(), "There are no backups.")
+}
+
+/// Copies kept for rollback.
+pub(crate) fn snapshots(snapshots: &[SnapshotView], times: &Times) -> String {
+    let rows = snapshots.iter().map(|it| {
+        vec![
+            it.app.to_string(),
+            times.at(it.taken_at),
+            maybe(it.run),
+            maybe(it.version.as_ref()),
+            maybe(it.size_bytes.map(bytes)),
+            it.path.display().to_string(),
+        ]
+    });
+    table(&["APP", "TAKEN", "RUN", "VERSION", "SIZE", "PATH"], rows.collect(), "There are no snapshots.")
+}
+
+/// Newer releases, with their notes.
+pub(crate) fn updates(view: &UpdatesView) -> String {
+    let installed = maybe(view.installed.as_ref());
+    if view.pending.is_empty() {
+        return format!("{}: {installed} is installed, nothing newer", view.app);
+    }
+    let mut parts = vec![format!("{}: {installed} is installed, {} pending", view.app, view.pending.len())];
+    parts.extend(view.pending.iter().map(|release| indented(&self::release(release))));
+    parts.join("\n")
+}
+
+fn release(release: &ReleaseView) -> String {
+    let mut line = format!("{} (build {}", release.version, release.build);
+    if let Some(date) = release.date {
+        line.push_str(&format!(", {date}"));
+    }
+    line.push_str(&format!(", {})", bytes(release.size_bytes)));
+    if release.migrates {
+        line.push_str(", changes the data");
+    }
+    if release.failed_before {
+        line.push_str(", failed here before: not tried again by itself");
+    }
+    match release.notes.trim() {
+        "" => line,
+        notes => format!("{line}\n{}", indented(notes)),
+    }
+}
+
+/// Everything on one page.
+pub(crate) fn status(view: &StatusView, times: &Times) -> String {
+    let daemon = &view.daemon;
+    let mut parts = vec![format!(
+        "afterhours {}, process {}, up since {}, {}",
+        daemon.version,
+        daemon.pid,
+        times.at(daemon.started_at),
+        count(usize::try_from(daemon.jobs).unwrap_or(usize::MAX), "job")
+    )];
+    parts.extend(view.notices.iter().map(|notice| format!("! {notice}")));
+    let apps = view.apps.iter().map(|app| {
+        let gate = match (&app.gate.gate.position, app.gate.admits) {
+            (Position::Open, _) => "open",
+            (Position::Closed { .. }, false) => "closed",
+            (Position::Closed { .. }, true) => "open (lease over)",
+        };
+        vec![
+            app.app.to_string(),
+            app.title.clone(),
+            maybe(app.installed.as_ref()),
+            gate.to_owned(),
+            app.sessions.map_or_else(|| "unknown".to_owned(), |number| number.to_string()),
+            job::last_run(app.last_run.as_ref(), times),
+        ]
+    });
+    let header = ["APP", "TITLE", "INSTALLED", "GATE", "SESSIONS", "LAST RUN"];
+    parts.push(table(&header, apps.collect(), "No application is configured."));
+    let next = view
+        .next
+        .iter()
+        .map(|it| vec![it.job.to_string(), it.app.to_string(), times.at(it.due_at), times.away(it.due_at)]);
+    parts.push(table(&["NEXT JOB", "APP", "DUE", ""], next.collect(), "No job is due."));
+    if !view.runs.is_empty() {
+        parts.push(run::list(&view.runs, times));
+        parts.extend(view.runs.iter().filter_map(run::what_next));
+    }
+    parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use chrono::Utc;
+    use chrono_tz::Tz;
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn times() -> Times {
+        Times::in_zone("2026-11-22T01:30:00Z".parse::<DateTime<Utc>>().unwrap(), Tz::Europe__Berlin)
+    }
+
+    /// Through JSON, as it comes from the daemon.
+    fn view<T: DeserializeOwned>(json: Value) -> T {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn closed() -> Value {
+        json!({
+            "app": "orders", "position": "closed", "by": {"run": 7}, "message": "Back at three.",
+            "until": "2026-11-22T02:00:00Z", "lease_until": "2026-11-22T01:31:00Z", "since": "2026-11-22T01:25:00Z",
+            "admits": false, "passes": [{"app": "orders", "user": "anna", "valid_until": "2026-11-22T01:40:00Z", "given_by": "root"}]
+        })
+    }
+
+    #[test]
+    fn people_are_listed() {
+        let all: Vec<SessionView> = view(json!([
+            {"id": "41", "app": "orders", "user": "anna", "workstation": "till-2", "since": "2026-11-21T17:00:00Z",
+             "last_activity": "2026-11-22T01:29:20Z", "unsaved": true, "answer": "restart_afterwards"},
+            {"id": "sid-9", "app": "orders", "user": "ben"}
+        ]));
+        insta::assert_snapshot!(sessions(&all, &times()));
+        assert_eq!(sessions(&[], &times()), "Nobody is logged in.");
+    }
+
+    #[test]
+    fn gates_say_who_closed_them_and_until_when() {
+        let mut over = closed();
+        over["admits"] = json!(true);
+        over["by"] = json!({"operator": "root"});
+        let open = json!({"app": "crm", "position": "open", "admits": true});
+        let all: Vec<String> = [closed(), over, open].into_iter().map(|json| gate(&view(json), &times())).collect();
+        insta::assert_snapshot!(all.join("\n"));
+    }
+
+    #[test]
+    fn findings_come_with_their_remedy() {
+        let found = json!({"app": "orders", "findings": [
+            {"check": "space", "severity": "good", "text": "12 GiB are free"},
+            {"check": "owner", "severity": "warning", "text": "files belong to root", "remedy": "set `owner`"},
+            {"check": "same_fs", "severity": "fatal", "text": "/opt/orders is a mount point", "remedy": "move it"}
+        ]});
+        insta::assert_snapshot!(doctor(&view(found)));
+    }
+
+    #[test]
+    fn backups_say_why_they_are_not_accepted() {
+        let found = json!({"app": "orders", "accepted": false, "max_age": "2d",
+            "evidence": {"source": "/srv/backup/orders-1.dump", "made_at": "2026-11-18T01:30:00Z", "size_bytes": 5_000_000,
+                         "tested": ["sha256 matches"]},
+            "problem": {"message": "accept the backup", "because": ["it is 4 days old"], "hint": "make one"}});
+        insta::assert_snapshot!(backup(&view(found), &times()));
+    }
+
+    #[test]
+    fn updates_show_their_notes() {
+        let found = json!({"app": "orders", "installed": {"version": "1.0", "build": 1}, "pending": [
+            {"version": "2.0", "build": 2, "date": "2026-11-20", "size_bytes": 1_048_576, "unpacked_bytes": 1, "notes": "- faster\n- safer\n",
+             "min_version": null, "barrier": false, "migrates": true, "failed_before": false},
+            {"version": "3.0", "build": 3, "date": null, "size_bytes": 512, "unpacked_bytes": 1, "notes": "",
+             "min_version": null, "barrier": false, "migrates": false, "failed_before": true}
+        ]});
+        insta::assert_snapshot!(updates(&view(found)));
+    }
+
+    #[test]
+    fn a_page_shows_everything() {
+        let mut open = closed();
+        open["position"] = json!("open");
+        let page = json!({
+            "daemon": {"version": "0.1.0", "pid": 812, "started_at": "2026-11-20T08:00:00Z", "now_at": "2026-11-22T01:30:00Z",
+                       "zone": "Europe/Berlin", "jobs": 1},
+            "apps": [
+                {"app": "orders", "title": "Order desk", "installed": {"version": "3.1", "build": 31}, "gate": closed(),
+                 "sessions": 3, "last_run": {"id": 7, "outcome": null, "finished_at": null}},
+                {"app": "crm", "title": "Customers", "installed": null, "gate": open, "sessions": null, "last_run": null}
+            ],
+            "next": [{"job": "nightly", "app": "orders", "due_at": "2026-11-23T01:30:00Z"}],
+            "runs": [], "notices": ["the clock was set back by 2 h; new runs are held"]
+        });
+        insta::assert_snapshot!(status(&view(page), &times()));
+    }
+
+    #[test]
+    fn snapshots_and_backups_are_listed() {
+        let kept: Vec<SnapshotView> = view(json!([
+            {"app": "orders", "run": 7, "taken_at": "2026-11-22T01:29:00Z", "version": "3.1", "size_bytes": 2048, "path": "/opt/.orders.afterhours/7"}
+        ]));
+        insta::assert_snapshot!(snapshots(&kept, &times()));
+        let found: Vec<EvidenceView> =
+            view(json!([{"source": "restic:41af", "made_at": "2026-11-21T22:00:00Z", "tested": []}]));
+        insta::assert_snapshot!(backups(&found, &times()));
+    }
+}

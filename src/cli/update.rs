@@ -1,0 +1,191 @@
+//! `afterhours update`: newer versions, and installing them now.
+//!
+//! Both work with and without a daemon. Where one answers, it does the work, because it keeps the
+//! history and the gate; where none does, the same engine runs in this process.
+
+use clap::Args;
+use clap::Subcommand;
+use tokio::sync::mpsc;
+
+use crate::cli::context::Context;
+use crate::cli::context::apps_of;
+use crate::cli::context::named_or_all;
+use crate::cli::context::named_or_only;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::follow;
+use crate::cli::follow::Lines;
+use crate::cli::follow::Screen;
+use crate::cli::job::name_the_affected;
+use crate::cli::text;
+use crate::client::api::ApiError;
+use crate::client::api::Client;
+use crate::config::settings::Settings;
+use crate::daemon;
+use crate::domain::name::AppName;
+use crate::domain::release::Version;
+use crate::domain::span::Span;
+use crate::wire::app::UpdateNow;
+use crate::wire::app::UpdatesView;
+use crate::wire::error::ErrorKind;
+
+/// How many lines of a run's log may wait to be shown.
+const EVENTS_WAITING_MAX: usize = 256;
+
+/// Look for newer versions, or install them now.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct UpdateArgs {
+    #[command(subcommand)]
+    command: UpdateCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum UpdateCommand {
+    Check(CheckArgs),
+    Now(NowArgs),
+}
+
+/// Show newer versions, with their notes. Nothing is changed.
+///
+/// Needs no daemon. With --json: one object for one application, a list of them without a name.
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The application [default: all]
+    app: Option<AppName>,
+}
+
+/// Update an application now.
+///
+/// For single-user installations: no job and no daemon is needed. It is the same run as at night, with the same backup
+/// check, the same snapshot and the same way back; see `afterhours run --help`. Where a daemon is running, it does the
+/// work, and this command follows it.
+///
+/// Exits with 0 when the new version runs or there is nothing newer, 1 when it failed before anything was touched, 5
+/// when everything was put back, 6 when it is stuck.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterhours update check
+  afterhours update now
+  afterhours update now orders --yes --restart")]
+struct NowArgs {
+    /// The application [default: the only one]
+    app: Option<AppName>,
+    /// Install nothing beyond this version [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<Version>,
+    /// How long users have to finish [default: the application's]
+    #[arg(long, value_name = "SPAN")]
+    grace: Option<Span>,
+    /// Start the program again when it is done, without asking
+    #[arg(long)]
+    restart: bool,
+    /// Answer yes to every question
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: UpdateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let doer = Doer::find(context).await?;
+    match args.command {
+        UpdateCommand::Check(args) => check(args, &doer, context).await,
+        UpdateCommand::Now(args) => now(args, doer, context).await,
+    }
+}
+
+/// Who does the work.
+enum Doer {
+    Daemon(Client),
+    Ourselves(Box<Settings>),
+}
+
+impl Doer {
+    /// The daemon where one answers. One that is there but will not talk to us is an error: we must not work beside it.
+    async fn find(context: &Context<'_>) -> Result<Self, CliError> {
+        let client = context.client()?;
+        match client.status().await {
+            Ok(_) => Ok(Self::Daemon(client)),
+            Err(error @ ApiError::Unreachable { .. }) if error.kind() == ErrorKind::Unavailable => {
+                Ok(Self::Ourselves(Box::new(context.settings()?)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn apps(&self) -> Result<Vec<AppName>, CliError> {
+        match self {
+            Self::Daemon(client) => apps_of(client).await,
+            Self::Ourselves(settings) => Ok(settings.apps.keys().cloned().collect()),
+        }
+    }
+
+    async fn check(&self, app: &AppName) -> Result<UpdatesView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.check_updates(app).await?),
+            Self::Ourselves(settings) => Ok(daemon::check_updates((**settings).clone(), app).await?),
+        }
+    }
+}
+
+async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    if let Some(app) = args.app {
+        context.ui.answer(&doer.check(&app).await?, text::app::updates)?;
+        return Ok(Ending::Good);
+    }
+    let mut views = Vec::new();
+    for app in named_or_all(None, doer.apps().await?) {
+        views.push(doer.check(&app).await?);
+    }
+    context.ui.answer(&views, |views| views.iter().map(text::app::updates).collect::<Vec<_>>().join("\n\n"))?;
+    Ok(Ending::Good)
+}
+
+async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    let NowArgs { app, to, grace, restart, yes } = args;
+    let app = named_or_only(app, doer.apps().await?)?;
+    if !yes {
+        let updates = doer.check(&app).await?;
+        context.ui.say(text::app::updates(&updates));
+        if updates.pending.is_empty() && context.ui.can_ask() {
+            context.ui.done(&updates, "There is nothing to do.")?;
+            return Ok(Ending::Good);
+        }
+        if let Doer::Daemon(client) = &doer {
+            name_the_affected(&app, client, context).await;
+        }
+        context.ui.confirm(&format!("Update {app} now?"), false)?;
+    }
+    match doer {
+        Doer::Daemon(client) => {
+            let run = client.update_now(&app, &UpdateNow { to, grace }).await?;
+            context.ui.say(format_args!("Started run {}. Ctrl-C stops watching, not the run.", run.id));
+            follow::to_the_end(&client, run.id, Lines::AsTalk, context).await
+        }
+        Doer::Ourselves(settings) => here(*settings, &app, UpdateNow { to, grace }, restart, context).await,
+    }
+}
+
+/// The run in this process, shown as it goes.
+async fn here(
+    settings: Settings,
+    app: &AppName,
+    ask: UpdateNow,
+    restart: bool,
+    context: &Context<'_>,
+) -> Result<Ending, CliError> {
+    let (events, mut shown) = mpsc::channel(EVENTS_WAITING_MAX);
+    let mut screen = Screen::new(context.ui, Lines::AsTalk, context.times());
+    let show = async {
+        while let Some(event) = shown.recv().await {
+            // Whoever does not want to see it any more must not stop the run.
+            let _ = screen.show(&event);
+        }
+    };
+    let (run, ()) = tokio::join!(daemon::update_now(settings, app, ask, events), show);
+    drop(screen);
+    let run = run?;
+    context.ui.answer(&run, text::run::ending)?;
+    Ok(Ending::of_run(&run))
+}

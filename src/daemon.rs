@@ -1,0 +1,446 @@
+//! The composition root: settings → store → adapters → engine → scheduler → API, and back in order.
+//!
+//! ```text
+//!  socket ──► api ──► control ──► store ◄── dispatcher ──► launcher ──► engine ──► steps ──► adapters
+//!                                                     chores ─┘
+//! ```
+//!
+//! Stopping goes from the outside in: no new requests, no new starts, the runs halt where their log says
+//! so, the chores end, the store closes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use anyhow::Result;
+use anyhow::bail;
+use tokio::net::UnixListener;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::Notify;
+use tokio::sync::broadcast;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::caller::Operators;
+use crate::api::caller::user_name;
+use crate::api::events::event_view;
+use crate::api::events::live_view;
+use crate::api::gate_check;
+use crate::api::server::Api;
+use crate::api::workstations::Admission;
+use crate::api::workstations::Workstations;
+use crate::config::settings::Settings;
+use crate::control::Caller;
+use crate::control::Control;
+use crate::control::Role;
+use crate::control::apps::updates;
+use crate::db::store::Store;
+use crate::domain::clock::Clock;
+use crate::domain::clock::SystemClock;
+use crate::domain::gate::Gate;
+use crate::domain::gate::Position;
+use crate::domain::name::AppName;
+use crate::domain::span::Span;
+use crate::jobs::driver::Live;
+use crate::jobs::engine::Engine;
+use crate::jobs::engine::LIVE_MAX;
+use crate::jobs::gatekeeper::Gatekeeper;
+use crate::jobs::kit::Kit;
+use crate::jobs::kit::Kits;
+use crate::jobs::lock::AppLock;
+use crate::jobs::steps::Night;
+use crate::notify::mail::Mailer;
+use crate::scheduler::chores::Chores;
+use crate::scheduler::dispatcher::Dispatcher;
+use crate::scheduler::housekeeping::Household;
+use crate::scheduler::launcher::Launcher;
+use crate::scheduler::post::PostOffice;
+use crate::scheduler::timekeeper::Timekeeper;
+use crate::sessions::hub::Change;
+use crate::sessions::hub::Hub;
+use crate::sessions::hub::SessionChange;
+use crate::sessions::hub::Verdict;
+use crate::sessions::station::Member;
+use crate::sessions::station::Peer;
+use crate::wire::app::DoctorView;
+use crate::wire::app::UpdateNow;
+use crate::wire::app::UpdatesView;
+use crate::wire::run::RunEventView;
+use crate::wire::run::RunView;
+
+/// How many session changes may wait for the store.
+const SESSION_CHANGES_MAX: usize = 1024;
+/// How many due runs may wait for the launcher.
+const DUE_MAX: usize = 1024;
+/// How long each part may take to stop.
+const STOP_WAIT: Span = Span::secs(20);
+/// The store's file in the data directory.
+const STORE_FILE: &str = "afterhours.db";
+
+/// Everything, put together and not yet running.
+struct House {
+    settings: Arc<Settings>,
+    store: Store,
+    clock: Arc<dyn Clock>,
+    hub: Arc<Hub>,
+    night: Arc<Night>,
+    engine: Engine<Night>,
+    control: Arc<Control>,
+    post: Arc<PostOffice>,
+    /// Stops the runs.
+    halt: CancellationToken,
+}
+
+impl House {
+    async fn build(settings: Settings) -> Result<(Self, mpsc::Receiver<Change>)> {
+        let settings = Arc::new(settings);
+        let data_dir = &settings.daemon.data_dir;
+        fs_err::create_dir_all(data_dir).context("make the data directory")?;
+        let store = Store::open(&data_dir.join(STORE_FILE))?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut known_before = Vec::new();
+        for stored in store.stored_sessions().await? {
+            known_before.push(serde_json::from_value::<Member>(stored).context("understand a stored session")?);
+        }
+        let (remember, changes) = mpsc::channel(SESSION_CHANGES_MAX);
+        let hub = Hub::new(known_before, Arc::clone(&clock), Some(remember));
+        let mut kits = Kits::new();
+        for (name, app) in &settings.apps {
+            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, &hub)?));
+        }
+        let live = broadcast::channel(LIVE_MAX).0;
+        let night = Arc::new(Night {
+            kits,
+            store: store.clone(),
+            gatekeeper: Gatekeeper::new(store.clone(), Arc::clone(&hub), Arc::clone(&clock)),
+            clock: Arc::clone(&clock),
+            live: live.clone(),
+        });
+        let halt = CancellationToken::new();
+        let engine =
+            Engine::new(store.clone(), Arc::clone(&night), Arc::clone(&clock), data_dir.clone(), live, halt.clone());
+        let control = Arc::new(Control {
+            settings: Arc::clone(&settings),
+            store: store.clone(),
+            engine: engine.clone(),
+            night: Arc::clone(&night),
+            clock: Arc::clone(&clock),
+            schedule_changed: Arc::new(Notify::new()),
+            started_at: clock.now(),
+        });
+        let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
+        let post = Arc::new(PostOffice { store: store.clone(), mailer, clock: Arc::clone(&clock) });
+        let house = Self { settings, store, clock, hub, night, engine, control, post, halt };
+        house.close_hub_gates().await?;
+        Ok((house, changes))
+    }
+
+    /// The hub begins with open gates; the store knows better.
+    async fn close_hub_gates(&self) -> Result<()> {
+        for app in self.night.kits.keys() {
+            let gate = self.store.gate(app).await?;
+            if let Position::Closed { message, until, .. } = &gate.position
+                && !gate.admits(self.clock.now())
+            {
+                self.hub.close(app, message, *until);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Notes the workstations' sessions, so that the next daemon knows whom to wait for.
+async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
+    while let Some(Change { what, remembered }) = changes.recv().await {
+        let noted = match what {
+            SessionChange::Joined(member) => match serde_json::to_value(&member) {
+                Ok(body) => store.put_session(&member.session.app, &member.session.id, body).await,
+                Err(source) => Err(crate::db::store::StoreError::Encode { what: "a session", source }),
+            },
+            // The answer is part of the conversation that a new daemon begins anew.
+            SessionChange::Answered { .. } => Ok(()),
+            SessionChange::Left { app, session } => store.remove_session(&app, &session).await,
+        };
+        match (noted, remembered) {
+            (Ok(()), Some(remembered)) => {
+                // The client may have gone meanwhile.
+                let _ = remembered.send(());
+            }
+            (Ok(()), None) => {}
+            // Dropping `remembered` tells the client that it is not remembered.
+            (Err(error), _) => tracing::error!(error = &error as &dyn std::error::Error, "a session is not noted"),
+        }
+    }
+}
+
+/// The daemon, until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// It cannot start: the store, the socket, or another daemon in its place.
+pub async fn serve(settings: Settings) -> Result<()> {
+    let _only_one = only_one(&settings)?;
+    let (house, changes) = House::build(settings).await?;
+    let (control, engine) = (Arc::clone(&house.control), house.engine.clone());
+    let background = TaskTracker::new();
+    let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
+    let (stop_api, stop_starts) = (CancellationToken::new(), CancellationToken::new());
+
+    // First the runs that were left in the middle, then new ones, then requests.
+    let launcher = Launcher { store: house.store.clone(), engine: engine.clone(), clock: Arc::clone(&house.clock) };
+    let armed = launcher.recover().await?;
+    let (due, incoming) = mpsc::channel(DUE_MAX);
+    let (dispatcher, poke) = Dispatcher::new(Arc::new(house.store.clone()), Timekeeper::wall(), due);
+    background.spawn(dispatcher.adopt(armed).run(stop_starts.clone()));
+    background.spawn(async move { launcher.work(incoming).await });
+    let (changed, stopping) = (Arc::clone(&control.schedule_changed), stop_starts.clone());
+    background.spawn(async move {
+        loop {
+            tokio::select! {
+                () = changed.notified() => poke.poke(),
+                () = stopping.cancelled() => return,
+            }
+        }
+    });
+    for kit in house.night.kits.values() {
+        let (kit, stopping) = (Arc::clone(kit), stop_starts.clone());
+        background.spawn(async move { kit.service.supervise(stopping).await });
+    }
+    let household = Arc::new(Household {
+        store: house.store.clone(),
+        engine: engine.clone(),
+        night: Arc::clone(&house.night),
+        post: Arc::clone(&house.post),
+        clock: Arc::clone(&house.clock),
+        data_dir: house.settings.daemon.data_dir.clone(),
+    });
+    let chores = Chores::start(household.chores()).await?;
+    background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));
+
+    let listener = listen(&house.settings.daemon.socket)?;
+    let routes = routes(&house, &stop_api);
+    let serving = axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>());
+    let graceful = serving.with_graceful_shutdown(stop_api.clone().cancelled_owned());
+    let server = tokio::spawn(async move { graceful.await });
+    // Not everybody is started by systemd.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(socket = %house.settings.daemon.socket.display(), apps = house.night.kits.len(), "serving");
+
+    told_to_stop().await?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!("stopping");
+    stop_api.cancel();
+    stop_starts.cancel();
+    background.close();
+    house.halt.cancel();
+    within("the API", async { server.await.map(drop).unwrap_or_default() }).await;
+    within("the schedule", background.wait()).await;
+    // A step between stop and commit is finished first; systemd's own patience is the limit.
+    engine.stopped().await;
+    if !chores.stop(STOP_WAIT).await {
+        tracing::warn!("a chore did not end in time");
+    }
+    memory.abort();
+    let _ = fs_err::remove_file(&house.settings.daemon.socket);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn within(what: &str, work: impl Future<Output = ()>) {
+    if tokio::time::timeout(STOP_WAIT.duration(), work).await.is_err() {
+        tracing::warn!("{what} did not stop in time");
+    }
+}
+
+async fn told_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// A report is sent as soon as it is written, not at the next chore.
+async fn post_reports(mut live: broadcast::Receiver<Live>, post: Arc<PostOffice>, stop: CancellationToken) {
+    loop {
+        let happened = tokio::select! {
+            happened = live.recv() => happened,
+            () = stop.cancelled() => return,
+        };
+        let ended = match happened {
+            Ok(Live::Event(logged)) => {
+                matches!(logged.event, crate::domain::event::RunEvent::StepSucceeded { at, .. } if at.step == crate::domain::step::Step::Report)
+            }
+            Ok(Live::Progress { .. }) => false,
+            Err(broadcast::error::RecvError::Lagged(_)) => true,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if ended && let Err(error) = post.deliver().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the outbox cannot be read");
+        }
+    }
+}
+
+fn routes(house: &House, stop: &CancellationToken) -> axum::Router {
+    let api = Api {
+        control: Arc::clone(&house.control),
+        operators: Operators::of_group(&house.settings.daemon.operator_group),
+        stop: stop.clone(),
+    };
+    let doors = Arc::new(Doors(Arc::clone(&house.control)));
+    let workstations = Workstations { hub: Arc::clone(&house.hub), admission: Arc::clone(&doors), stop: stop.clone() };
+    crate::api::server::router(api)
+        .merge(gate_check::router(doors, Arc::clone(&house.clock)))
+        .merge(crate::api::workstations::router(workstations))
+}
+
+/// What the workstations' and the proxies' routes ask of control.
+struct Doors(Arc<Control>);
+
+impl Admission for Doors {
+    fn knows(&self, app: &AppName) -> bool {
+        self.0.night.kits.contains_key(app)
+    }
+
+    async fn admit(&self, app: &AppName, user: &str) -> Verdict {
+        self.0.admit(app, user).await
+    }
+}
+
+impl gate_check::Gates for Doors {
+    async fn gate(&self, app: &AppName) -> Option<Gate> {
+        self.0.gate(app).await.ok().map(|view| view.gate)
+    }
+}
+
+/// One daemon for one data directory.
+fn only_one(settings: &Settings) -> Result<AppLock> {
+    let daemon: AppName = "daemon".parse().context("name the daemon's lock")?;
+    match AppLock::try_take(&settings.daemon.data_dir.join("run"), &daemon)? {
+        Some(lock) => Ok(lock),
+        None => bail!("serve: another daemon works on {} already", settings.daemon.data_dir.display()),
+    }
+}
+
+fn listen(socket: &Path) -> Result<UnixListener> {
+    if let Some(dir) = socket.parent() {
+        fs_err::create_dir_all(dir).context("make the directory of the socket")?;
+    }
+    // We hold the lock of the data directory: whoever listened here before is gone.
+    match fs_err::remove_file(socket) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
+    // Workstations of ordinary users connect, too; what they may do is decided by who they are.
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    fs_err::set_permissions(socket, everybody)?;
+    Ok(listener)
+}
+
+/// Checks one application without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, or there is no such application.
+pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
+    let (house, _) = House::build(settings).await?;
+    house.control.doctor(app).await.map_err(|error| error.view().into())
+}
+
+/// Looks for newer releases without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, there is no such application, or its feed cannot be read.
+pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesView> {
+    let (house, _) = House::build(settings).await?;
+    let Some(kit) = house.night.kits.get(app) else {
+        return house.control.updates(app).await.map_err(|error| error.view().into());
+    };
+    updates(kit, &house.store).await.map_err(|failure| {
+        crate::wire::error::ErrorView::from_failure(crate::wire::error::ErrorKind::Failed, failure).into()
+    })
+}
+
+/// Updates one application without a daemon: the same engine, in this process.
+///
+/// What happens goes to `events`. A service that this process supervises is left running.
+///
+/// # Errors
+/// It cannot be begun; how the run ended is in its view.
+pub async fn update_now(
+    settings: Settings,
+    app: &AppName,
+    ask: UpdateNow,
+    events: mpsc::Sender<RunEventView>,
+) -> Result<RunView> {
+    let (house, changes) = House::build(settings).await?;
+    let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
+    let caller =
+        Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator };
+    // A run that was left in the middle goes first, whoever began it.
+    for run in house.store.unfinished_runs().await? {
+        if run.order.app == *app && run.started_at.is_some() {
+            house.engine.take_up(run.id);
+        }
+    }
+    wait_for_turn(&house, app).await?;
+    let mut live = house.engine.watch();
+    let started = house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?;
+    let run = started.id;
+    let mut told = 0;
+    loop {
+        tokio::select! {
+            happened = live.recv() => if let Ok(happened) = happened
+                && let Some(view) = live_view(run, happened)
+            {
+                if let RunEventView::Event { seq, .. } = &view {
+                    told = *seq;
+                }
+                // Nobody may be looking.
+                let _ = events.send(view).await;
+            },
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            stopped = told_to_stop() => {
+                stopped?;
+                // A cancelled run goes back; it is not left where it stands.
+                if let Err(error) = house.control.cancel_run(&caller, run).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the run cannot be cancelled any more");
+                }
+            }
+        }
+        if house.control.run_view(run).await.map_err(|error| error.view())?.state.is_settled()
+            && !house.engine.held().contains(&run)
+        {
+            break;
+        }
+    }
+    for logged in house.store.events(run, told).await? {
+        let _ = events.send(event_view(logged)).await;
+    }
+    house.post.deliver().await?;
+    house.halt.cancel();
+    house.engine.stopped().await;
+    memory.abort();
+    house.control.run_view(run).await.map_err(|error| error.view().into())
+}
+
+async fn wait_for_turn(house: &House, app: &AppName) -> Result<()> {
+    while house.engine.held().iter().next().is_some() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let lock = AppLock::try_take(&house.settings.daemon.data_dir, app)?;
+    if lock.is_none() {
+        bail!(
+            crate::wire::error::ErrorView::new(
+                crate::wire::error::ErrorKind::Refused,
+                format!("another process works on {app} just now")
+            )
+            .hint("see `afterhours status`, and try again when it is done")
+        );
+    }
+    Ok(())
+}
