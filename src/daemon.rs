@@ -43,6 +43,7 @@ use crate::domain::clock::SystemClock;
 use crate::domain::gate::Gate;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
+use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::Engine;
@@ -65,6 +66,7 @@ use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
 use crate::sessions::station::Member;
 use crate::sessions::station::Peer;
+use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
@@ -365,6 +367,20 @@ pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesV
     })
 }
 
+/// Lets a release that failed here be tried again, without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, or there is no such application.
+pub async fn allow_release(settings: Settings, app: &AppName, version: Version) -> Result<AllowedView> {
+    let (house, _) = House::build(settings).await?;
+    house.control.allow_release(&ourselves(), app, version).await.map_err(|error| error.view().into())
+}
+
+/// The user of this process, as a caller.
+fn ourselves() -> Caller {
+    Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator }
+}
+
 /// Updates one application without a daemon: the same engine, in this process.
 ///
 /// What happens goes to `events`. A service that this process supervises is left running.
@@ -379,8 +395,7 @@ pub async fn update_now(
 ) -> Result<RunView> {
     let (house, changes) = House::build(settings).await?;
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
-    let caller =
-        Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator };
+    let caller = ourselves();
     // A run that was left in the middle goes first, whoever began it.
     for run in house.store.unfinished_runs().await? {
         if run.order.app == *app && run.started_at.is_some() {

@@ -4,8 +4,6 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::body::Bytes;
-use axum::extract::Path;
-use axum::extract::Query;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -13,6 +11,8 @@ use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use crate::api::extract::Path;
+use crate::api::extract::Query;
 use crate::api::server::Api;
 use crate::api::server::refuse;
 use crate::domain::event::LoggedEvent;

@@ -2,6 +2,7 @@
 
 pub mod caller;
 pub mod events;
+mod extract;
 pub mod gate_check;
 pub mod server;
 pub mod workstations;

@@ -5,11 +5,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::extract::Path;
-use axum::extract::Query;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -23,11 +20,15 @@ use tokio_util::sync::CancellationToken;
 use crate::api::caller::Operators;
 use crate::api::caller::PeerCaller;
 use crate::api::events;
+use crate::api::extract::Json;
+use crate::api::extract::Path;
+use crate::api::extract::Query;
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
+use crate::wire::app::AllowRelease;
 use crate::wire::error::ErrorBody;
 use crate::wire::job::CreateJob;
 use crate::wire::job::EditJob;
@@ -73,7 +74,7 @@ fn reply<T: Serialize>(result: Result<T, ControlError>) -> Response {
 
 fn with_status<T: Serialize>(status: StatusCode, result: Result<T, ControlError>) -> Response {
     match result {
-        Ok(answer) => (status, Json(answer)).into_response(),
+        Ok(answer) => (status, axum::Json(answer)).into_response(),
         Err(error) => refuse(&error),
     }
 }
@@ -85,7 +86,7 @@ pub(super) fn refuse(error: &ControlError) -> Response {
     if status.is_server_error() {
         tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
     }
-    (status, Json(ErrorBody::from(view))).into_response()
+    (status, axum::Json(ErrorBody::from(view))).into_response()
 }
 
 #[derive(Deserialize)]
@@ -278,6 +279,17 @@ fn apps() -> Router<Api> {
         .route(
             route::UPDATES,
             get(async |State(api): State<Api>, Path(app): Of<AppName>| reply(api.control.updates(&app).await)),
+        )
+        .route(
+            route::UPDATE_ALLOW,
+            post(
+                async |State(api): State<Api>,
+                       caller: PeerCaller,
+                       Path(app): Of<AppName>,
+                       Json(ask): Json<AllowRelease>| {
+                    reply(api.control.allow_release(&caller.0, &app, ask.version).await)
+                },
+            ),
         )
         .route(
             route::UPDATE,

@@ -3,6 +3,9 @@
 //! Both work with and without a daemon. Where one answers, it does the work, because it keeps the
 //! history and the gate; where none does, the same engine runs in this process.
 
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
 use clap::Args;
 use clap::Subcommand;
 use tokio::sync::mpsc;
@@ -25,6 +28,7 @@ use crate::daemon;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
+use crate::wire::app::AllowRelease;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
 use crate::wire::error::ErrorKind;
@@ -43,6 +47,7 @@ pub(crate) struct UpdateArgs {
 #[derive(Debug, Subcommand)]
 enum UpdateCommand {
     Check(CheckArgs),
+    Allow(AllowArgs),
     Now(NowArgs),
 }
 
@@ -86,11 +91,28 @@ struct NowArgs {
     yes: bool,
 }
 
+/// Let a version that failed here be tried again.
+///
+/// A version whose installation was rolled back is not tried again by itself: jobs stop before it. Naming it with --to,
+/// or allowing it here, changes that.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  afterhours update allow 4.0 --app orders")]
+struct AllowArgs {
+    /// The version
+    version: Version,
+    /// The application [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    app: Option<AppName>,
+}
+
 /// Does what the arguments say.
 pub(crate) async fn run(args: UpdateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let doer = Doer::find(context).await?;
     match args.command {
         UpdateCommand::Check(args) => check(args, &doer, context).await,
+        UpdateCommand::Allow(args) => allow(args, &doer, context).await,
         UpdateCommand::Now(args) => now(args, doer, context).await,
     }
 }
@@ -142,6 +164,20 @@ async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<En
     Ok(Ending::Good)
 }
 
+async fn allow(args: AllowArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    let AllowArgs { version, app } = args;
+    let app = named_or_only(app, doer.apps().await?)?;
+    let allowed = match doer {
+        Doer::Daemon(client) => client.allow_release(&app, &AllowRelease { version }).await?,
+        Doer::Ourselves(settings) => daemon::allow_release((**settings).clone(), &app, version).await?,
+    };
+    context.ui.answer(&allowed, |allowed| match allowed.was_held_back {
+        true => format!("{} {} is tried again.", allowed.app, allowed.version),
+        false => format!("{} {} was not held back; nothing has changed.", allowed.app, allowed.version),
+    })?;
+    Ok(Ending::Good)
+}
+
 async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending, CliError> {
     let NowArgs { app, to, grace, restart, yes } = args;
     let app = named_or_only(app, doer.apps().await?)?;
@@ -161,7 +197,9 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
         Doer::Daemon(client) => {
             let run = client.update_now(&app, &UpdateNow { to, grace }).await?;
             context.ui.say(format_args!("Started run {}. Ctrl-C stops watching, not the run.", run.id));
-            follow::to_the_end(&client, run.id, Lines::AsTalk, context).await
+            let ending = follow::to_the_end(&client, run.id, Lines::AsTalk, context).await?;
+            offer_restart(context.settings().ok().as_ref(), &app, ending, restart, context)?;
+            Ok(ending)
         }
         Doer::Ourselves(settings) => here(*settings, &app, UpdateNow { to, grace }, restart, context).await,
     }
@@ -175,6 +213,7 @@ async fn here(
     restart: bool,
     context: &Context<'_>,
 ) -> Result<Ending, CliError> {
+    let shown_settings = settings.clone();
     let (events, mut shown) = mpsc::channel(EVENTS_WAITING_MAX);
     let mut screen = Screen::new(context.ui, Lines::AsTalk, context.times());
     let show = async {
@@ -187,5 +226,29 @@ async fn here(
     drop(screen);
     let run = run?;
     context.ui.answer(&run, text::run::ending)?;
-    Ok(Ending::of_run(&run))
+    let ending = Ending::of_run(&run);
+    offer_restart(Some(&shown_settings), app, ending, restart, context)?;
+    Ok(ending)
+}
+
+/// "Restart": starts the program that is no service again, when that is wished.
+fn offer_restart(
+    settings: Option<&Settings>,
+    app: &AppName,
+    ending: Ending,
+    restart: bool,
+    context: &Context<'_>,
+) -> Result<(), CliError> {
+    let argv = settings.and_then(|settings| settings.apps.get(app)).and_then(|app| app.restart.as_ref());
+    let Some((program, args)) = argv.and_then(|argv| argv.split_first()) else { return Ok(()) };
+    let wished = restart || (context.ui.can_ask() && context.ui.confirm(&format!("Start {app} again?"), false).is_ok());
+    if ending != Ending::Good || !wished {
+        return Ok(());
+    }
+    // It lives on when we end: a session of its own, and nothing of our terminal.
+    let mut command = std::process::Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.spawn().map_err(|error| CliError::failed(format!("start {program}"), &error))?;
+    context.ui.say(format_args!("Started {program}."));
+    Ok(())
 }

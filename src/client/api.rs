@@ -17,6 +17,8 @@ use crate::client::connection::Connection;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
+use crate::wire::app::AllowRelease;
+use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
@@ -326,6 +328,14 @@ impl Client {
     /// As [`Self::status`].
     pub async fn check_updates(&self, app: &AppName) -> Result<UpdatesView, ApiError> {
         self.0.get(route::fill(route::UPDATES, app)).within(ASKING_TIMEOUT).json().await
+    }
+
+    /// Lets a release that failed here be tried again.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn allow_release(&self, app: &AppName, allow: &AllowRelease) -> Result<AllowedView, ApiError> {
+        self.0.post(route::fill(route::UPDATE_ALLOW, app)).body(allow).json().await
     }
 
     /// Updates an application now.

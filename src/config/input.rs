@@ -69,6 +69,7 @@ pub(super) struct AppInput {
     pub(super) open_gate: Option<OpenGateInput>,
     pub(super) report: ReportInput,
     pub(super) hooks: HookInput,
+    pub(super) restart: Option<Args>,
 }
 
 /// `service`: one of `systemd`, `start`/`stop`/`status`, `run`, `none`.

@@ -113,6 +113,8 @@ pub struct AppSettings {
     pub report: ReportSettings,
     /// Commands of the administrator's own.
     pub hooks: HookSettings,
+    /// The program that `update now` starts again at the end; for programs that are no service.
+    pub restart: Option<Argv>,
 }
 
 /// Glob patterns with the texts they were made from.

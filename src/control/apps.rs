@@ -19,6 +19,7 @@ use crate::domain::run::RunId;
 use crate::jobs::kit::Kit;
 use crate::jobs::preflight::findings;
 use crate::jobs::steps::failed;
+use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
@@ -43,15 +44,21 @@ impl Control {
         updates(self.kit(app)?, &self.store).await.map_err(ControlError::Failed)
     }
 
-    /// Lets a release that failed here be tried again. False when it had not failed.
+    /// Lets a release that failed here be tried again.
     ///
     /// # Errors
     /// There is no such application, or the store fails.
-    pub async fn allow_release(&self, caller: &Caller, app: &AppName, version: &Version) -> Result<bool, ControlError> {
+    pub async fn allow_release(
+        &self,
+        caller: &Caller,
+        app: &AppName,
+        version: Version,
+    ) -> Result<AllowedView, ControlError> {
         Self::must_operate(caller)?;
         self.kit(app)?;
-        self.audit(caller, "update.allow", app, version).await?;
-        Ok(self.store.allow_release(app, version).await?)
+        self.audit(caller, "update.allow", app, &version).await?;
+        let was_held_back = self.store.allow_release(app, &version).await?;
+        Ok(AllowedView { app: app.clone(), version, was_held_back })
     }
 
     /// Tests the newest backup.

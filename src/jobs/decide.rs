@@ -127,7 +127,7 @@ fn about_to_commit(machine: &Machine) -> bool {
 
 fn forward(machine: &Machine) -> Decision {
     if machine.known().path.as_ref().is_some_and(Vec::is_empty) {
-        let reason = "there is no newer release".to_owned();
+        let reason = machine.known().selection.clone().unwrap_or_else(|| "there is no newer release".to_owned());
         return Decision::Append(RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason } });
     }
     match machine.next_step() {

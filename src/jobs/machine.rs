@@ -83,6 +83,8 @@ pub enum Cursor {
 pub struct Known {
     /// What was installed before the run.
     pub from: Option<ReleaseId>,
+    /// What was said of the selection; it explains an empty path.
+    pub selection: Option<String>,
     /// What is to be installed; absent until it is selected.
     pub path: Option<Vec<Release>>,
     /// The deadline that users were told; kept over a crash.
@@ -292,9 +294,12 @@ impl Machine {
             (
                 S::Running { .. } | S::Unwinding { .. } | S::Stuck { .. },
                 Cursor::Acting { at: now, .. },
-                E::StepSucceeded { at, output, .. },
+                E::StepSucceeded { at, output, message },
             ) if now == at => {
                 self.learn(*at, output, at_instant);
+                if at.step == Step::Select {
+                    self.known.selection = Some(message.clone());
+                }
                 self.finish_step(*at);
             }
             (

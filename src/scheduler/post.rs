@@ -41,6 +41,9 @@ impl PostOffice {
         while let Some(due) = self.store.next_due_mail(self.clock.now()).await? {
             let result = self.try_one(&due).await;
             match &result {
+                SendResult::Dead { .. } if self.mailer.is_none() || due.mail.to.is_empty() => {
+                    tracing::info!(mail = due.mail.message_id, "nobody is configured to get a mail");
+                }
                 SendResult::Sent => tracing::info!(mail = due.mail.message_id, "a mail was sent"),
                 SendResult::Later { next_at, error } => {
                     tracing::warn!(mail = due.mail.message_id, %next_at, error, "a mail could not be sent yet");

@@ -138,3 +138,22 @@ pub struct UpdateNow {
     #[serde(default)]
     pub grace: Option<Span>,
 }
+
+/// Lets a release that failed here be tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowRelease {
+    /// Its version.
+    pub version: Version,
+}
+
+/// What became of allowing a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AllowedView {
+    /// The application.
+    pub app: AppName,
+    /// The version.
+    pub version: Version,
+    /// False when it had not failed here: nothing has changed.
+    pub was_held_back: bool,
+}

@@ -45,5 +45,6 @@ pub(crate) fn app_settings() -> AppSettings {
         open_gate: OpenGate::Automatic,
         report: ReportSettings { started_by: false, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
+        restart: None,
     }
 }

@@ -92,6 +92,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         open_gate: people::open_gate(&place.key("open_gate"), input.open_gate)?,
         report: people::report(&place.key("report"), input.report)?,
         hooks: people::hooks(&place.key("hooks"), input.hooks)?,
+        restart: check::maybe_argv(&place.key("restart"), input.restart)?,
     })
 }
 

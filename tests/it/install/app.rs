@@ -67,6 +67,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         open_gate: OpenGate::Automatic,
         report: ReportSettings { started_by: true, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
+        restart: None,
     }
 }
 

@@ -177,6 +177,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         open_gate: OpenGate::Automatic,
         report: ReportSettings { started_by: false, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
+        restart: None,
     }
 }
 
