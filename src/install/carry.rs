@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 use crate::install::anchor::Anchor;
 use crate::install::durable;
+use crate::install::durable::Touched;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
@@ -28,9 +29,6 @@ use crate::install::layout::parent;
 use crate::install::prepare;
 use crate::install::tree;
 use crate::install::tree::Links;
-
-/// More files than this are made durable together with their file system.
-const FSYNC_EACH_MAX: usize = 32;
 
 /// What was carried over.
 #[derive(Debug, Default)]
@@ -58,7 +56,7 @@ struct Carry<'a> {
     done: Carried,
     /// Directories whose attributes follow at the end, parents first.
     dirs: Vec<PathBuf>,
-    touched: BTreeSet<PathBuf>,
+    touched: Touched,
     links: Links,
     /// What was copied before.
     index: Index,
@@ -72,9 +70,8 @@ pub(super) fn ahead(old: &Path, new: &Path, keep: &Keep) -> Result<(), InstallEr
     if durable::exists(&prepare::index_file(new))? {
         return Ok(());
     }
-    let trust = Trust::begin(old, new)?;
+    let trust = Trust::begin(old, new, true)?;
     let noted = cleaning_up(new, keep, pass(old, new, keep, Index::default(), trust, true))?.1;
-    durable::sync_file_system(new)?;
     noted.write(&prepare::index_file(new))
 }
 
@@ -82,7 +79,8 @@ pub(super) fn ahead(old: &Path, new: &Path, keep: &Keep) -> Result<(), InstallEr
 pub(super) fn carry(old: &Path, new: &Path, keep: &Keep) -> Result<Carried, InstallError> {
     let index = Index::read(&prepare::index_file(new))?.unwrap_or_default();
     let carried = cleaning_up(new, keep, pass(old, new, keep, index, Trust::NONE, false))?.0;
-    durable::remove_file_durably(&prepare::index_file(new))?;
+    // Durable with the report of the swap, which is written into the same folder next.
+    durable::remove_file(&prepare::index_file(new))?;
     Ok(carried)
 }
 
@@ -108,7 +106,7 @@ fn pass(
         new,
         done: Carried { conflicts: prepare::cleared(new)?, ..Carried::default() },
         dirs: Vec::new(),
-        touched: BTreeSet::new(),
+        touched: Touched::default(),
         links: Links::new(),
         index,
         noted: Index::default(),
@@ -116,12 +114,15 @@ fn pass(
         live,
     };
     let wanted = keep.walk(old)?;
-    carry.remove_others(&wanted, keep)?;
+    let files: HashSet<&Path> =
+        wanted.iter().filter(|kept| !kept.about.is_dir()).map(|kept| kept.path.as_path()).collect();
+    let vendors = prepare::vendor_files(new)?;
+    carry.remove_others(&files, &vendors, keep)?;
     for kept in &wanted {
         carry.put(kept).or_else(|error| if carry.vanished(kept) { Ok(()) } else { Err(error) })?;
     }
-    for path in prepare::vendor_files(new)? {
-        carry.place_vendors(&path, keep)?;
+    for path in &vendors {
+        carry.place_vendors(path, &files, keep)?;
     }
     for dir in carry.dirs.iter().rev() {
         let from = old.join(dir);
@@ -129,13 +130,14 @@ fn pass(
             None if live => {}
             about => {
                 let gone = || io::Error::from(io::ErrorKind::NotFound);
-                tree::copy_attributes(&from, &about.ok_or_else(gone).at("look at", &from)?, &new.join(dir))?;
+                let about = about.ok_or_else(gone).at("look at", &from)?;
+                if tree::match_attributes(&from, &about, &new.join(dir))? {
+                    carry.touched.add(&new.join(dir));
+                }
             }
         }
     }
-    if !live {
-        carry.make_durable()?;
-    }
+    carry.touched.sync(new)?;
     Ok((carry.done, carry.noted))
 }
 
@@ -145,14 +147,15 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 impl Carry<'_> {
-    /// Removes what was carried over or placed before and is not in the old tree.
-    fn remove_others(&mut self, wanted: &[Kept], keep: &Keep) -> Result<(), InstallError> {
-        let wanted: HashSet<&Path> = wanted.iter().map(|kept| kept.path.as_path()).collect();
+    /// Removes what was carried over before and is not in the old tree. The vendor's places are looked at later.
+    fn remove_others(&mut self, files: &HashSet<&Path>, vendors: &[PathBuf], keep: &Keep) -> Result<(), InstallError> {
+        let places: HashSet<PathBuf> = vendors.iter().flat_map(|path| [path.clone(), dot_new(path)]).collect();
         for kept in keep.walk(self.new)? {
-            if !kept.about.is_dir() && !wanted.contains(kept.path.as_path()) {
+            let stays = files.contains(kept.path.as_path()) || places.contains(&kept.path);
+            if !kept.about.is_dir() && !stays {
                 let path = self.new.join(&kept.path);
                 durable::remove_file(&path)?;
-                self.touched.insert(parent(&path).to_owned());
+                self.touched.add(&path);
             }
         }
         Ok(())
@@ -167,7 +170,9 @@ impl Carry<'_> {
             self.put_beside(&kept.path)?;
         }
         if kept.about.is_dir() {
-            tree::make_dir(&to)?;
+            if tree::make_dir(&to)? {
+                self.touched.add(&to);
+            }
             self.dirs.push(kept.path.clone());
             return Ok(());
         }
@@ -182,7 +187,7 @@ impl Carry<'_> {
         let from = held.as_ref().map_or_else(|| self.old.join(&kept.path), |(name, dir)| dir.entry(name));
         self.done.copied_bytes += tree::copy_entry(&from, &kept.about, &to, &to, &mut self.links)?;
         self.noted.insert(kept.path.clone(), self.trust.stamp(&kept.about));
-        self.touched.insert(to);
+        self.touched.add(&to);
         Ok(())
     }
 
@@ -203,7 +208,7 @@ impl Carry<'_> {
             }
             tree::make_dir(&self.new.join(dir))?;
             self.dirs.push(dir.to_owned());
-            self.touched.insert(self.new.join(dir));
+            self.touched.add(&self.new.join(dir));
         }
         Ok(())
     }
@@ -220,9 +225,26 @@ impl Carry<'_> {
         fs::rename(&from, &to).at("rename", &from)
     }
 
-    fn place_vendors(&mut self, path: &Path, keep: &Keep) -> Result<(), InstallError> {
+    /// Puts the vendor's version of a kept path where it belongs, and nowhere else.
+    fn place_vendors(&mut self, path: &Path, files: &HashSet<&Path>, keep: &Keep) -> Result<(), InstallError> {
         let from = prepare::vendor(self.new).join(path);
-        let to = match place(&from, self.old, self.new, path, keep)? {
+        let place = place(&from, self.old, self.new, path, files, keep)?;
+        // Below a kept link the names are somebody else's.
+        let is_ours = !path.ancestors().skip(1).any(|above| files.contains(above));
+        for stale in [path.to_owned(), dot_new(path)].into_iter().filter(|_| is_ours) {
+            let is_place = match &place {
+                Place::Nowhere => false,
+                Place::Itself => stale == path,
+                Place::Beside { file, .. } => stale == *file,
+            };
+            // Of an earlier pass, when the old tree was another.
+            let at = self.new.join(&stale);
+            if !is_place && !files.contains(stale.as_path()) && tree::look(&at)?.is_some_and(|about| !about.is_dir()) {
+                durable::remove_file(&at)?;
+                self.touched.add(&at);
+            }
+        }
+        let to = match place {
             Place::Nowhere => return Ok(()),
             Place::Itself => self.new.join(path),
             Place::Beside { kept, file } => {
@@ -230,34 +252,26 @@ impl Carry<'_> {
                 self.new.join(file)
             }
         };
+        if durable::exists(&to)? && tree::same_content(&from, &to)? {
+            return Ok(());
+        }
         fs::create_dir_all(parent(&to)).at("create", parent(&to))?;
         let about = fs::symlink_metadata(&from).at("look at", &from)?;
         tree::copy_entry(&from, &about, &to, &to, &mut Links::new())?;
-        self.touched.insert(to);
+        self.touched.add(&to);
         Ok(())
-    }
-
-    fn make_durable(&self) -> Result<(), InstallError> {
-        if self.touched.len() > FSYNC_EACH_MAX {
-            return durable::sync_file_system(self.new);
-        }
-        let mut dirs = BTreeSet::from([self.new]);
-        for path in &self.touched {
-            dirs.insert(parent(path));
-            match tree::look(path)? {
-                Some(about) if about.is_file() || about.is_dir() => {
-                    tree::open_file(path)?.sync_all().at("fsync", path)?
-                }
-                // A link or a pipe is durable with the directory that names it.
-                _ => {}
-            }
-        }
-        dirs.into_iter().try_for_each(durable::fsync_dir)
     }
 }
 
-/// Decides where the vendor's file `from`, meant for the kept path `path`, goes in a tree that holds what is kept already.
-fn place(from: &Path, old: &Path, new: &Path, path: &Path, keep: &Keep) -> Result<Place, InstallError> {
+/// Decides where the vendor's file `from`, meant for the kept path `path`, goes in a tree that holds the kept `files` already.
+fn place(
+    from: &Path,
+    old: &Path,
+    new: &Path,
+    path: &Path,
+    files: &HashSet<&Path>,
+    keep: &Keep,
+) -> Result<Place, InstallError> {
     if let Some(root) = keep.data_root(path)
         && durable::exists(&old.join(root))?
     {
@@ -266,17 +280,18 @@ fn place(from: &Path, old: &Path, new: &Path, path: &Path, keep: &Keep) -> Resul
     let mut prefixes: Vec<&Path> = path.ancestors().filter(|prefix| !prefix.as_os_str().is_empty()).collect();
     prefixes.reverse();
     for prefix in prefixes {
-        let Some(about) = tree::look(&new.join(prefix))? else { return Ok(Place::Itself) };
-        if prefix == path {
-            if tree::same_content(from, &new.join(path))? {
-                return Ok(Place::Nowhere);
-            }
-            return Ok(Place::Beside { kept: path.to_owned(), file: dot_new(path) });
-        }
-        if !about.is_dir() {
+        let is_path = prefix == path;
+        if files.contains(prefix) && !is_path {
             // A kept link or file where the vendor has a directory; never write through a link.
             let rest = path.strip_prefix(prefix).unwrap_or(path);
             return Ok(Place::Beside { kept: prefix.to_owned(), file: dot_new(prefix).join(rest) });
+        }
+        if files.contains(prefix) && tree::same_content(from, &new.join(path))? {
+            return Ok(Place::Nowhere);
+        }
+        let is_dir = || Ok::<_, InstallError>(tree::look(&new.join(path))?.is_some_and(|about| about.is_dir()));
+        if is_path && (files.contains(prefix) || is_dir()?) {
+            return Ok(Place::Beside { kept: path.to_owned(), file: dot_new(path) });
         }
     }
     Ok(Place::Itself)

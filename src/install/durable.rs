@@ -1,5 +1,6 @@
 //! The few operations that must survive a power cut: write, rename, remove, each with its fsync.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -7,12 +8,17 @@ use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::path::PathBuf;
 
 use rustix::fs::RenameFlags;
 
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::parent;
+use crate::install::tree;
+
+/// More changes than this are made durable together with their file system.
+const FSYNC_EACH_MAX: usize = 32;
 
 /// Makes the names in `dir` durable.
 pub(super) fn fsync_dir(dir: &Path) -> Result<(), InstallError> {
@@ -79,6 +85,43 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), InstallError> {
         made => made.at("create", dir)?,
     }
     fsync_dir(above)
+}
+
+/// Names that changed and are to be made durable together.
+#[derive(Debug, Default)]
+pub(super) struct Touched {
+    paths: BTreeSet<PathBuf>,
+    too_many: bool,
+}
+
+impl Touched {
+    /// Notes a file or directory that was made, changed or removed.
+    pub(super) fn add(&mut self, path: &Path) {
+        if self.paths.len() < FSYNC_EACH_MAX {
+            self.paths.insert(path.to_owned());
+        } else {
+            self.too_many = true;
+        }
+    }
+
+    /// Makes them and the names in their directories durable: one by one when they are few, because other
+    /// programs may have much to write on the file system of `root`; else together with everything there.
+    pub(super) fn sync(self, root: &Path) -> Result<(), InstallError> {
+        if self.too_many {
+            return sync_file_system(root);
+        }
+        let mut dirs = BTreeSet::new();
+        for path in &self.paths {
+            dirs.insert(parent(path));
+            match tree::look(path)? {
+                Some(about) if about.is_dir() => drop(dirs.insert(path)),
+                Some(about) if about.is_file() => tree::open_file(path)?.sync_all().at("fsync", path)?,
+                // A link or a pipe is durable with the directory that names it, and so is that something is gone.
+                _ => {}
+            }
+        }
+        dirs.into_iter().filter(|dir| dir.is_dir()).try_for_each(fsync_dir)
+    }
 }
 
 /// Whether there is anything by this name, a dangling link included.

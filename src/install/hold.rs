@@ -2,7 +2,10 @@
 //!
 //! The service's unit asks for its absence (`ConditionPathExists=!`).
 
+use std::fs;
+
 use crate::install::durable;
+use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
 
@@ -12,10 +15,11 @@ if it does not run any more, `afterhours run resolve` does.\n";
 /// Puts the hold file in place, durably.
 pub(super) fn hold(layout: &Layout) -> Result<(), InstallError> {
     durable::create_dir(&layout.staging_dir)?;
-    if is_held(layout)? {
-        return durable::fsync_dir(&layout.staging_dir);
+    if !is_held(layout)? {
+        // That it is there is all that counts, so its text need not be durable.
+        fs::write(layout.hold(), TEXT).at("write", &layout.hold())?;
     }
-    durable::write(&layout.hold(), TEXT)
+    durable::fsync_dir(&layout.staging_dir)
 }
 
 /// Takes it away, durably.

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::fs;
 use std::fs::File;
 use std::fs::Metadata;
 use std::io;
@@ -57,7 +58,8 @@ impl Trust {
 
     /// Asks a file system for its time, with a file in `probe_dir`, **then** syncs that of `data`: a mapped page that is
     /// written to after the sync and was clean leaves its trace, and one that was dirty was written to before it was asked.
-    pub(super) fn begin(data: &Path, probe_dir: &Path) -> Result<Self, InstallError> {
+    /// Without anybody at work there are no such mappings, and a new one always leaves its trace; then nothing is synced.
+    pub(super) fn begin(data: &Path, probe_dir: &Path, live: bool) -> Result<Self, InstallError> {
         let Ok(file) = File::open(data) else { return Ok(Self { before: None }) };
         if !keeps_times(&file) {
             return Ok(Self { before: None });
@@ -66,7 +68,9 @@ impl Trust {
         let about = probe.metadata().at("look at a file in", probe_dir)?;
         let same = file.metadata().at("look at", data)?.dev() == about.dev();
         let margin = if same { MARGIN_NANOS } else { MARGIN_ELSEWHERE_NANOS };
-        rustix::fs::syncfs(&file).at("sync the file system of", data)?;
+        if live {
+            rustix::fs::syncfs(&file).at("sync the file system of", data)?;
+        }
         Ok(Self { before: Some(nanos(about.ctime(), about.ctime_nsec()) - margin) })
     }
 
@@ -153,7 +157,8 @@ impl Index {
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
         };
         write().at("write", &temporary)?;
-        durable::rename(&temporary, path)
+        // If a power cut brings the older one back, that is as good: it knows less, and nothing wrong.
+        fs::rename(&temporary, path).at("rename", &temporary)
     }
 }
 
@@ -201,8 +206,6 @@ fn unescape(text: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -227,7 +230,7 @@ mod tests {
         let file = dir.path().join("x");
         fs::write(&file, "1").unwrap();
         let about = fs::metadata(&file).unwrap();
-        assert!(!Trust::begin(dir.path(), dir.path()).unwrap().stamp(&about).still(&about));
+        assert!(!Trust::begin(dir.path(), dir.path(), true).unwrap().stamp(&about).still(&about));
         let later = Trust { before: Some(i128::MAX) }.stamp(&about);
         assert!(later.still(&about));
         fs::write(&file, "22").unwrap();

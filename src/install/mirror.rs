@@ -9,12 +9,14 @@ use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::domain::progress::Progress;
 use crate::install::anchor::Anchor;
 use crate::install::durable;
+use crate::install::durable::Touched;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
@@ -77,6 +79,8 @@ pub(super) struct Mirror<'a, 'w> {
     pub(super) links: Links,
     pub(super) noted: Index,
     pub(super) done: Done,
+    /// What is to be made durable, by name.
+    pub(super) touched: Touched,
 }
 
 impl Mirror<'_, '_> {
@@ -94,6 +98,11 @@ impl Mirror<'_, '_> {
             self.prune(root, Anchor::open(from)?.as_ref(), &to)?;
         }
         self.copy_dir(root, from, to, &about)
+    }
+
+    /// The name of an entry of the target.
+    fn name(&self, path: &Path) -> PathBuf {
+        if path.as_os_str().is_empty() { self.to.to_owned() } else { self.to.join(path) }
     }
 
     /// Removes below `dir` what belongs to the data and is not in the source.
@@ -117,9 +126,11 @@ impl Mirror<'_, '_> {
                 }
                 if !stays && belongs == Belongs::Yes {
                     self.remove_dir(&entry)?;
+                    self.touched.add(&self.name(&path));
                 }
             } else if !stays {
                 durable::remove_file(&entry)?;
+                self.touched.add(&self.name(&path));
                 self.done.removed += 1;
             }
         }
@@ -140,7 +151,9 @@ impl Mirror<'_, '_> {
     }
 
     fn copy_dir(&mut self, dir: &Path, from: &Path, to: &Path, about: &Metadata) -> Result<(), InstallError> {
-        tree::make_dir(to)?;
+        if tree::make_dir(to)? {
+            self.touched.add(&self.name(dir));
+        }
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         let source = Anchor::open(from)?.ok_or_else(gone).at("open", from)?;
         let target = Anchor::open(to)?.ok_or_else(gone).at("open", to)?;
@@ -156,7 +169,10 @@ impl Mirror<'_, '_> {
             }
             .or_else(|error| if self.vanished(&from, &about) { Ok(()) } else { Err(error) })?;
         }
-        tree::copy_attributes(from, about, to)
+        if tree::match_attributes(from, about, to)? {
+            self.touched.add(&self.name(dir));
+        }
+        Ok(())
     }
 
     /// Whether an entry of the source is gone or another by now, while people work; then an error means nothing.
@@ -165,7 +181,7 @@ impl Mirror<'_, '_> {
     }
 
     fn copy_file(&mut self, path: &Path, from: &Path, to: &Path, about: &Metadata) -> Result<(), InstallError> {
-        let name = if path.as_os_str().is_empty() { self.to.to_owned() } else { self.to.join(path) };
+        let name = self.name(path);
         let present = tree::look(to)?;
         let ours = match self.known {
             Known::Source => Some(about),
@@ -179,6 +195,7 @@ impl Mirror<'_, '_> {
             // Noted before it is read: a change while we read shows the next time.
             noted = Some(self.trust.stamp(about));
             let bytes = tree::copy_entry(from, about, to, &name, &mut self.links)?;
+            self.touched.add(&name);
             self.done.copied_files += 1;
             self.done.copied_bytes += bytes;
         }

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::install::durable;
+use crate::install::durable::Touched;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
@@ -109,16 +110,16 @@ fn restore_part(
         scope: &Scope::new(&part.scope)?,
         index: &index,
         known: Known::Target,
-        trust: Trust::begin(&part.data, parent(&part.copy))?,
+        trust: Trust::begin(&part.data, parent(&part.copy), false)?,
         live: false,
         watch,
         links: Links::new(),
         noted: Index::default(),
         done: Done::default(),
+        touched: Touched::default(),
     };
     mirror.run()?;
-    durable::sync_file_system(&part.data)?;
-    durable::fsync_dir(parent(&part.data))?;
+    mirror.touched.sync(parent(&part.data))?;
     mirror.noted.write(&index_file)?;
     Ok(mirror.done)
 }

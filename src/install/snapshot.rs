@@ -22,6 +22,7 @@ use crate::config::settings::DataSettings;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::install::durable;
+use crate::install::durable::Touched;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
@@ -137,6 +138,7 @@ fn begin(layout: &Layout, app: &AppSettings, run: RunId) -> Result<State, Instal
         data == data_paths(app).iter().collect::<Vec<_>>() && state.parts.iter().all(|part| part.scope == scope)
     };
     let mut state = match found {
+        Some(state) if same(&state) && state.phase == SnapshotPhase::Ahead => return Ok(state),
         Some(state) if same(&state) => state,
         Some(_) => {
             state::remove(layout, run)?;
@@ -209,16 +211,17 @@ fn copy_parts(
             scope: &Scope::new(&part.scope)?,
             index: &index.unwrap_or_default(),
             known: Known::Source,
-            trust: Trust::begin(&part.data, parent(&part.copy))?,
+            trust: Trust::begin(&part.data, parent(&part.copy), pass == Pass::Ahead)?,
             live: pass == Pass::Ahead,
             watch: &mut watch,
             links: Links::new(),
             noted: Index::default(),
             done: Done::default(),
+            touched: Touched::default(),
         };
         mirror.run()?;
         sum.add(mirror.done);
-        durable::sync_file_system(parent(&part.copy))?;
+        mirror.touched.sync(parent(&part.copy))?;
         mirror.noted.write(&index_file)?;
     }
     Ok(sum)

@@ -89,6 +89,10 @@ fn reserve_file(layout: &Layout, run: RunId) -> PathBuf {
 
 /// Keeps some room for the way back.
 pub(super) fn reserve(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+    let present = fs::metadata(reserve_file(layout, run)).is_ok_and(|about| about.len() == RESERVE_BYTES as u64);
+    if present {
+        return Ok(());
+    }
     // Not zeros: they might take no room.
     let rubbish: Vec<u8> = (0..RESERVE_BYTES).map(|n| (n.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0]).collect();
     durable::write(&reserve_file(layout, run), &rubbish)

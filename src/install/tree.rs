@@ -4,6 +4,7 @@
 //! A link is copied as a link and never followed. Where the file system shares blocks, a copy costs
 //! nothing. What only root may set is left out when we are not root.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs;
 use std::fs::File;
@@ -81,14 +82,16 @@ pub(super) fn copy_entry(
     Ok(bytes)
 }
 
-/// Makes a directory at `to` if there is none; other things in its place are removed. Attributes follow with [`copy_attributes`], when its content is there.
-pub(super) fn make_dir(to: &Path) -> Result<(), InstallError> {
+/// Makes a directory at `to` if there is none, and says so; other things in its place are removed. Attributes follow
+/// when its content is there.
+pub(super) fn make_dir(to: &Path) -> Result<bool, InstallError> {
     match fs::symlink_metadata(to) {
-        Ok(about) if about.is_dir() => return Ok(()),
+        Ok(about) if about.is_dir() => return Ok(false),
         Ok(_) => durable::remove_any(to)?,
         Err(_) => {}
     }
-    fs::DirBuilder::new().mode(0o700).create(to).at("create", to)
+    fs::DirBuilder::new().mode(0o700).create(to).at("create", to)?;
+    Ok(true)
 }
 
 /// Opens a file for reading without following a link, and without waiting for a pipe's other end.
@@ -148,6 +151,26 @@ pub(super) fn copy_attributes(from: &Path, about: &Metadata, to: &Path) -> Resul
     }
     copy_xattrs(from, to)?;
     set_times(to, about)
+}
+
+/// Gives a directory the attributes of another unless it has them. Says whether it had to.
+pub(super) fn match_attributes(from: &Path, about: &Metadata, to: &Path) -> Result<bool, InstallError> {
+    let has = fs::symlink_metadata(to).at("look at", to)?;
+    let plain = |about: &Metadata| (about.uid(), about.gid(), about.mode(), about.mtime(), about.mtime_nsec());
+    if plain(about) == plain(&has) && xattrs(from)? == xattrs(to)? {
+        return Ok(false);
+    }
+    copy_attributes(from, about, to)?;
+    Ok(true)
+}
+
+fn xattrs(path: &Path) -> Result<BTreeMap<std::ffi::OsString, Option<Vec<u8>>>, InstallError> {
+    let names = list_xattrs(path)?.unwrap_or_default();
+    let value = |name: std::ffi::OsString| {
+        let value = xattr::get(path, &name).at("read an extended attribute of", path)?;
+        Ok((name, value))
+    };
+    names.into_iter().map(value).collect()
 }
 
 /// Sets the mode of an entry, never of what a link in its place points to.
