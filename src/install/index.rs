@@ -50,34 +50,37 @@ pub(super) struct Stamp {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Trust {
     before: Option<i128>,
+    /// Only on this file system; others may be mounted below.
+    dev: u64,
 }
 
 impl Trust {
     /// No times are trusted.
-    pub(super) const NONE: Self = Self { before: None };
+    pub(super) const NONE: Self = Self { before: None, dev: 0 };
 
     /// Asks a file system for its time, with a file in `probe_dir`, **then** syncs that of `data`: a mapped page that is
     /// written to after the sync and was clean leaves its trace, and one that was dirty was written to before it was asked.
     /// Without anybody at work there are no such mappings, and a new one always leaves its trace; then nothing is synced.
     pub(super) fn begin(data: &Path, probe_dir: &Path, live: bool) -> Result<Self, InstallError> {
-        let Ok(file) = File::open(data) else { return Ok(Self { before: None }) };
+        let Ok(file) = File::open(data) else { return Ok(Self::NONE) };
         if !keeps_times(&file) {
-            return Ok(Self { before: None });
+            return Ok(Self::NONE);
         }
         let probe = tempfile::tempfile_in(probe_dir).at("create a file in", probe_dir)?;
         let about = probe.metadata().at("look at a file in", probe_dir)?;
-        let same = file.metadata().at("look at", data)?.dev() == about.dev();
+        let dev = file.metadata().at("look at", data)?.dev();
+        let same = dev == about.dev();
         let margin = if same { MARGIN_NANOS } else { MARGIN_ELSEWHERE_NANOS };
         if live {
             rustix::fs::syncfs(&file).at("sync the file system of", data)?;
         }
-        Ok(Self { before: Some(nanos(about.ctime(), about.ctime_nsec()) - margin) })
+        Ok(Self { before: Some(nanos(about.ctime(), about.ctime_nsec()) - margin), dev })
     }
 
     /// Notes what a file looks like.
     pub(super) fn stamp(self, about: &Metadata) -> Stamp {
         let (modified, changed) = (nanos(about.mtime(), about.mtime_nsec()), nanos(about.ctime(), about.ctime_nsec()));
-        let trusted = self.before.is_some_and(|before| changed < before);
+        let trusted = self.dev == about.dev() && self.before.is_some_and(|before| changed < before);
         Stamp { dev: about.dev(), ino: about.ino(), size: about.size(), modified, changed, trusted }
     }
 }
@@ -103,7 +106,7 @@ fn nanos(secs: i64, nanos: i64) -> i128 {
 impl Stamp {
     /// Whether a file still looks as noted.
     pub(super) fn still(&self, about: &Metadata) -> bool {
-        let now = Trust { before: None }.stamp(about);
+        let now = Trust::NONE.stamp(about);
         self.trusted && Self { trusted: false, ..*self } == now
     }
 }
@@ -231,7 +234,8 @@ mod tests {
         fs::write(&file, "1").unwrap();
         let about = fs::metadata(&file).unwrap();
         assert!(!Trust::begin(dir.path(), dir.path(), true).unwrap().stamp(&about).still(&about));
-        let later = Trust { before: Some(i128::MAX) }.stamp(&about);
+        let later = Trust { before: Some(i128::MAX), dev: about.dev() }.stamp(&about);
+        assert!(!Trust { before: Some(i128::MAX), dev: about.dev() + 1 }.stamp(&about).still(&about));
         assert!(later.still(&about));
         fs::write(&file, "22").unwrap();
         assert!(!later.still(&fs::metadata(&file).unwrap()));

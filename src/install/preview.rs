@@ -17,6 +17,7 @@ use crate::install::error::InstallError;
 use crate::install::keep;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
+use crate::install::layout::dot_new;
 use crate::install::prepare;
 use crate::install::tree;
 
@@ -108,6 +109,10 @@ pub(super) fn preview(
     for (path, file) in &vendors.at_kept {
         conflicts.extend(conflict(old, path, file, keep)?);
     }
+    // The vendor has a file where the way to a kept one needs a directory.
+    let above = kept_paths.iter().flat_map(|path| path.ancestors().skip(1));
+    conflicts.extend(above.filter(|dir| vendors.plain.contains_key(*dir)).map(Path::to_owned));
+    conflicts.extend(prepare::cleared(&new)?);
     conflicts.iter().for_each(|path| preview.conflicts.add(path));
     let space = rustix::fs::statvfs(&new).at("ask for the free space of", &new)?;
     preview.free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
@@ -157,6 +162,10 @@ impl Vendors {
         for path in prepare::vendor_files(tree)? {
             let file = prepare::vendor(tree).join(&path);
             at_kept.insert(path, file);
+        }
+        // What an earlier pass put beside is not a file of its own.
+        for path in prepare::cleared(tree)?.iter().chain(at_kept.keys()) {
+            plain.remove(&dot_new(path));
         }
         Ok(Self { plain, at_kept })
     }

@@ -75,12 +75,9 @@ pub(super) fn data_paths(app: &AppSettings) -> Vec<PathBuf> {
         _ => path.to_owned(),
     };
     let install_dir = resolve(&app.install_dir);
-    let mut found: Vec<PathBuf> = paths
-        .iter()
-        .filter(|path| !path.starts_with(&app.install_dir))
-        .map(|path| resolve(path))
-        .filter(|path| !path.starts_with(&install_dir))
-        .collect();
+    // A link inside the installation is kept as a link; what it leads to is copied like all data outside.
+    let mut found: Vec<PathBuf> =
+        paths.iter().map(|path| resolve(path)).filter(|path| !path.starts_with(&install_dir)).collect();
     found.sort();
     found.dedup_by(|inner, outer| inner.starts_with(outer));
     found

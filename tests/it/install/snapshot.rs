@@ -175,6 +175,29 @@ async fn files_and_what_was_not_there_are_data_too() {
 }
 
 #[tokio::test]
+async fn data_behind_a_link_inside_the_installation_are_data() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    app::install(root);
+    symlink(root.join("data"), root.join("app/var")).unwrap();
+    let mut app = app::settings(root);
+    app.data = DataSettings::Paths {
+        paths: vec![root.join("app/var")],
+        include: app::patterns(&[]),
+        exclude: app::patterns(&["cache/**"]),
+    };
+    app::stage(root, 2);
+    let installer = Installer::new(&app);
+    let before = data(root);
+    installer.snapshot(RUN, quiet()).await.unwrap();
+    installer.swap(&app::release(2)).await.unwrap();
+    assert_eq!(fs::read_link(root.join("app/var")).unwrap(), root.join("data"));
+    spoil(root);
+    installer.restore(RUN).await.unwrap();
+    assert_eq!(data(root), before);
+}
+
+#[tokio::test]
 async fn only_what_is_included_is_touched() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();

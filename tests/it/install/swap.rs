@@ -146,8 +146,12 @@ async fn a_kept_link_is_never_written_through() {
     let mut app = app::settings(root);
     app.keep.texts.push("site/*.conf".to_owned());
     let installer = Installer::new(&app);
+    let preview = installer.preview(&release(2)).await.unwrap();
     installer.prepare(&release(2)).await.unwrap();
+    let prepared = installer.preview(&release(2)).await.unwrap();
     let report = installer.swap(&release(2)).await.unwrap();
+    assert_eq!(preview.conflicts.paths, report.conflicts);
+    assert_eq!(prepared.conflicts.paths, report.conflicts);
     let live = root.join("app");
     assert_eq!(
         (read(live.join("site/local.conf")).as_str(), read(live.join("site.new")).as_str()),
