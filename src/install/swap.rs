@@ -4,6 +4,7 @@
 //! done by [`prepare`](super::prepare).
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -51,6 +52,7 @@ pub(super) fn prepare(layout: &Layout, id: &ReleaseId, owner: Option<Owner>, kee
     if prepare::marker(old)?.as_ref() == Some(id) {
         return Ok(());
     }
+    close_off(&layout.staging_dir)?;
     prepare::prepare(old, &new, id, owner, keep)?;
     carry::ahead(old, &new, keep)
 }
@@ -70,6 +72,7 @@ pub(super) fn swap(
         durable::fsync_dir(parent(&new))?;
         return told(old, id);
     }
+    close_off(&layout.staging_dir)?;
     prepare::prepare(old, &new, id, owner, keep)?;
     let carried = carry::carry(old, &new, keep)?;
     let mut report = SwapReport {
@@ -102,6 +105,16 @@ fn told(tree: &Path, id: &ReleaseId) -> Result<SwapReport, InstallError> {
 /// Whether a tree was in place once: the application ran in it, so it is not as the vendor shipped it.
 pub(super) fn was_in_place(tree: &Path) -> Result<bool, InstallError> {
     durable::exists(&report_file(tree))
+}
+
+/// Lets nobody else into the staging folder, whoever made it: trees in it belong to the application's user.
+fn close_off(staging_dir: &Path) -> Result<(), InstallError> {
+    durable::create_dir(staging_dir)?;
+    let mode = fs::metadata(staging_dir).at("look at", staging_dir)?.permissions().mode() & 0o7777;
+    if mode != 0o700 {
+        fs::set_permissions(staging_dir, fs::Permissions::from_mode(0o700)).at("set the mode of", staging_dir)?;
+    }
+    Ok(())
 }
 
 /// Puts the tree of before the swap to `id` back in place; nothing when `id` is not in place.

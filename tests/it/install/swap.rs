@@ -73,6 +73,7 @@ async fn what_is_kept_is_kept_with_all_its_attributes(
 
     let report = installer.swap(&release(2)).await.unwrap();
     assert_eq!(report.exchange, exchange);
+    assert_eq!(fs::metadata(root.join(".app.afterhours")).unwrap().mode() & 0o7777, 0o700);
     assert_eq!(report.conflicts, [PathBuf::from("config/app.toml")]);
     assert_eq!(read(live.join("config/app.toml")), "changed by the administrator");
     assert_eq!(read(live.join("config/app.toml.new")), "default of release 2");
