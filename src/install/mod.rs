@@ -13,7 +13,7 @@
 //! `install_dir` is a whole tree, or [`Installer`] makes it one at its next call. Work that nobody waits for
 //! any more ends soon, and the next call waits for that.
 //!
-//! [`layout`] says where everything lies. Deliberately absent: starting and stopping, downloading, and
+//! `layout.rs` says where everything lies. Deliberately absent: starting and stopping, downloading, and
 //! any decision about when.
 
 mod anchor;
