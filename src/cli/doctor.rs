@@ -7,6 +7,7 @@ use crate::cli::context::named_or_all;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::text;
+use crate::config::settings::Settings;
 use crate::daemon;
 use crate::domain::finding::Severity;
 use crate::domain::name::AppName;
@@ -28,13 +29,21 @@ pub(crate) struct DoctorArgs {
     app: Option<AppName>,
 }
 
+/// The daemon knows who is connected to it; without one we look ourselves.
+async fn check(settings: &Settings, app: &AppName, context: &Context<'_>) -> Result<DoctorView, CliError> {
+    match context.client()?.doctor(app).await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(daemon::doctor(settings.clone(), app).await?),
+        answer => Ok(answer?),
+    }
+}
+
 /// Does what the arguments say.
 pub(crate) async fn run(args: DoctorArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let settings = context.settings()?;
     let is_one = args.app.is_some();
     let mut views: Vec<DoctorView> = Vec::new();
     for app in named_or_all(args.app, settings.apps.keys().cloned()) {
-        views.push(daemon::doctor(settings.clone(), &app).await?);
+        views.push(check(&settings, &app, context).await?);
     }
     let worst = views.iter().map(DoctorView::worst).max().unwrap_or(Severity::Good);
     let all = |views: &[DoctorView]| views.iter().map(text::app::doctor).collect::<Vec<_>>().join("\n\n");

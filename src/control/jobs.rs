@@ -171,14 +171,7 @@ impl Control {
     pub async fn delete_job(&self, caller: &Caller, name: &JobName) -> Result<(), ControlError> {
         Self::must_operate(caller)?;
         let job = self.store.job(name).await?;
-        let needed_by: Vec<String> = self
-            .store
-            .jobs()
-            .await?
-            .iter()
-            .filter(|other| followers_of(&other.spec).any(|needed| needed == name))
-            .map(|other| other.spec.name.to_string())
-            .collect();
+        let needed_by = self.store.jobs_naming(name).await?;
         if !needed_by.is_empty() {
             return Err(ControlError::Needed { job: name.clone(), needed_by });
         }
@@ -292,6 +285,9 @@ impl Control {
 
     /// Jobs that are named must exist, and none may start itself in the end.
     async fn check_followers(&self, spec: &JobSpec) -> Result<(), ControlError> {
+        if followers_of(spec).next().is_none() {
+            return Ok(());
+        }
         let mut specs: BTreeMap<JobName, JobSpec> =
             self.store.jobs().await?.into_iter().map(|job| (job.spec.name.clone(), job.spec)).collect();
         specs.insert(spec.name.clone(), spec.clone());

@@ -18,17 +18,12 @@ impl Control {
     /// # Errors
     /// The store fails.
     pub async fn status(&self) -> Result<StatusView, ControlError> {
-        let jobs = self.store.jobs().await?;
-        let mut next: Vec<NextJob> = jobs
-            .iter()
-            .filter_map(|job| {
-                let due_at = job.due_at?;
-                Some(NextJob { job: job.spec.name.clone(), app: job.spec.app.clone(), due_at })
-            })
-            .collect();
-        next.sort_by_key(|next| next.due_at);
-        next.truncate(NEXT_JOBS_MAX);
-        let mut notices: Vec<String> = jobs
+        let next = self.store.next_jobs(None, NEXT_JOBS_MAX).await?;
+        let next = next
+            .into_iter()
+            .filter_map(|job| Some(NextJob { due_at: job.due_at?, job: job.spec.name, app: job.spec.app }));
+        let missed = self.store.missed_jobs().await?;
+        let mut notices: Vec<String> = missed
             .iter()
             .filter_map(|job| job.missed_at.map(|at| (at, &job.spec.name)))
             .map(|(at, name)| {
@@ -52,10 +47,10 @@ impl Control {
                 started_at: self.started_at,
                 now_at: self.now(),
                 zone: iana_time_zone::get_timezone().unwrap_or_else(|_| "UTC".to_owned()),
-                jobs: jobs.len() as u64,
+                jobs: self.store.count_jobs().await?.into(),
             },
             apps,
-            next,
+            next: next.collect(),
             runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
             notices,
         })

@@ -196,6 +196,59 @@ impl Store {
         .await
     }
 
+    /// How many jobs there are.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn count_jobs(&self) -> Result<u32, StoreError> {
+        self.read(|tx| Ok(tx.prepare_cached("SELECT count(*) FROM jobs")?.query_row([], |row| row.get(0))?)).await
+    }
+
+    /// The jobs that start next, at most `limit`, and only those that start before `before`.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn next_jobs(&self, before: Option<DateTime<Utc>>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        self.read(move |tx| {
+            let mut statement = tx.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE due_at IS NOT NULL AND (?1 IS NULL OR due_at < ?1)
+                 ORDER BY due_at LIMIT ?2"
+            ))?;
+            let rows = statement.query_and_then((before, limit), read_job)?;
+            rows.map(|row| row.map(|(_, job)| job)).collect()
+        })
+        .await
+    }
+
+    /// The jobs whose start was missed and that want to be asked.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn missed_jobs(&self) -> Result<Vec<Job>, StoreError> {
+        self.read(|tx| {
+            let mut statement =
+                tx.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE missed_at IS NOT NULL ORDER BY name"))?;
+            let rows = statement.query_and_then([], read_job)?;
+            rows.map(|row| row.map(|(_, job)| job)).collect()
+        })
+        .await
+    }
+
+    /// The names of the jobs that name this one, to follow it or to be followed by it.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn jobs_naming(&self, name: &JobName) -> Result<Vec<String>, StoreError> {
+        let name = name.clone();
+        self.read(move |tx| {
+            let mut statement =
+                tx.prepare_cached("SELECT name FROM jobs WHERE after_job = ?1 OR on_failure = ?1 ORDER BY name")?;
+            let rows = statement.query_map([name.as_str()], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
     /// The enabled jobs that follow `name`.
     ///
     /// # Errors

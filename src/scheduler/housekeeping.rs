@@ -31,6 +31,8 @@ use crate::scheduler::post::PostOffice;
 
 /// How long before its start a job's releases are fetched.
 const PREFETCH_AHEAD: TimeDelta = TimeDelta::days(1);
+/// For how many jobs at most it is fetched ahead in one go; the others have their turn later.
+const PREFETCH_JOBS_MAX: u32 = 1_000;
 
 /// What the chores work with.
 pub struct Household {
@@ -94,9 +96,8 @@ impl Household {
 
     async fn prefetch(&self) -> Result<(), Failure> {
         let now = self.clock.now();
-        for job in self.store.jobs().await? {
-            let soon = job.due_at.is_some_and(|due_at| due_at > now && due_at - now <= PREFETCH_AHEAD);
-            let Some(kit) = self.night.kits.get(&job.spec.app).filter(|_| soon) else { continue };
+        for job in self.store.next_jobs(Some(now + PREFETCH_AHEAD), PREFETCH_JOBS_MAX).await? {
+            let Some(kit) = self.night.kits.get(&job.spec.app) else { continue };
             // A run that is under way stages for itself.
             let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { continue };
             for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {

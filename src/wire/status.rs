@@ -13,7 +13,7 @@ use crate::wire::people::GateView;
 use crate::wire::run::RunView;
 
 /// How many jobs the status names at most.
-pub const NEXT_JOBS_MAX: usize = 20;
+pub const NEXT_JOBS_MAX: u32 = 20;
 
 /// The daemon and everything it knows, on one page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE INDEX jobs_due_at ON jobs (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX jobs_after_job ON jobs (after_job) WHERE after_job IS NOT NULL;
+CREATE INDEX jobs_missed_at ON jobs (missed_at) WHERE missed_at IS NOT NULL;
 
 CREATE TABLE runs (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
