@@ -2,7 +2,8 @@
 //! done by `tokio-cron-scheduler`.
 //!
 //! `cargo bench --bench firing`. The last line is one JSON object. Lateness is measured where the engine would receive
-//! the run, after the store has validated it.
+//! the run, after the store has validated it. A bare thread that sleeps until the same instants beside it shows how
+//! late this machine is by itself, which on a busy one is most of it.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -17,6 +18,8 @@ use std::time::Duration;
 
 use afterhours::domain::clock::Clock;
 use afterhours::domain::clock::SystemClock;
+use afterhours::db::store::Store;
+use afterhours::domain::name::JobName;
 use afterhours::domain::run::RunId;
 use afterhours::scheduler::dispatcher::Dispatcher;
 use afterhours::scheduler::timekeeper::Timekeeper;
@@ -26,6 +29,7 @@ use chrono::TimeDelta;
 use chrono::Utc;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +39,7 @@ use crate::support::figures::Dice;
 use crate::support::figures::Lateness;
 use crate::support::process;
 use crate::support::process::Idle;
-use crate::support::store::SqliteStore;
+use crate::support::store::add_jobs;
 
 /// Jobs at random instants.
 const SPREAD: usize = 1_000;
@@ -45,6 +49,8 @@ const SPREAD_MS: u64 = 20_000;
 const OTHERS: usize = 100_000;
 /// Jobs at one instant.
 const CROWD: usize = 20_000;
+/// From the beginning of a measurement to the first instant: the jobs are stored by then.
+const LEAD: TimeDelta = TimeDelta::seconds(4);
 /// Runs that wait for the engine.
 const CHANNEL: usize = 256;
 /// After so long without a start, what has not started is lost.
@@ -68,8 +74,12 @@ async fn main() {
 
 async fn bench() {
     println!("                            early     p50 ms     p99 ms     max ms    lost  doubled");
+    let bare = std::thread::spawn(|| bare_thread(spread()));
     let (alone, ..) = row("1,000 in 20 s", ours(spread(), 0).await, SPREAD);
-    let (with_others, ..) = row("  beside 100,000 others", ours(spread(), OTHERS).await, SPREAD);
+    let (bare, ..) = row("  a bare thread beside it", bare.join().expect("it sleeps"), SPREAD);
+    let bare_again = std::thread::spawn(|| bare_thread(spread()));
+    let (with_others, ..) = row("1,000 beside 100,000 others", ours(spread(), OTHERS).await, SPREAD);
+    let (bare_again, ..) = row("  a bare thread beside it", bare_again.join().expect("it sleeps"), SPREAD);
     let (_, lost, doubled) = row("20,000 at one instant", ours(vec![0; CROWD], 0).await, CROWD);
     let (peer, ..) = row("peer: 1,000 in 20 s", peer::fire(spread(), peer::CHANNEL_DEFAULT).await, SPREAD);
     let crowd = peer::fire(vec![0; CROWD], peer::CHANNEL_DEFAULT).await;
@@ -78,8 +88,8 @@ async fn bench() {
     let (_, peer_lost_large, _) = row("  with a channel for 100,000", crowd, CROWD);
 
     let dir = TempDir::new().expect("a directory");
-    let store = SqliteStore::open(dir.path()).expect("a store");
-    store.add_jobs(tomorrow(OTHERS)).await.expect("jobs are stored");
+    let store = Store::open(&dir.path().join("afterhours.db")).expect("a store");
+    add_jobs(&store, "other", tomorrow(OTHERS)).await;
     drop(store);
     let this = std::env::current_exe().expect("this program has a path");
     let idle = process::measure(Command::new(&this).arg("idle").arg(dir.path()), IDLE_SPAN).await;
@@ -92,7 +102,9 @@ async fn bench() {
         "p50_ms": alone.p50_ms,
         "p99_ms": alone.p99_ms,
         "max_ms": alone.max_ms,
+        "bare_thread_p99_ms": bare.p99_ms,
         "p99_ms_with_100k": with_others.p99_ms,
+        "bare_thread_p99_ms_with_100k": bare_again.p99_ms,
         "lost": lost,
         "doubled": doubled,
         "rss_mb_with_100k": round(idle.rss_mb),
@@ -134,7 +146,7 @@ struct Starts {
     /// How late each start was.
     late: Vec<TimeDelta>,
     /// How often each job was started.
-    of_job: HashMap<i64, usize>,
+    of_job: HashMap<String, usize>,
 }
 
 /// Random instants, in microseconds after the first.
@@ -151,15 +163,14 @@ fn tomorrow(count: usize) -> Vec<DateTime<Utc>> {
 /// Lets the dispatcher fire jobs that are due so many microseconds after a common instant.
 async fn ours(due_micros: Vec<u64>, others: usize) -> Starts {
     let dir = TempDir::new().expect("a directory");
-    let store = Arc::new(SqliteStore::open(dir.path()).expect("a store"));
-    store.add_jobs(tomorrow(others)).await.expect("jobs are stored");
-    // Far enough for the jobs to be stored before they are due.
-    let first = SystemClock.now().trunc_subsecs(6) + TimeDelta::seconds(4);
+    let store = Store::open(&dir.path().join("afterhours.db")).expect("a store");
+    add_jobs(&store, "other", tomorrow(others)).await;
+    let first = SystemClock.now().trunc_subsecs(6) + LEAD;
     let due = due_micros.iter().map(|micros| first + TimeDelta::microseconds(*micros as i64)).collect();
-    store.add_jobs(due).await.expect("jobs are stored");
+    add_jobs(&store, "update", due).await;
 
     let (started, mut runs) = mpsc::channel(CHANNEL);
-    let (dispatcher, _poke) = Dispatcher::new(store.clone(), Timekeeper::wall(), started);
+    let (dispatcher, _poke) = Dispatcher::new(Arc::new(store.clone()), Timekeeper::wall(), started);
     let shutdown = CancellationToken::new();
     let dispatcher = tokio::spawn(dispatcher.run(shutdown.clone()));
     let engine = tokio::spawn(async move {
@@ -175,28 +186,48 @@ async fn ours(due_micros: Vec<u64>, others: usize) -> Starts {
     shutdown.cancel();
     dispatcher.await.expect("it stops");
 
-    let runs = store.runs().await.expect("runs are stored");
-    let runs: HashMap<RunId, (i64, DateTime<Utc>)> =
-        runs.into_iter().map(|(run, job, due)| (run, (job, due))).collect();
+    let runs = store.unfinished_runs().await.expect("runs are stored");
+    let runs: HashMap<RunId, (JobName, DateTime<Utc>)> =
+        runs.into_iter().filter_map(|run| Some((run.id, (run.order.job?, run.due_at?)))).collect();
     let mut starts = Starts::default();
     for (run, at) in seen {
-        let (job, due_at) = runs[&run];
+        let (job, due_at) = &runs[&run];
         starts.late.push(at - due_at);
-        *starts.of_job.entry(job).or_default() += 1;
+        *starts.of_job.entry(job.to_string()).or_default() += 1;
     }
     starts
 }
 
-/// The daemon's scheduling and nothing else, until standard input ends.
+/// Sleeps until the same instants as the jobs, and does nothing else.
+#[expect(clippy::disallowed_methods, reason = "what a sleeping thread can do is what is measured")]
+fn bare_thread(mut due_micros: Vec<u64>) -> Starts {
+    due_micros.sort_unstable();
+    let first = SystemClock.now() + LEAD;
+    let mut starts = Starts::default();
+    for (job, micros) in (0..).zip(due_micros) {
+        let due_at = first + TimeDelta::microseconds(micros as i64);
+        while let Ok(rest) = (due_at - SystemClock.now()).to_std()
+            && !rest.is_zero()
+        {
+            std::thread::sleep(rest);
+        }
+        starts.late.push(SystemClock.now() - due_at);
+        starts.of_job.insert(job.to_string(), 1);
+    }
+    starts
+}
+
+/// The whole daemon, until standard input ends.
 async fn idle(dir: &Path) {
-    let store = Arc::new(SqliteStore::open(dir).expect("a store"));
-    let (started, _runs) = mpsc::channel(CHANNEL);
-    let (dispatcher, _poke) = Dispatcher::new(store, Timekeeper::wall(), started);
-    let shutdown = CancellationToken::new();
-    let dispatcher = tokio::spawn(dispatcher.run(shutdown.clone()));
+    let socket = dir.join("afterhours.sock");
+    let text = format!("[daemon]\ndata_dir = {dir:?}\nsocket = {socket:?}\n");
+    let settings = afterhours::config::parse(&text, "the bench").expect("settings");
+    let serving = tokio::spawn(afterhours::daemon::serve(settings));
+    while UnixStream::connect(&socket).await.is_err() {
+        assert!(!serving.is_finished(), "the daemon ended: {:?}", serving.await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     println!("ready");
     let end = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
     drop(end.await);
-    shutdown.cancel();
-    dispatcher.await.expect("it stops");
 }

@@ -33,7 +33,7 @@ pub(crate) async fn fire(due_micros: Vec<u64>, channel: usize) -> Starts {
             let late = since(due);
             let mut starts = starts.lock().expect("no panic");
             starts.late.push(late);
-            *starts.of_job.entry(job).or_default() += 1;
+            *starts.of_job.entry(job.to_string()).or_default() += 1;
             Box::pin(async {})
         });
         scheduler.add(one_shot.expect("a job")).await.expect("a job is added");

@@ -24,8 +24,10 @@ use crate::domain::run::Trigger;
 
 const COLUMNS: &str = "id, spec, enabled, due_at, missed_at, created_by, created_at, updated_at";
 
-/// Finds the start of a job after a given one; it is policy, so the caller brings it.
-pub type NextStart = Arc<dyn Fn(&JobSpec, DateTime<Utc>) -> Option<DateTime<Utc>> + Send + Sync>;
+/// Says of a due job which start counts (a later one, when several were missed) and which comes after it. It is
+/// policy, so the caller brings it.
+pub type Settle =
+    Arc<dyn Fn(&JobSpec, DateTime<Utc>, DateTime<Utc>) -> (DateTime<Utc>, Option<DateTime<Utc>>) + Send + Sync>;
 
 /// A run that was queued ahead of its instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +136,7 @@ fn arm_due(
     horizon: DateTime<Utc>,
     now: DateTime<Utc>,
     max: usize,
-    next_start: &NextStart,
+    settle: &Settle,
 ) -> Result<Vec<ArmedRun>, StoreError> {
     let due: Vec<(i64, Job)> = {
         let mut statement = tx.prepare_cached(&format!(
@@ -147,12 +149,12 @@ fn arm_due(
     let mut armed = Vec::with_capacity(due.len());
     for (id, job) in due {
         let Some(due_at) = job.due_at else { continue };
+        let (due_at, next) = settle(&job.spec, due_at, now);
         let order = Order::of_job(&job.spec, Trigger::Schedule, &job.created_by);
         if let Some((run, fence)) = insert_run(tx, Some(id), &order, Some(due_at), now)? {
             armed.push(ArmedRun { run, due_at, fence });
         }
-        // Starts that were missed are not made up for one by one: the next one lies after now.
-        move_on.execute((id, next_start(&job.spec, due_at.max(now))))?;
+        move_on.execute((id, next))?;
     }
     Ok(armed)
 }
@@ -299,9 +301,9 @@ impl Store {
         horizon: DateTime<Utc>,
         now: DateTime<Utc>,
         max: usize,
-        next_start: NextStart,
+        settle: Settle,
     ) -> Result<Vec<ArmedRun>, StoreError> {
-        self.write(move |tx| arm_due(tx, horizon, now, max, &next_start)).await
+        self.write(move |tx| arm_due(tx, horizon, now, max, &settle)).await
     }
 
     /// The earliest start that is not queued yet.

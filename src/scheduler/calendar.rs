@@ -10,8 +10,8 @@
 //! daily, weekly, …        words
 //! ```
 //!
-//! and the five fields of cron, `minute hour day-of-month month day-of-week`, with the rule of POSIX: where both the day
-//! of the month and the day of the week are given, **either** is enough (`0 3 13 * 5` is every Friday and every 13th).
+//! and the five fields of cron, `minute hour day-of-month month day-of-week`, with the rule of POSIX: where both the
+//! day of the month and the day of the week are given, **either** is enough (`0 3 13 * 5` is every Friday and every 13th).
 //! Five words mean cron, fewer mean systemd; no text is both.
 //!
 //! An expression speaks of local time. [`Calendar::next_after`] walks through local times in ascending order and asks
@@ -25,6 +25,7 @@
 //!
 //! *Invariant:* an expression that can never occur (`*-2-30`) is refused when it is read, so that every search ends.
 
+mod describe;
 mod fields;
 mod parse;
 #[cfg(test)]
@@ -158,6 +159,17 @@ impl Calendar {
             let resolved = resolve_local(local, zone);
             if resolved.at > after {
                 return Some(resolved);
+            }
+        }
+    }
+
+    /// One sentence for people, without its full stop: "on Mon to Fri, at 22:00".
+    pub fn describe(&self) -> String {
+        match &self.0 {
+            Notation::Systemd(fields) => describe::sentence(fields),
+            Notation::Cron(cron) => {
+                let text = cron.describe();
+                text.strip_suffix('.').unwrap_or(&text).to_owned()
             }
         }
     }

@@ -2,11 +2,11 @@
 //!
 //! The only file that names `tokio_cron_scheduler`. It is right for chores: they are few, known when the daemon starts,
 //! speak UTC, may be half a second late, and nothing is lost when one is left out. It is not right for jobs: it keeps
-//! zone offsets fixed over daylight saving, fires up to a second early, loses starts when hundreds fall due at once, has
-//! no rule for missed starts, and restores nothing.
+//! zone offsets fixed over daylight saving, fires up to a second early, loses starts when hundreds fall due at once,
+//! has no rule for missed starts, and restores nothing.
 //!
-//! *Invariants:* a chore that still runs is not started again. After [`Chores::stop`] none runs any more, or its deadline
-//! has passed.
+//! *Invariants:* a chore that still runs is not started again. After [`Chores::stop`] none runs any more, or its
+//! deadline has passed.
 
 use std::fmt;
 use std::sync::Arc;

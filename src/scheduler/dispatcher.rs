@@ -11,11 +11,11 @@
 //! `due_at` moves on. From then on the run exists whatever happens to this process. The firer sleeps to the exact
 //! instant, asks once more which runs are still wanted (an edit may have withdrawn them), and hands their numbers on.
 //!
-//! If we die after arming, the store lists the runs; whoever recovers hands them back with [`Dispatcher::adopt`]. If the
-//! engine is slow, the firer waits, then the armer: nothing is dropped. If the clock is set, both look again; if it was
-//! put back far, both hold until it is past again ([`ClockWatch`]).
+//! If we die after arming, the store lists the runs; whoever recovers hands them back with [`Dispatcher::adopt`]. If
+//! the engine is slow, the firer waits, then the armer: nothing is dropped. If the clock is set, both look again; if it was
+//! put back far, both hold until it is past again (`pace::ClockWatch`).
 //!
-//! Absent on purpose: whether a late start still runs is decided by [`misfire`](crate::scheduler::misfire) where runs are
+//! Absent on purpose: whether a late start still runs is decided by [`misfire`](super::misfire) where runs are
 //! armed, and how many runs work at once is the engine's business.
 
 mod armer;
@@ -63,7 +63,10 @@ pub trait DueStore: Send + Sync + 'static {
     ///
     /// One short write transaction: every enabled job with `due_at <= horizon` becomes a queued run (unique by job and
     /// due instant), its fence is raised, and the job's `due_at` moves to its next occurrence. A start that was missed
-    /// at `now` is armed, written down as skipped, or left for a person, as its policy says; it moves on in any case.
+    /// at `now` is armed, written down as skipped, or left for a person, as [`settle`] says; the job moves on in any
+    /// case. A job that cannot be read is reported and passed over: it must not keep the others from being armed.
+    ///
+    /// [`settle`]: crate::scheduler::misfire::settle
     fn arm_due(
         &self,
         horizon: DateTime<Utc>,
@@ -114,7 +117,7 @@ impl<S: DueStore> Dispatcher<S> {
         self
     }
 
-    /// Runs until `shutdown`, or until nobody receives any more. What is armed and not fired by then stays in the store.
+    /// Runs until `shutdown`, or until nobody receives any more. What has not fired by then stays in the store.
     pub async fn run(self, shutdown: CancellationToken) {
         // One batch under way: a firer that is full stops the armer.
         let (armed, incoming) = mpsc::channel(1);

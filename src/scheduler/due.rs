@@ -5,22 +5,30 @@ use std::sync::Arc;
 use chrono::DateTime;
 use chrono::Utc;
 
-use crate::db::jobs::NextStart;
+use crate::db::jobs::Settle;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::run::RunId;
 use crate::scheduler::dispatcher::Armed;
 use crate::scheduler::dispatcher::DueStore;
-use crate::scheduler::resolve::next_start;
+use crate::scheduler::misfire::settle;
 
 impl DueStore for Store {
     type Error = StoreError;
 
     async fn arm_due(&self, horizon: DateTime<Utc>, now: DateTime<Utc>, max: usize) -> Result<Vec<Armed>, StoreError> {
-        // An expression that could be read when the job was stored can be read now.
-        let next: NextStart =
-            Arc::new(|spec, after| next_start(&spec.start, after).ok().flatten().map(|resolved| resolved.at));
-        let armed = Store::arm_due(self, horizon, now, max, next).await?;
+        let settle: Settle = Arc::new(|spec, due_at, now| {
+            match settle(&spec.start, spec.misfire, spec.misfire_tolerance, due_at, now) {
+                Ok(settled) => (settled.due_at, settled.next_due_at),
+                // One job that cannot be read must not keep the others from starting.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(job = %spec.name, error, "the job has no next start");
+                    (due_at, None)
+                }
+            }
+        });
+        let armed = Store::arm_due(self, horizon, now, max, settle).await?;
         Ok(armed.into_iter().map(|armed| Armed { run: armed.run, due_at: armed.due_at, fence: armed.fence }).collect())
     }
 

@@ -69,6 +69,8 @@ pub fn first_start(start: &StartCondition, now: DateTime<Utc>) -> Result<Option<
 }
 
 /// When a job starts next, strictly after `after`; none when it does not by the clock, or not any more.
+///
+/// After a start, ask with that start's very instant. One that a store has rounded down would be found again.
 pub fn next_start(start: &StartCondition, after: DateTime<Utc>) -> Result<Option<Resolved>, CalendarError> {
     match start {
         // "Immediate" is over as soon as it has started; `first_start` says when that is.

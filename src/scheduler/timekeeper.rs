@@ -1,12 +1,12 @@
 //! Waits for instants of the wall clock.
 //!
 //! An instant of the wall clock cannot be waited for with a monotonic timer: the clock may be set, slewed, or have run
-//! on while the machine was suspended. Linux has the right thing, a `timerfd` on `CLOCK_REALTIME` with an absolute time,
-//! which also wakes its reader when the clock is set (`TFD_TIMER_CANCEL_ON_SET`); one file descriptor is both, exact to
+//! on while the machine was suspended. Linux has the right thing, a `timerfd` on `CLOCK_REALTIME` with an absolute
+//! time, which also wakes its reader when the clock is set (`TFD_TIMER_CANCEL_ON_SET`); one file descriptor is both, exact to
 //! some 50 µs. Elsewhere, and for clocks that are not this machine's, [`Timekeeper::paced`] sleeps in slices and
 //! compares what the clock did with what really passed.
 //!
-//! *Invariant:* [`Alarm::wait_until`] says [`Woken::Reached`] only when the clock shows the instant or a later one.
+//! *Invariant:* `Alarm::wait_until` says [`Woken::Reached`] only when the clock shows the instant or a later one.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -98,6 +98,49 @@ fn errors_say_what_is_wrong() {
 }
 
 #[test]
+fn an_expression_is_said_in_words() {
+    let texts = [
+        "Tue *-*-8..14 02:30",
+        "Mon..Fri 22:00",
+        "Sat,Sun 4:00:30",
+        "*-*~1 03:00",
+        "*-*~1..3 03:00",
+        "*-1,7-1/7 5:00",
+        "2027-03-05 6:00",
+        "*-12-* 6:00",
+        "daily",
+        "hourly",
+        "minutely",
+        "*:0/15",
+        "8..18/2:30",
+        "*:*:0/20",
+        "Mon *:0/7",
+        "30 2 * * 2",
+        "*/20 4 1-7 * 5",
+    ];
+    let said = texts.map(|text| format!("{text:<20} {}", Calendar::parse(text).unwrap().describe()));
+    insta::assert_snapshot!(said.join("\n"), @r"
+    Tue *-*-8..14 02:30  on Tue, on day 8 to 14 of every month, at 02:30
+    Mon..Fri 22:00       on Mon to Fri, at 22:00
+    Sat,Sun 4:00:30      on Sat, Sun, at 04:00:30
+    *-*~1 03:00          on the last day of every month, at 03:00
+    *-*~1..3 03:00       on day 1 to 3 from the end of every month, at 03:00
+    *-1,7-1/7 5:00       on day 1 and every 7 after it of January, July, at 05:00
+    2027-03-05 6:00      on day 5 of March, in 2027, at 06:00
+    *-12-* 6:00          every day, in December, at 06:00
+    daily                every day, at 00:00
+    hourly               every hour
+    minutely             every minute
+    *:0/15               every 15 minutes
+    8..18/2:30           every day, at hour 8 to 18 by 2, minute 30
+    *:*:0/20             at every hour, every minute, second 0 and every 20 after it
+    Mon *:0/7            on Mon, at every hour, minute 0 and every 7 after it
+    30 2 * * 2           At 02:30, on Tuesday
+    */20 4 1-7 * 5       At every 20 minutes, of hour 4, on day 1-7 or Friday
+    ");
+}
+
+#[test]
 fn a_long_text_is_refused_before_it_is_looked_at() {
     let text = "1,".repeat(TEXT_BYTES_MAX);
     assert!(matches!(Calendar::parse(&text), Err(CalendarError::Syntax { problem: Syntax::TooLong, .. })));

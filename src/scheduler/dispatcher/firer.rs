@@ -72,7 +72,9 @@ impl<S: DueStore> Firer<S> {
     pub(super) async fn run(mut self, shutdown: &CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            NobodyReceives = self.fire_for_ever() => tracing::error!("nobody takes the runs that are due: dispatcher ends"),
+            NobodyReceives = self.fire_for_ever() => {
+                tracing::error!("nobody takes the runs that are due; the dispatcher ends");
+            }
         }
     }
 
