@@ -16,9 +16,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afterhours::db::store::Store;
 use afterhours::domain::clock::Clock;
 use afterhours::domain::clock::SystemClock;
-use afterhours::db::store::Store;
 use afterhours::domain::name::JobName;
 use afterhours::domain::run::RunId;
 use afterhours::scheduler::dispatcher::Dispatcher;

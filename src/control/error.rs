@@ -42,7 +42,7 @@ pub enum ControlError {
         session: String,
     },
     /// A calendar expression cannot be used.
-    #[error("the calendar expression cannot be used")]
+    #[error(transparent)]
     Calendar(#[from] CalendarError),
     /// A local time cannot be read.
     #[error("\"{text}\" is no date and time")]
@@ -200,6 +200,9 @@ impl ControlError {
             Self::Failed(failure) => failure.clone(),
             error => Failure::from_error(error),
         };
-        ErrorView { kind: self.kind(), message: failure.message, because: failure.because, hint: self.hint() }
+        // What comes from below is a fragment; what we say ourselves reads alone.
+        let fragment = self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_));
+        let message = if fragment { format!("failed to {}", failure.message) } else { failure.message };
+        ErrorView { kind: self.kind(), message, because: failure.because, hint: self.hint() }
     }
 }

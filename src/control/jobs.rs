@@ -338,9 +338,6 @@ impl Control {
             }
             StartCondition::After { .. } => {}
         }
-        if !job.enabled {
-            warnings.push(format!("the job is disabled; `afterhours job enable {}` arms it", job.spec.name));
-        }
         warnings
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod feed;
 mod gate;
 mod install;
+mod jobs;
 mod notify;
 mod people;
 mod probe;

@@ -1,0 +1,200 @@
+//! Jobs from the command line through the real daemon: what is accepted, what is refused with which exit
+//! code, and that nothing is stored when it is refused.
+
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rstest::rstest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::eventually;
+
+/// A daemon for one application that is only files, in a directory of its own.
+struct Desk {
+    dir: TempDir,
+    daemon: Child,
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+    }
+}
+
+impl Desk {
+    async fn open() -> Self {
+        let dir = TempDir::new().unwrap();
+        let root = dir.path().display();
+        fs_err::create_dir_all(dir.path().join("opt/desk")).unwrap();
+        fs_err::create_dir_all(dir.path().join("releases")).unwrap();
+        let config = format!(
+            r#"
+            [daemon]
+            data_dir = "{root}/var"
+            socket = "{root}/afterhours.sock"
+            [app.desk]
+            install_dir = "{root}/opt/desk"
+            installed_version = "1.0"
+            service = {{ none = true }}
+            feed = {{ dir = "{root}/releases" }}
+            sessions = []
+            "#
+        );
+        fs_err::write(dir.path().join("afterhours.toml"), config).unwrap();
+        let mut command = command(dir.path());
+        let daemon = command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let desk = Self { dir, daemon };
+        eventually("the daemon answers", Duration::from_secs(30), async || desk.run(&["status"]).0 == 0).await;
+        desk
+    }
+
+    /// Exit code, stdout and stderr of one command.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = command(self.dir.path()).args(args).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, stdout, stderr) = self.run(&[args, &["--json"]].concat());
+        assert_eq!(code, 0, "{args:?}: {stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let jobs = self.json(&["job", "list"]);
+        jobs.as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn command(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
+    command.env_clear().env("TZ", "UTC").env("COLUMNS", "100").arg("--config").arg(dir.join("afterhours.toml"));
+    command
+}
+
+const AT: &str = "2047-03-01 02:30";
+
+#[rstest]
+#[case::unknown_app(&["job", "create", "x", "--app", "dsk", "--at", AT], 3, "there is no application dsk")]
+#[case::name_taken(&["job", "create", "first", "--app", "desk", "--at", AT], 4, "a job named first exists already")]
+#[case::past(&["job", "create", "x", "--app", "desk", "--at", "2020-01-01 00:00"], 2, "is past")]
+#[case::no_time(&["job", "create", "x", "--app", "desk", "--at", "tonight"], 2, "is no date and time")]
+#[case::zone(&["job", "create", "x", "--app", "desk", "--at", AT, "--zone", "Europe/Berln"], 2, "did you mean Europe/Berlin?")]
+#[case::grace(&["job", "create", "x", "--app", "desk", "--at", AT, "--grace", "5h"], 2, "does not fit into a maximum runtime of 4h")]
+#[case::calendar(&["job", "create", "x", "--app", "desk", "--every", "Tuu 02:30"], 2, "no days of the week")]
+#[case::never(&["job", "create", "x", "--app", "desk", "--every", "*-02-30 02:30"], 2, "find any time that matches")]
+#[case::after_nobody(&["job", "create", "x", "--app", "desk", "--after", "nix"], 3, "there is no job named nix")]
+#[case::after_itself(&["job", "edit", "first", "--after", "first"], 2, "start each other for ever: first → first")]
+#[case::circle(&["job", "edit", "first", "--after", "second"], 2, "start each other for ever")]
+#[case::follow_up_nobody(&["job", "edit", "first", "--on-failure", "nix"], 3, "there is no job named nix")]
+#[case::mail(&["job", "edit", "first", "--mail", "nobody"], 2, "is no mail address")]
+#[case::bad_name(&["job", "create", "-x", "--app", "desk", "--at", AT], 2, "")]
+#[case::disabled(&["job", "run", "first", "--yes"], 4, "afterhours job enable first")]
+#[case::needed(&["job", "delete", "first", "--yes"], 4, "edit or delete second first")]
+#[case::nobody_to_ask(&["job", "create", "x", "--app", "desk", "--start", "immediate"], 4, "--yes")]
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_changes_nothing(
+    #[case] args: &[&str],
+    #[case] code: i32,
+    #[case] told: &str,
+) {
+    let desk = Desk::open().await;
+    assert_eq!(desk.run(&["job", "create", "first", "--app", "desk", "--at", AT]).0, 0);
+    assert_eq!(desk.run(&["job", "create", "second", "--app", "desk", "--after", "first"]).0, 0);
+    let before = desk.json(&["job", "list"]);
+    let (got, _, stderr) = desk.run(args);
+    assert_eq!(got, code, "{stderr}");
+    assert!(stderr.contains(told), "{stderr}");
+    assert_eq!(desk.json(&["job", "list"]), before);
+}
+
+#[tokio::test]
+async fn a_job_lives_and_goes() {
+    let desk = Desk::open().await;
+    let created = desk.json(&[
+        "job",
+        "create",
+        "nightly",
+        "--app",
+        "desk",
+        "--every",
+        "Tue *-*-8..14 02:30",
+        "--zone",
+        "Europe/Berlin",
+    ]);
+    assert_eq!((&created["enabled"], &created["due_at"]), (&Value::Bool(false), &Value::Null));
+    assert_eq!(desk.json(&["status"])["next"].as_array().unwrap().len(), 0, "a disabled job is never due");
+
+    let enabled = desk.json(&["job", "enable", "nightly"]);
+    let due_at = enabled["due_at"].as_str().unwrap().to_owned();
+    assert!(due_at.ends_with("00:30:00Z") || due_at.ends_with("01:30:00Z"), "{due_at}: 02:30 in Berlin");
+    assert_eq!(desk.json(&["status"])["next"][0]["due_at"], due_at.as_str());
+
+    let edited =
+        desk.json(&["job", "edit", "nightly", "--zone", "UTC", "--grace", "10m", "--title", "Every second Tuesday"]);
+    assert!(edited["due_at"].as_str().unwrap().ends_with("02:30:00Z"));
+    assert_eq!((edited["grace"].as_str(), edited["title"].as_str()), (Some("10m"), Some("Every second Tuesday")));
+    assert_eq!(desk.json(&["job", "show", "nightly"])["start"]["zone"], "UTC");
+
+    let plan = desk.json(&["job", "plan", "nightly"]);
+    assert_eq!((plan["grace"].as_str(), plan["path"].as_array().unwrap().len()), (Some("10m"), 0));
+    assert_eq!(desk.json(&["job", "history", "nightly"]), serde_json::json!([]));
+
+    assert_eq!(desk.json(&["job", "disable", "nightly"])["due_at"], Value::Null);
+    assert_eq!(desk.run(&["job", "delete", "nightly", "--yes"]).0, 0);
+    assert_eq!(desk.names(), Vec::<String>::new());
+    assert_eq!(desk.run(&["job", "show", "nightly"]).0, 3);
+}
+
+#[tokio::test]
+async fn a_time_in_the_gap_and_one_that_exists_twice_are_told() {
+    let desk = Desk::open().await;
+    // Summer time in Berlin begins on 31 March 2047 and ends on 27 October 2047.
+    let create = |name, at| desk.json(&["job", "create", name, "--app", "desk", "--at", at, "--zone", "Europe/Berlin"]);
+    let gap = create("gap", "2047-03-31 02:30");
+    assert_eq!(
+        (gap["resolved"]["kind"].as_str(), gap["resolved"]["at"].as_str()),
+        (Some("gap"), Some("2047-03-31T01:00:00Z"))
+    );
+    let twice = create("twice", "2047-10-27 02:30");
+    assert_eq!(twice["resolved"]["kind"], "overlap");
+    assert_eq!(twice["resolved"]["at"], "2047-10-27T00:30:00Z", "once, the first time");
+    assert_eq!(twice["resolved"]["second"], "2047-10-27T01:30:00Z");
+}
+
+#[tokio::test]
+async fn a_run_by_hand_with_nothing_to_install_is_skipped_and_says_why() {
+    let desk = Desk::open().await;
+    assert_eq!(desk.run(&["job", "create", "nightly", "--app", "desk", "--at", AT, "--enabled"]).0, 0);
+    let run = desk.json(&["job", "run", "nightly", "--yes", "--wait"]);
+    assert_eq!((run["state"].as_str(), run["outcome"].as_str()), (Some("finished"), Some("skipped")));
+    assert!(run["cause"]["message"].as_str().unwrap().contains("1.0"), "{}", run["cause"]);
+    let history = desk.json(&["job", "history", "nightly"]);
+    assert_eq!(history[0]["id"], run["id"]);
+    assert_eq!(desk.json(&["job", "show", "nightly"])["last_run"]["outcome"], "skipped");
+    assert_eq!(desk.json(&["gate", "show", "desk"])["position"], "open");
+}
+
+#[tokio::test]
+async fn a_gate_closed_by_hand_stays_closed_until_it_is_opened_by_hand() {
+    let desk = Desk::open().await;
+    let closed = desk.json(&["gate", "close", "desk", "--message", "stocktaking"]);
+    assert_eq!((closed["position"].as_str(), closed["message"].as_str()), (Some("closed"), Some("stocktaking")));
+    assert_eq!(desk.json(&["gate", "show", "desk"])["admits"], false);
+    assert_eq!(desk.run(&["client", "run", "--app", "desk", "--", "true"]).0, 4, "a closed gate refuses");
+    assert_eq!(desk.run(&["gate", "pass", "desk"]).0, 0);
+    assert_eq!(desk.run(&["client", "run", "--app", "desk", "--", "true"]).0, 0, "a pass admits once");
+    assert_eq!(desk.run(&["client", "run", "--app", "desk", "--", "true"]).0, 4, "and only once");
+    assert_eq!(desk.json(&["gate", "open", "desk"])["admits"], true);
+    assert_eq!(
+        desk.run(&["client", "run", "--app", "desk", "--", "sh", "-c", "exit 7"]).0,
+        7,
+        "the program's own code"
+    );
+}
