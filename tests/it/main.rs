@@ -13,3 +13,4 @@ mod probe;
 mod service;
 mod settings;
 mod support;
+mod tidy;

@@ -4,6 +4,8 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::feed::error::hint_for_write;
+
 /// The longest piece of a hostile name that is shown to a person, in characters.
 const SHOWN_CHARS_MAX: usize = 160;
 
@@ -230,7 +232,7 @@ impl ArchiveError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Write { source, .. } => super::super::error::hint_for_write(source),
+            Self::Write { source, .. } => hint_for_write(source),
             Self::Cancelled => None,
             Self::TooBig { .. } => Some(
                 "unpacked_bytes in release.toml is too small, or the archive is not what its maker thinks; ask the vendor".to_owned(),
