@@ -14,6 +14,8 @@ pub mod domain;
 pub mod exec;
 pub mod feed;
 pub mod gate;
+#[cfg(test)]
+mod generated;
 pub mod install;
 pub mod jobs;
 pub mod notify;

@@ -36,7 +36,7 @@ impl Store {
     pub async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
         self.write(move |tx| {
             let body = to_json("an audit entry", &entry.body)?;
-            let link = append_link(tx, entry.at, &[&entry.who, &entry.action, &body, &entry.object])?;
+            let link = append_link(tx, entry.at, &[&entry.who, &entry.action, &body, &entry.object, &entry.via])?;
             tx.prepare_cached(
                 "INSERT INTO audit (link, at, who, via, action, object, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?

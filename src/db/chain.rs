@@ -20,7 +20,7 @@ pub(crate) struct Link {
 }
 
 /// Adds one link for `content` at `at`.
-pub(crate) fn append_link(tx: &Transaction<'_>, at: DateTime<Utc>, content: &[&str]) -> Result<Link, StoreError> {
+pub(crate) fn append_link(tx: &Transaction<'_>, at: DateTime<Utc>, content: &[&str; 5]) -> Result<Link, StoreError> {
     let (number, head): (i64, String) = tx
         .prepare_cached("SELECT link, hash FROM chain")?
         .query_row([], |row| Ok((row.get("link")?, row.get("hash")?)))?;
@@ -29,7 +29,7 @@ pub(crate) fn append_link(tx: &Transaction<'_>, at: DateTime<Utc>, content: &[&s
     Ok(link)
 }
 
-fn hash(head: &str, number: i64, at: DateTime<Utc>, content: &[&str]) -> String {
+fn hash(head: &str, number: i64, at: DateTime<Utc>, content: &[&str; 5]) -> String {
     let mut digest = Sha256::new();
     digest.update(head);
     digest.update(number.to_be_bytes());
@@ -70,9 +70,10 @@ impl Store {
 
 fn verify_chain(tx: &Transaction<'_>) -> Result<ChainState, StoreError> {
     let mut statement = tx.prepare(
-        "SELECT link, at, hash, CAST(run AS TEXT) AS a, name AS b, body AS c, CAST(seq AS TEXT) AS d FROM run_events
+        "SELECT link, at, hash, CAST(run AS TEXT) AS a, name AS b, body AS c, CAST(seq AS TEXT) AS d, '' AS e
+         FROM run_events
          UNION ALL
-         SELECT link, at, hash, who, action, body, object FROM audit
+         SELECT link, at, hash, who, action, body, object, via FROM audit
          ORDER BY link",
     )?;
     let mut rows = statement.query([])?;
@@ -80,11 +81,11 @@ fn verify_chain(tx: &Transaction<'_>) -> Result<ChainState, StoreError> {
     while let Some(row) = rows.next()? {
         expected += 1;
         let text = |name: &str| row.get::<_, String>(name);
-        let (a, b, c, d) = (text("a")?, text("b")?, text("c")?, text("d")?);
+        let (a, b, c, d, e) = (text("a")?, text("b")?, text("c")?, text("d")?, text("e")?);
         let at: DateTime<Utc> = row.get("at")?;
         let number: i64 = row.get("link")?;
         let stored = text("hash")?;
-        if number != expected || stored != hash(&head, number, at, &[&a, &b, &c, &d]) {
+        if number != expected || stored != hash(&head, number, at, &[&a, &b, &c, &d, &e]) {
             return Ok(ChainState::Broken { link: expected });
         }
         head = stored;

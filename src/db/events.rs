@@ -47,7 +47,7 @@ fn append_event(tx: &Transaction<'_>, fence: Fence, logged: &LoggedEvent, head: 
     }
     let body = to_json("an event", &logged.event)?;
     let name = logged.event.name();
-    let link = append_link(tx, logged.at, &[&run.to_string(), name, &body, &logged.seq.to_string()])?;
+    let link = append_link(tx, logged.at, &[&run.to_string(), name, &body, &logged.seq.to_string(), ""])?;
     // The primary key refuses a second event at the same place: two writers cannot both believe to be next.
     tx.prepare_cached(
         "INSERT INTO run_events (run, seq, at, name, body, link, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",

@@ -14,3 +14,5 @@ pub mod quarantine;
 pub mod runs;
 pub mod sessions;
 pub mod store;
+#[cfg(test)]
+mod tests;

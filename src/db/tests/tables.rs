@@ -1,0 +1,229 @@
+//! One table after the other: what is put in comes out, and what must happen once happens once.
+
+use chrono::TimeDelta;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::db::audit::AuditEntry;
+use crate::db::chain::ChainState;
+use crate::db::outbox::OutboxCounts;
+use crate::db::outbox::OwedMail;
+use crate::db::outbox::SendResult;
+use crate::db::store::StoreError;
+use crate::db::tests::Fresh;
+use crate::db::tests::app;
+use crate::db::tests::fresh;
+use crate::db::tests::job;
+use crate::db::tests::job_name;
+use crate::db::tests::logged;
+use crate::db::tests::night;
+use crate::db::tests::order;
+use crate::db::tests::running;
+use crate::domain::event::RunEvent;
+use crate::domain::gate::ClosedBy;
+use crate::domain::gate::Gate;
+use crate::domain::gate::Pass;
+use crate::domain::gate::Position;
+use crate::domain::job::JobSpec;
+use crate::domain::job::StartCondition;
+use crate::domain::release::ReleaseId;
+use crate::domain::run::Fence;
+use crate::domain::session::SessionId;
+
+/// A chain of three links: two events of a run and an entry of the audit between them.
+async fn chained() -> Fresh {
+    let it = fresh();
+    let run = it.store.queue_run(order(), night()).await.unwrap();
+    it.store.append_event(Fence(1), logged(run, 1, RunEvent::Started), running()).await.unwrap();
+    let entry = AuditEntry {
+        at: night(),
+        who: "anna".to_owned(),
+        via: "socket".to_owned(),
+        action: "run.cancel".to_owned(),
+        object: run.to_string(),
+        body: json!({}),
+    };
+    it.store.audit(entry.clone()).await.unwrap();
+    assert_eq!(it.store.audit_entries(9).await.unwrap(), [entry]);
+    let cancel = RunEvent::CancelRequested { by: "anna".to_owned() };
+    it.store.append_event(Fence(1), logged(run, 2, cancel), running()).await.unwrap();
+    it
+}
+
+#[tokio::test]
+async fn a_chain_that_nobody_touched_is_whole() {
+    assert!(matches!(fresh().store.verify_chain().await.unwrap(), ChainState::Whole { links: 0, .. }));
+    let it = chained().await;
+    let ChainState::Whole { links: 3, head } = it.store.verify_chain().await.unwrap() else { panic!() };
+    assert_eq!(head.len(), 64);
+    assert_eq!(it.store.last_event_at().await.unwrap(), Some(night() + TimeDelta::seconds(2)));
+}
+
+#[tokio::test]
+async fn whatever_is_changed_or_taken_out_of_the_chain_shows() {
+    let tampered = [
+        ("UPDATE run_events SET body = '{\"event\":\"committed\"}' WHERE seq = 2", 3),
+        ("UPDATE run_events SET at = '2026-11-22T09:00:00+00:00' WHERE seq = 1", 1),
+        ("UPDATE run_events SET name = 'committed' WHERE seq = 1", 1),
+        ("UPDATE run_events SET seq = 7 WHERE seq = 2", 3),
+        ("UPDATE audit SET who = 'bert'", 2),
+        ("UPDATE audit SET via = 'command line'", 2),
+        ("UPDATE audit SET object = '8'", 2),
+        ("UPDATE audit SET action = 'run.show'", 2),
+        ("DELETE FROM run_events WHERE seq = 1", 1),
+        ("DELETE FROM audit", 2),
+        // The end cut off: the head knows better.
+        ("DELETE FROM run_events WHERE seq = 2", 3),
+        ("UPDATE chain SET link = 2", 4),
+    ];
+    for (sql, link) in tampered {
+        let it = chained().await;
+        assert_eq!(it.store.write(move |tx| Ok(tx.execute(sql, [])?)).await.unwrap(), 1, "{sql}");
+        assert_eq!(it.store.verify_chain().await.unwrap(), ChainState::Broken { link }, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn names_of_jobs_are_unique_also_after_an_edit() {
+    let it = fresh();
+    it.store.create_job(job("nightly", None)).await.unwrap();
+    it.store.create_job(job("weekly", None)).await.unwrap();
+    assert!(matches!(it.store.create_job(job("nightly", None)).await, Err(StoreError::NameTaken(_))));
+    let renamed = it.store.replace_job(&job_name("weekly"), job("nightly", None)).await;
+    assert!(matches!(renamed, Err(StoreError::NameTaken(_))), "{renamed:?}");
+    it.store.replace_job(&job_name("weekly"), job("monthly", None)).await.unwrap();
+    let names: Vec<String> = it.store.jobs().await.unwrap().iter().map(|job| job.spec.name.to_string()).collect();
+    assert_eq!(names, ["monthly", "nightly"]);
+    assert!(matches!(it.store.job(&job_name("weekly")).await, Err(StoreError::NoJob(_))));
+    assert!(matches!(it.store.delete_job(&job_name("weekly")).await, Err(StoreError::NoJob(_))));
+    // All or none.
+    let many = it.store.create_jobs(vec![job("yearly", None), job("nightly", None)]).await;
+    assert!(matches!(many, Err(StoreError::NameTaken(_))));
+    assert_eq!(it.store.jobs().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn only_enabled_jobs_follow() {
+    let it = fresh();
+    let first = job_name("backup");
+    for (name, enabled) in [("yes", true), ("no", false)] {
+        let spec = JobSpec { start: StartCondition::After { job: first.clone() }, ..job(name, None).spec };
+        it.store.create_job(crate::domain::job::Job { spec, enabled, ..job(name, None) }).await.unwrap();
+    }
+    let followers = it.store.jobs_after(&first).await.unwrap();
+    assert_eq!(followers.iter().map(|job| job.spec.name.as_str()).collect::<Vec<_>>(), ["yes"]);
+    it.store.set_missed(&job_name("yes"), Some(night())).await.unwrap();
+    assert_eq!(it.store.job(&job_name("yes")).await.unwrap().missed_at, Some(night()));
+}
+
+#[tokio::test]
+async fn the_same_mail_is_owed_once() {
+    let it = fresh();
+    let mail = OwedMail {
+        message_id: "run-7.report".to_owned(),
+        unique: Uuid::nil(),
+        run: None,
+        to: vec!["it@example.com".to_owned()],
+        subject: "Updated".to_owned(),
+        text: "All is well.".to_owned(),
+    };
+    it.store.owe_mail(mail.clone(), night()).await.unwrap();
+    it.store.owe_mail(OwedMail { text: "Written anew.".to_owned(), ..mail.clone() }, night()).await.unwrap();
+    let due = it.store.next_due_mail(night()).await.unwrap().unwrap();
+    assert_eq!((due.attempts, &due.mail), (0, &mail));
+
+    let later = night() + TimeDelta::minutes(5);
+    let busy = SendResult::Later { next_at: later, error: "busy".to_owned() };
+    it.store.note_mail(due.id, busy).await.unwrap();
+    assert_eq!(it.store.next_due_mail(night()).await.unwrap(), None);
+    assert_eq!(it.store.next_due_mail(later).await.unwrap().unwrap().attempts, 1);
+    it.store.note_mail(due.id, SendResult::Sent).await.unwrap();
+    // Sent is sent: a run that writes its report again after a crash owes nothing new.
+    it.store.owe_mail(mail, later).await.unwrap();
+    assert_eq!(it.store.next_due_mail(later).await.unwrap(), None);
+    let counts = it.store.outbox_counts(None).await.unwrap();
+    assert_eq!(counts, OutboxCounts { sent: 1, ..OutboxCounts::default() });
+}
+
+#[tokio::test]
+async fn a_dead_mail_is_kept_and_not_tried() {
+    let it = fresh();
+    let mail = OwedMail {
+        message_id: "run-7.report".to_owned(),
+        unique: Uuid::nil(),
+        run: None,
+        to: Vec::new(),
+        subject: String::new(),
+        text: String::new(),
+    };
+    it.store.owe_mail(mail, night()).await.unwrap();
+    let id = it.store.next_due_mail(night()).await.unwrap().unwrap().id;
+    it.store.note_mail(id, SendResult::Dead { error: "no such mailbox".to_owned() }).await.unwrap();
+    assert_eq!(it.store.next_due_mail(night() + TimeDelta::days(9)).await.unwrap(), None);
+    assert_eq!(it.store.outbox_counts(None).await.unwrap().dead, 1);
+}
+
+#[tokio::test]
+async fn a_pass_admits_once_and_its_own_user_first() {
+    let it = fresh();
+    let pass = |user: Option<&str>, minutes| Pass {
+        app: app(),
+        user: user.map(str::to_owned),
+        valid_until: night() + TimeDelta::minutes(minutes),
+        given_by: "it".to_owned(),
+    };
+    it.store.give_pass(pass(None, 10)).await.unwrap();
+    it.store.give_pass(pass(Some("anna"), 10)).await.unwrap();
+    it.store.give_pass(pass(Some("bert"), 1)).await.unwrap();
+    assert_eq!(it.store.passes(&app(), night()).await.unwrap().len(), 3);
+
+    let later = night() + TimeDelta::minutes(2);
+    assert!(!it.store.use_pass(&"crm".parse().unwrap(), "anna", later).await.unwrap(), "of another application");
+    assert!(it.store.use_pass(&app(), "anna", later).await.unwrap());
+    assert_eq!(it.store.passes(&app(), later).await.unwrap(), [pass(None, 10)], "anna's own went, bert's has run out");
+    assert!(it.store.use_pass(&app(), "bert", later).await.unwrap(), "anybody's");
+    assert!(!it.store.use_pass(&app(), "bert", later).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_gate_is_open_until_it_was_closed() {
+    let it = fresh();
+    assert_eq!(it.store.gate(&app()).await.unwrap(), Gate::open(app()));
+    let closed = Position::Closed {
+        by: ClosedBy::Operator("anna".to_owned()),
+        message: "until Monday".to_owned(),
+        until: None,
+        lease_until: None,
+        since: night(),
+    };
+    let gate = Gate { app: app(), position: closed };
+    let change = gate.clone();
+    assert_eq!(it.store.change_gate(&app(), move |_| Some(change)).await.unwrap(), gate);
+    assert_eq!(it.store.change_gate(&app(), |_| None).await.unwrap(), gate, "left as it is");
+    assert_eq!(it.again().gate(&app()).await.unwrap(), gate);
+}
+
+#[tokio::test]
+async fn sessions_are_remembered_until_they_leave() {
+    let it = fresh();
+    let id = SessionId("ws-1".to_owned());
+    it.store.put_session(&app(), &id, json!({"user": "anna"})).await.unwrap();
+    it.store.put_session(&app(), &id, json!({"user": "bert"})).await.unwrap();
+    assert_eq!(it.again().stored_sessions().await.unwrap(), [json!({"user": "bert"})]);
+    it.store.remove_session(&app(), &id).await.unwrap();
+    assert!(it.store.stored_sessions().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_release_that_failed_is_remembered_with_its_first_reason() {
+    let it = fresh();
+    let run = it.store.queue_run(order(), night()).await.unwrap();
+    let release = ReleaseId { version: "4.0".parse().unwrap(), build: 4 };
+    for reason in ["it did not answer", "it was tried again"] {
+        it.store.quarantine(&app(), &release, run, night(), reason.to_owned()).await.unwrap();
+    }
+    let found = it.store.quarantined(&app()).await.unwrap();
+    assert_eq!((found.len(), found[0].build, found[0].reason.as_str()), (1, 4, "it did not answer"));
+    assert!(it.store.allow_release(&app(), &release.version).await.unwrap());
+    assert!(!it.store.allow_release(&app(), &release.version).await.unwrap());
+}
