@@ -18,6 +18,8 @@ pub mod lock;
 pub mod machine;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod picture_tests;
 pub mod plan;
 pub mod preflight;
 pub mod select;

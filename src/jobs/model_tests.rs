@@ -44,6 +44,7 @@ use crate::jobs::driver::Driven;
 use crate::jobs::driver::Driver;
 use crate::jobs::driver::RunLog;
 use crate::jobs::driver::Steps;
+use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Machine;
 
 const RUN: RunId = RunId(1);
@@ -390,6 +391,8 @@ fn every_event() -> Vec<RunEvent> {
         RunEvent::CancelRequested { by: by.clone() },
         RunEvent::Committed,
         RunEvent::UnwindStarted { cause: Cause::Cancelled { by: by.clone() } },
+        RunEvent::UnwindStarted { cause: Cause::Overlong { max_runtime: Span::hours(2) } },
+        RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason: String::new() } },
         RunEvent::Resolved { side: Side::Old, by: by.clone() },
         RunEvent::Resolved { side: Side::New, by },
     ];
@@ -412,9 +415,8 @@ fn every_event() -> Vec<RunEvent> {
     events
 }
 
-/// Walks through every state that can be reached with two builds and tries every event on it.
-#[test]
-fn every_reachable_state_meets_every_event() {
+/// Walks through every state that can be reached with two builds, tries every event on it, and tells what came of it.
+pub(crate) fn walk(mut met: impl FnMut(&Machine, &RunEvent, Result<&Machine, &IllegalEvent>)) -> Vec<Machine> {
     let events = every_event();
     let mut open = vec![Machine::queued(order())];
     let mut seen: Vec<Machine> = Vec::new();
@@ -422,8 +424,9 @@ fn every_reachable_state_meets_every_event() {
     while let Some(machine) = open.pop() {
         // Attempts and times do not decide what may follow; without them the states are few.
         let key = format!(
-            "{:?} {:?} {} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {} {:?} {:?} {:?}",
             machine.state(),
+            machine.outcome_of_unwinding(),
             machine.cursor(),
             machine.is_committed(),
             machine.next_step(),
@@ -433,23 +436,30 @@ fn every_reachable_state_meets_every_event() {
         if !keys.insert(key) {
             continue;
         }
+        let mut after = machine.clone();
         for event in &events {
-            let mut after = machine.clone();
-            match after.apply(event, dawn()) {
-                Ok(()) => {
-                    assert!(machine.state().outcome().is_none(), "a finished run never changes: {event:?}");
-                    assert!(!(machine.is_committed() && !after.is_committed()), "a commit is for ever");
-                    assert!(!(after.is_committed() && after.next_undo().is_some_and(|at| at.step == Step::Swap)));
-                    open.push(after);
-                }
-                Err(error) => {
-                    assert_eq!(after, machine, "an illegal event changes nothing");
-                    assert_eq!(error.event, event.name());
-                }
+            let result = after.apply(event, dawn());
+            met(&machine, event, result.as_ref().map(|()| &after));
+            match result {
+                Ok(()) => open.push(std::mem::replace(&mut after, machine.clone())),
+                Err(_) => assert_eq!(after, machine, "an illegal event changes nothing"),
             }
         }
         seen.push(machine);
     }
+    seen
+}
+
+#[test]
+fn every_reachable_state_meets_every_event() {
+    let seen = walk(|machine, event, result| match result {
+        Ok(after) => {
+            assert!(machine.state().outcome().is_none(), "a finished run never changes: {event:?}");
+            assert!(!(machine.is_committed() && !after.is_committed()), "a commit is for ever");
+            assert!(!(after.is_committed() && after.next_undo().is_some_and(|at| at.step == Step::Swap)));
+        }
+        Err(error) => assert_eq!(error.event, event.name()),
+    });
     assert!(seen.len() > 200, "{}", seen.len());
     for machine in &seen {
         // Whatever is decided can follow: the engine never meets an event of its own that is refused.
