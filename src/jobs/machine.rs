@@ -36,6 +36,7 @@ use crate::domain::session::Session;
 use crate::domain::step::At;
 use crate::domain::step::Leg;
 use crate::domain::step::Step;
+use crate::domain::step::TABLE;
 use crate::domain::step::sequence;
 
 /// An event that cannot follow what is in the log.
@@ -268,7 +269,7 @@ impl Machine {
         match (&self.state, &self.cursor, event) {
             (S::Queued, Cursor::Idle, E::Started) => {
                 self.known.started_at = Some(at_instant);
-                self.state = S::Running { at: At::first(Step::Preflight) };
+                self.state = S::Running { at: At::first(TABLE[0].step) };
             }
             (S::Running { .. }, Cursor::Idle, E::StepStarted { at, attempt, how: How::Act })
                 if self.next_step() == Some(*at) && (self.committed || at.step.row().leg != Leg::After) =>
@@ -399,7 +400,7 @@ impl Machine {
                 self.committed = true;
                 self.begun.clear();
                 self.failures = 0;
-                self.state = S::Running { at: At::first(Step::OpenGate) };
+                self.state = S::Running { at: self.next_step().unwrap_or(At::first(Step::Report)) };
             }
             (S::Stuck { .. }, Cursor::Idle, E::Resolved { side: Side::Old, by }) if !self.committed => {
                 self.known.resolved = Some((Side::Old, by.clone()));
