@@ -1,8 +1,8 @@
 //! The steps of a run, in order: **the one table**.
 //!
-//! To add a step, add a row here and follow the compiler: it asks for the step's act, its undo
-//! and its probe in `jobs/steps/`. Nothing else names the order; the engine, the plan, the history
-//! and the picture in the documentation are made from this table.
+//! To add a step, add a row here and follow the compiler: it asks for the step's act and its undo in
+//! `jobs/steps/mod.rs`, and for its name in the mails in `notify/template/`. Nothing else names the order;
+//! the engine, the plan, the history and the table in `ARCHITECTURE.md` are made from this one.
 
 use std::fmt;
 use std::str::FromStr;
