@@ -148,6 +148,31 @@ enum Command {
     Man(man::ManArgs),
 }
 
+/// How a command line is understood, for the test that keeps documents from rotting.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Understood {
+    /// It could be run.
+    Whole,
+    /// So far so good, but something that is needed is left out.
+    Part,
+    /// It is not understood; why, in the parser's words.
+    Not(String),
+}
+
+/// Parses `args`, the program's name first, and does nothing.
+#[doc(hidden)]
+pub fn understand(args: &[String]) -> Understood {
+    let Err(error) = Cli::try_parse_from(args) else { return Understood::Whole };
+    match error.kind() {
+        clap::error::ErrorKind::DisplayHelp | clap::error::ErrorKind::DisplayVersion => Understood::Whole,
+        clap::error::ErrorKind::MissingRequiredArgument
+        | clap::error::ErrorKind::MissingSubcommand
+        | clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Understood::Part,
+        _ => Understood::Not(error.to_string()),
+    }
+}
+
 /// Parses `args`, the program's name first, does what they say, and returns the code to exit with.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();

@@ -3,6 +3,7 @@
 mod backup;
 mod calendar;
 mod cli;
+mod documents;
 mod feed;
 mod gate;
 mod install;
