@@ -26,6 +26,7 @@ mod log;
 mod man;
 mod out;
 mod run;
+mod sample_desk;
 mod serve;
 mod session;
 mod shim;
@@ -146,6 +147,8 @@ enum Command {
     Client(client::ClientArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
+    #[command(hide = true)]
+    SampleDesk(sample_desk::SampleArgs),
 }
 
 /// How a command line is understood, for the test that keeps documents from rotting.
@@ -221,6 +224,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
         Command::Client(args) => client::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),
+        Command::SampleDesk(args) => sample_desk::run(args, context).await,
     }
 }
 
