@@ -8,6 +8,7 @@
 //! Stopping goes from the outside in: no new requests, no new starts, the runs halt where their log says
 //! so, the chores end, the store closes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::api::gate_check;
 use crate::api::server::Api;
 use crate::api::workstations::Admission;
 use crate::api::workstations::Workstations;
+use crate::config::settings::ServiceControl;
 use crate::config::settings::Settings;
 use crate::control::Caller;
 use crate::control::Control;
@@ -51,6 +53,7 @@ use crate::jobs::engine::LIVE_MAX;
 use crate::jobs::gatekeeper::Gatekeeper;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
+use crate::jobs::kit::state_dir;
 use crate::jobs::lock::AppLock;
 use crate::jobs::steps::Night;
 use crate::notify::mail::Mailer;
@@ -60,6 +63,7 @@ use crate::scheduler::housekeeping::Household;
 use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
 use crate::scheduler::timekeeper::Timekeeper;
+use crate::service::Service;
 use crate::sessions::hub::Change;
 use crate::sessions::hub::Hub;
 use crate::sessions::hub::SessionChange;
@@ -456,6 +460,22 @@ async fn wait_for_turn(house: &House, app: &AppName) -> Result<()> {
             )
             .hint("see `afterhours status`, and try again when it is done")
         );
+    }
+    Ok(())
+}
+
+/// Stops the applications that a daemon has supervised. That daemon must have ended: an application
+/// outlives it, so that a restart of the daemon disturbs nobody.
+///
+/// # Errors
+/// A daemon works with these settings, or an application does not stop.
+pub async fn stop_services(settings: Settings) -> Result<()> {
+    let _only_one = only_one(&settings)?;
+    for app in settings.apps.values() {
+        if matches!(app.service.control, ServiceControl::Supervised { .. }) {
+            let service = Service::new(app, &state_dir(&settings.daemon.data_dir, &app.name));
+            service.stop(&BTreeMap::new()).await?;
+        }
     }
     Ok(())
 }

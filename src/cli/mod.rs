@@ -29,7 +29,6 @@ mod run;
 mod sample_desk;
 mod serve;
 mod session;
-mod shim;
 mod snapshot;
 mod status;
 mod text;

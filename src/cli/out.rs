@@ -18,6 +18,7 @@ use crate::wire::error::ErrorBody;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+const GOOD: Style = AnsiColor::Green.on_default().bold();
 const HELPFUL: Style = AnsiColor::Cyan.on_default().bold();
 
 /// The terminal, or what stands in its place.
@@ -74,6 +75,16 @@ impl Ui {
         }
         let text = harmless(text);
         written(writeln!(AutoStream::new(io::stdout().lock(), self.color), "{}", text.trim_end_matches('\n')))
+    }
+
+    /// A line of data that says of something whether it is good.
+    pub(crate) fn verdict(&self, is_good: bool, text: impl Display) -> Result<(), CliError> {
+        if self.json {
+            return Ok(());
+        }
+        let (style, word) = if is_good { (GOOD, "ok    ") } else { (BAD, "FAILED") };
+        let mut stdout = AutoStream::new(io::stdout().lock(), self.color);
+        written(writeln!(stdout, "  {style}{word}{style:#}  {}", harmless(text)))
     }
 
     /// Bytes as they are.

@@ -1,7 +1,7 @@
 //! Everything about a run that support needs, in one file, without secrets.
 //!
-//! What goes in is listed, not what stays out: the run as it is shown, its log, findings, the versions
-//! of this program and its system. The configuration goes in only as the shape of its keys.
+//! What goes in is listed, not what stays out: the run as it is shown, its log, what was mailed about
+//! it (not to whom), findings, the versions of this program and its system. The configuration goes in only as the shape of its keys.
 
 use std::io::Write;
 
@@ -23,6 +23,7 @@ impl Control {
         let view = self.run_view(run).await?;
         let events = self.store.events(run, 0).await?;
         let chain = self.store.verify_chain().await?;
+        let mails = self.store.mails_of_run(run).await?;
         let found = match self.kit(&view.app) {
             Ok(kit) => findings(kit, &self.store, self.now(), None).await,
             Err(_) => Vec::new(),
@@ -42,15 +43,19 @@ impl Control {
             ("events.json", serde_json::to_vec_pretty(&events)),
             ("findings.json", serde_json::to_vec_pretty(&found)),
         ];
+        let mails = (1..).zip(mails).map(|(number, mail)| {
+            (format!("mail-{number}.txt"), Ok(format!("Subject: {}\n\n{}", mail.subject, mail.text).into_bytes()))
+        });
+        let files = files.into_iter().map(|(name, json)| (name.to_owned(), json)).chain(mails);
         let pack = || -> std::io::Result<Vec<u8>> {
             let mut tar = tar::Builder::new(zstd::Encoder::new(Vec::new(), LEVEL)?);
-            for (name, json) in files {
-                let json = json?;
+            for (name, content) in files {
+                let content = content?;
                 let mut header = tar::Header::new_gnu();
-                header.set_size(json.len() as u64);
+                header.set_size(content.len() as u64);
                 header.set_mode(0o600);
                 header.set_mtime(self.now().timestamp().unsigned_abs());
-                tar.append_data(&mut header, format!("afterhours-run-{run}/{name}"), json.as_slice())?;
+                tar.append_data(&mut header, format!("afterhours-run-{run}/{name}"), content.as_slice())?;
             }
             let mut encoder = tar.into_inner()?;
             encoder.flush()?;

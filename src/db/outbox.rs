@@ -132,6 +132,22 @@ impl Store {
         .await
     }
 
+    /// The mails that report a run, whatever became of them.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn mails_of_run(&self, run: RunId) -> Result<Vec<OwedMail>, StoreError> {
+        self.read(move |tx| {
+            let mut rows = tx.prepare_cached("SELECT id, body FROM outbox WHERE run = ?1 ORDER BY id")?;
+            let rows = rows.query_map([run.0], |row| Ok((row.get::<_, i64>("id")?, row.get::<_, String>("body")?)))?;
+            rows.map(|row| {
+                row.map_err(StoreError::from).and_then(|(id, body)| from_json(|| format!("mail {id}"), &body))
+            })
+            .collect()
+        })
+        .await
+    }
+
     /// How many mails are in which state, of one run or of all.
     ///
     /// # Errors

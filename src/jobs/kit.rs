@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backup::BackupGate;
 use crate::config::settings::AppSettings;
 use crate::domain::clock::Clock;
+use crate::domain::name::AppName;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
@@ -48,7 +50,7 @@ impl Kit {
     /// # Errors
     /// The health settings cannot be used.
     pub fn new(app: &AppSettings, data_dir: &Path, hub: &Arc<Hub>) -> Result<Self, ProbeError> {
-        let state_dir = data_dir.join("apps").join(app.name.as_str());
+        let state_dir = state_dir(data_dir, &app.name);
         Ok(Self {
             feed: Feed::new(&app.feed),
             installer: Installer::new(app),
@@ -100,8 +102,13 @@ impl Kit {
     }
 }
 
+/// Where what must be known of an application's processes is kept.
+pub fn state_dir(data_dir: &Path, app: &AppName) -> PathBuf {
+    data_dir.join("apps").join(app.as_str())
+}
+
 /// The kits of all applications, and what they share.
-pub type Kits = BTreeMap<crate::domain::name::AppName, Arc<Kit>>;
+pub type Kits = BTreeMap<AppName, Arc<Kit>>;
 
 /// The clock everybody shares.
 pub type SharedClock = Arc<dyn Clock>;
