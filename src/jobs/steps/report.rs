@@ -118,13 +118,6 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
     let order = machine.order();
     let now = night.clock.now();
     let events = night.store.events(run, 0).await?;
-    let remedy = match &verdict {
-        Verdict::Stuck { .. } => Some(format!("afterhours run resolve {run} --as old|new")),
-        Verdict::Finished(Outcome::Succeeded) if gate == GateRemark::ByHand => {
-            Some(format!("afterhours gate open {}", order.app))
-        }
-        Verdict::Finished(_) => crate::jobs::history::cause_of(machine).and_then(|cause| cause.hint),
-    };
     let report = RunReport {
         app: order.app.clone(),
         app_title: context.kit.app.title.clone(),
@@ -149,7 +142,6 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
             .map(|session| LoggedOut { user: session.user.clone(), workstation: session.workstation.clone() })
             .collect(),
         gate,
-        remedy,
     };
     let to = recipients(context);
     let told = to.len();

@@ -140,11 +140,8 @@ pub fn render(report: &RunReport, language: Language) -> Rendered {
 fn next(page: &mut Page, report: &RunReport, words: &Phrases) {
     let (usual, commands) = (words.next)(report);
     page.gap();
-    match &report.remedy {
-        Some(remedy) => page.line(remedy),
-        None => page.line(&usual),
-    }
-    for command in commands.iter().filter(|_| report.remedy.is_none()) {
+    page.line(&usual);
+    for command in &commands {
         page.item(command);
     }
 }

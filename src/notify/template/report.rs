@@ -57,8 +57,6 @@ pub struct RunReport {
     pub logged_out: Vec<LoggedOut>,
     /// Whether people can log in now.
     pub gate: GateRemark,
-    /// What to do next, in one line; the usual advice for the verdict when absent.
-    pub remedy: Option<String>,
 }
 
 /// How a run ended.

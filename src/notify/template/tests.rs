@@ -69,7 +69,6 @@ fn night() -> RunReport {
             LoggedOut { user: "clara".to_owned(), workstation: None },
         ],
         gate: GateRemark::Open,
-        remedy: None,
     }
 }
 
@@ -169,14 +168,6 @@ fn who_must_open_the_gate_is_told_how() {
     let text = render(&report, Language::English).text;
     assert!(text.contains("CANNOT log in yet"), "{text}");
     assert!(text.contains("  afterhours gate open orders\n"), "{text}");
-}
-
-#[test]
-fn a_given_remedy_stands_instead_of_the_usual_one() {
-    let report = RunReport { remedy: Some("Plug the disk back in.".to_owned()), ..stuck() };
-    let text = render(&report, Language::English).text;
-    assert!(text.contains("\nPlug the disk back in.\n"), "{text}");
-    assert!(!text.contains("resolve"), "{text}");
 }
 
 #[test]
