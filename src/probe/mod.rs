@@ -148,7 +148,7 @@ impl Probe {
                     in_a_row += 1;
                     progress.advance(in_a_row.into(), Some(self.times.into()), "good answers in a row");
                     if in_a_row >= self.times {
-                        return Ok(Healthy { version, asked, took: Span::from(begin.elapsed()) });
+                        return Ok(Healthy { version, asked, took: whole_millis(begin.elapsed()) });
                     }
                 }
                 Err(bad) => {
@@ -274,4 +274,8 @@ async fn command(
 ) -> Result<String, ProbeError> {
     let ended = Exec::new(argv, wait(COMMAND_WAIT_MAX, until)).envs(env).run().await;
     ended.map(|output| output.stdout).map_err(|source| ProbeError::Command { which, source })
+}
+/// What is smaller interests nobody who reads how long it took.
+fn whole_millis(length: Duration) -> Span {
+    Span::from(Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX)))
 }
