@@ -4,6 +4,7 @@ mod backup;
 mod calendar;
 mod cli;
 mod documents;
+mod demo;
 mod feed;
 mod gate;
 mod install;

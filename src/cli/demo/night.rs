@@ -91,7 +91,7 @@ impl Night {
             context.times().time(context.now()),
             context.times().time(at)
         ));
-        let mut teller = Teller::new(context.ui, context.times());
+        let mut teller = Teller::new(context.ui, context.times(), stage);
         teller.now("waits for its time");
         let id = appears(client, before).await?;
         let mut witness = Witness { stage, crew, eva: None, seen: Seen::default() };
@@ -236,15 +236,17 @@ struct Teller<'u> {
     ui: &'u Ui,
     times: Times,
     bar: Option<ProgressBar>,
+    /// Goes without saying.
+    dir: String,
 }
 
 impl<'u> Teller<'u> {
-    fn new(ui: &'u Ui, times: Times) -> Self {
+    fn new(ui: &'u Ui, times: Times, stage: &Stage) -> Self {
         let bar = ui.can_draw().then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
-        Self { ui, times, bar }
+        Self { ui, times, bar, dir: format!("{}/", stage.dir().display()) }
     }
 
     fn now(&self, what: impl Into<String>) {
@@ -272,7 +274,7 @@ impl<'u> Teller<'u> {
     }
 
     fn line(&self, line: &str) {
-        let line: String = line.chars().take(WIDTH).collect();
+        let line: String = line.replace(&self.dir, "").chars().take(WIDTH).collect();
         match &self.bar {
             Some(bar) => bar.suspend(|| self.ui.say(line)),
             None => self.ui.say(line),
@@ -332,7 +334,7 @@ fn show_mail(number: u32, mails: &[String], stage: &Stage, ui: &Ui) -> Result<()
         fs_err::write(stage.mail(number), mail).map_err(|error| CliError::failed("write the mail down", &error))?;
         let first: Vec<&str> = mail.split("\n\n").take(3).collect();
         ui.say(format!(
-            "\n  The mail to it@example.com begins:\n{}\n",
+            "\n  The report, as it would be mailed, begins:\n{}\n",
             text::indented(&text::indented(&first.join("\n\n")))
         ));
     }

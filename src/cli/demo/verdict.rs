@@ -99,16 +99,17 @@ pub(super) async fn first_night(
     let outcome = night.run.outcome;
     part.check("the run succeeded", outcome == Some(Outcome::Succeeded), text::maybe(outcome));
     let backup = night.said(Step::Backup).join("; ");
-    part.check("a fresh backup was proven beforehand", backup.contains("orders-"), short_paths(&backup, stage));
+    let backup = backup.replace(&format!("{}/", stage.dir().display()), "");
+    part.check("a fresh backup was proven beforehand", backup.contains("orders-"), backup);
     late_login(&mut part, night);
     part.check(
-        "anna, who said OK, was closed at once; ben was logged out at the end",
+        "anna said OK and was closed, ben was logged out",
         crew.ended("anna") == Some(0) && crew.ended("ben") == Some(0) && night.logged_out == ["ben"],
         format!("logged out: {}", night.logged_out.join(", ")),
     );
     let steps = night.said(Step::MigrateData);
     let in_order = steps.len() == 2 && steps[0].ends_with("1 to 2") && steps[1].ends_with("2 to 3");
-    part.check("both versions were installed in order", in_order, steps.join(", then "));
+    part.check("both versions were installed in order", in_order, steps.join("; "));
     answers(&mut part, stage).await;
     kept(&mut part, stage);
     rosa_is_back(&mut part, stage, crew, "3.0").await;
@@ -126,14 +127,15 @@ pub(super) async fn second_night(
 ) -> Result<Part, CliError> {
     let mut part = Part::of_night("The second night: 3.0 to 4.0, and back", night);
     let failed = night.failed_at.is_some_and(|at| at.step == Step::CheckHealth);
-    let because = night.run.cause.as_ref().and_then(|cause| cause.because.last().cloned()).unwrap_or_default();
+    let because = night.run.cause.as_ref().and_then(|cause| cause.because.last()).map(String::as_str);
+    let because = because.unwrap_or_default().rsplit(": ").next().unwrap_or_default();
     part.check("4.0 did not pass its health check", failed, because);
     let outcome = night.run.outcome;
     part.check("the run was rolled back", outcome == Some(Outcome::RolledBack), text::maybe(outcome));
     let migrated = night.said(Step::MigrateData).join("; ");
     let before = fs_err::read_to_string(stage.print_before()).unwrap_or_default();
     let same = !before.is_empty() && night.print_restored.as_deref() == Some(before.as_str());
-    let seen = format!("{migrated}, then back; sha256 {}", shown(&before));
+    let seen = format!("{migrated}; then sha256 {} again", shown(&before));
     part.check("the data are as they were, to the bit", same && migrated.ends_with("3 to 4"), seen);
     late_login(&mut part, night);
     answers(&mut part, stage).await;
@@ -170,7 +172,7 @@ pub(super) fn afterwards(dismissed: Dismissed, struck: Result<Option<PathBuf>, s
 }
 
 fn late_login(part: &mut Part, night: &Night) {
-    let seen = format!("eva tried; exit code {}", text::maybe(night.late_login));
+    let seen = format!("eva tried, and got exit code {}", text::maybe(night.late_login));
     part.check("nobody could log in meanwhile", night.late_login == Some(REFUSED), seen);
 }
 
@@ -192,7 +194,7 @@ fn kept(part: &mut Part, stage: &Stage) {
     let kept = fs_err::read_to_string(stage.install().join(SETTINGS)).unwrap_or_default();
     let new = stage.install().join(format!("{SETTINGS}.new")).exists();
     let seen = if new { format!("{SETTINGS}; the vendor's beside it as .new") } else { SETTINGS.to_owned() };
-    part.check("the file the administrator changed is kept", kept.contains(GREETING), seen);
+    part.check("the file that the administrator changed is kept", kept.contains(GREETING), seen);
 }
 
 /// Rosa's workstation was never touched by us; new orders in its ledger are from the program it started again.
@@ -271,11 +273,6 @@ async fn gate_and_report(part: &mut Part, night: &Night, client: &Client) -> Res
 
 fn app() -> Result<AppName, CliError> {
     "orders".parse().map_err(|error| CliError::failed("name the application", &error))
-}
-
-/// Without the directory that everything is in.
-fn short_paths(text: &str, stage: &Stage) -> String {
-    text.replace(&format!("{}/", stage.dir().display()), "")
 }
 
 /// All of it.

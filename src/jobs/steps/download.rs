@@ -4,6 +4,7 @@ use crate::domain::failure::Failure;
 use crate::install::hold_path;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::counted;
 use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
@@ -17,9 +18,5 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     // The service learns to heed the hold while there is time; the stop then only has to write a file.
     or_fail!(kit.service.install_hold(&hold_path(&kit.app)).await);
     let bytes: u64 = context.path().iter().map(crate::domain::release::Release::unpacked_bytes).sum();
-    Ok(Done::saying(format!("{} staged, {bytes} bytes", releases(context.path().len()))))
-}
-
-fn releases(count: usize) -> String {
-    if count == 1 { "1 release".to_owned() } else { format!("{count} releases") }
+    Ok(Done::saying(format!("{} staged, {bytes} bytes", counted(context.path().len() as u64, "release"))))
 }

@@ -193,6 +193,11 @@ pub(crate) fn failed<E: std::error::Error>(error: &E, hint: Option<String>) -> F
     Failure { hint, ..Failure::from_error(error) }
 }
 
+/// `1 file`, `2 files`.
+fn counted(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// Turns an adapter's result into a step's; the adapter knows the remedy.
 macro_rules! or_fail {
     ($result:expr) => {

@@ -6,6 +6,7 @@ use crate::domain::failure::Failure;
 use crate::install::SnapshotReport;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::counted;
 use crate::jobs::steps::or_fail;
 
 pub(super) async fn act_ahead(context: &Context<'_>) -> Result<Done, Failure> {
@@ -20,5 +21,6 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
 
 fn said(report: &SnapshotReport) -> String {
     let SnapshotReport { files, bytes, copied_files, copied_bytes, .. } = report;
-    format!("{files} files, {bytes} bytes; copied now: {copied_files} files, {copied_bytes} bytes")
+    let (files, copied_files) = (counted(*files, "file"), counted(*copied_files, "file"));
+    format!("{files}, {bytes} bytes; copied now: {copied_files}, {copied_bytes} bytes")
 }

@@ -3,6 +3,7 @@
 use crate::domain::failure::Failure;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::counted;
 use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
@@ -13,7 +14,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let report = or_fail!(context.kit.installer.swap(id).await);
     let conflicts: Vec<String> = report.conflicts.iter().map(|path| format!("{}.new", path.display())).collect();
     let beside = if conflicts.is_empty() { String::new() } else { format!("; look at {}", conflicts.join(", ")) };
-    Ok(Done::saying(format!("{id} is in place, {} files kept{beside}", report.kept)))
+    Ok(Done::saying(format!("{id} is in place, {} kept{beside}", counted(report.kept, "file"))))
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
