@@ -268,7 +268,7 @@ impl<'u> Teller<'u> {
             RunEventView::Progress { at, done, total: Some(total), what } => {
                 self.now(format!("{at}: {done} of {total} {what}"));
             }
-            RunEventView::Progress { at, done, total: None, what } => self.now(format!("{at}: {done} {what}")),
+            RunEventView::Progress { at, total: None, what, .. } => self.now(format!("{at}: {what}")),
             RunEventView::Alive => {}
         }
     }
