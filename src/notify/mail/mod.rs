@@ -28,6 +28,7 @@ use lettre::message::header::ContentType;
 use lettre::message::header::Header;
 use lettre::message::header::HeaderName;
 use lettre::message::header::HeaderValue;
+use lettre::message::header::MIME_VERSION_1_0;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::authentication::Mechanism;
 use lettre::transport::smtp::client::AsyncSmtpConnection;
@@ -180,6 +181,8 @@ impl Mailer {
             .subject(one_line(&mail.subject))
             .message_id(Some(message_id.to_owned()))
             .header(AutoSubmitted)
+            // Without it a reader need not undo the encoding of the text.
+            .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN);
         for recipient in recipients {
             message = message.to(recipient.clone());
