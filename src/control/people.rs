@@ -11,6 +11,7 @@ use crate::domain::name::AppName;
 use crate::domain::session::Census;
 use crate::domain::session::SessionId;
 use crate::domain::span::Span;
+use crate::sessions::SessionsError;
 use crate::sessions::hub::Verdict;
 use crate::wire::people::CloseGate;
 use crate::wire::people::EndSessions;
@@ -47,10 +48,14 @@ impl Control {
         Self::must_operate(caller)?;
         let kit = self.kit(app)?;
         let known = self.known_sessions(app).await?;
-        let told = chosen(app, &known, &ask.sessions)?;
+        let mut told = chosen(app, &known, &ask.sessions)?;
+        if let Some(first) = told.first().filter(|_| !told.iter().any(|session| kit.sessions.can_tell(session))) {
+            return Err(SessionsError::CannotTell { session: first.clone() }.into());
+        }
         self.audit(caller, "session.message", app, &ask).await?;
         if ask.sessions.is_empty() {
             kit.sessions.message(&ask.text, None).await?;
+            told.retain(|session| kit.sessions.can_tell(session));
         }
         for session in &ask.sessions {
             kit.sessions.message(&ask.text, Some(session)).await?;

@@ -142,7 +142,14 @@ impl Commands {
                 "add end = [...] beside list = [...]; without it a run waits for these users, and gives up",
             )
         });
-        std::iter::once(counted).chain(ended).collect()
+        let told = self.message.is_none().then(|| {
+            Finding::warning(
+                "sessions_message",
+                format!("sessions that {} lists are ended without a word", name(&self.list)),
+                "add message = [...] beside list = [...], or warn these users in another way",
+            )
+        });
+        std::iter::once(counted).chain(told).chain(ended).collect()
     }
 }
 

@@ -215,17 +215,21 @@ impl Sessions {
         SessionsError::all(errors)
     }
 
+    /// Whether there is a way to tell a session something.
+    pub fn can_tell(&self, session: &SessionId) -> bool {
+        let by_command =
+            |provider: &Provider| matches!(provider, Provider::Commands(commands) if commands.can_message());
+        self.hub_of(session).is_some() || self.providers.iter().any(by_command)
+    }
+
     /// A word to one session, or to all.
     ///
     /// # Errors
     /// A provider could not pass it on; the others were told.
     pub async fn message(&self, text: &str, session: Option<&SessionId>) -> Result<(), SessionsError> {
         let workstation = session.is_some_and(|session| self.hub_of(session).is_some());
-        let by_command =
-            |provider: &Provider| matches!(provider, Provider::Commands(commands) if commands.can_message());
         if let Some(session) = session
-            && !workstation
-            && !self.providers.iter().any(by_command)
+            && !self.can_tell(session)
         {
             return Err(SessionsError::CannotTell { session: session.clone() });
         }
