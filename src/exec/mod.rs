@@ -233,6 +233,19 @@ impl Exec {
     }
 }
 
+/// The program of `argv`, where it is absent or cannot be executed.
+pub fn missing_program(argv: &[String]) -> Option<&str> {
+    let program = argv.first()?;
+    let executable = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+    let found = if program.contains('/') {
+        executable(Path::new(program))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
+        std::env::split_paths(&path).any(|folder| executable(&folder.join(program)))
+    };
+    (!found).then_some(program)
+}
+
 fn failed(program: String, output: &Output) -> ExecError {
     let status = match (output.status.code(), output.status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

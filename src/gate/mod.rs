@@ -25,6 +25,7 @@ use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::ExecError;
+use crate::exec::missing_program;
 
 /// A gate could not be moved.
 #[derive(Debug, Error)]
@@ -196,10 +197,7 @@ impl Driver {
                 }
             }
             Self::Commands { close, open, .. } => {
-                let missing = [close, open].into_iter().filter_map(|argv| argv.first()).find(|program| {
-                    program.contains('/') && rustix::fs::access(program.as_str(), rustix::fs::Access::EXEC_OK).is_err()
-                });
-                match missing {
+                match [close, open].into_iter().find_map(|argv| missing_program(argv)) {
                     None => Finding::good("gate_commands", "the commands of the gate are there"),
                     Some(program) => Finding::fatal(
                         "gate_commands",

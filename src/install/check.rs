@@ -20,6 +20,7 @@ use walkdir::WalkDir;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::domain::finding::Finding;
+use crate::exec::missing_program;
 use crate::install::durable;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
@@ -273,8 +274,19 @@ fn others(dir: &Path, owner: Owner, app: &AppSettings) -> usize {
 /// The data: there, readable, and what a file leaves beside itself.
 fn data(app: &AppSettings) -> Vec<Finding> {
     const CHECK: &str = "data";
-    let DataSettings::Paths { paths, .. } = &app.data else {
-        return vec![Finding::good(CHECK, "the data are dumped and restored by commands")];
+    let paths = match &app.data {
+        DataSettings::Paths { paths, .. } => paths,
+        DataSettings::Dump { dump, restore, verify, .. } => {
+            let commands = [Some(dump), Some(restore), verify.as_ref()];
+            return vec![match commands.into_iter().flatten().find_map(|argv| missing_program(argv)) {
+                None => Finding::good(CHECK, "the data are dumped and restored by commands"),
+                Some(program) => Finding::fatal(
+                    CHECK,
+                    format!("{program} is missing or cannot be run, so the data could not be put back"),
+                    "correct the commands of `data`, or install the program",
+                ),
+            }];
+        }
     };
     let mut findings: Vec<Finding> = Vec::new();
     for path in paths {
