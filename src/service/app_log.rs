@@ -18,6 +18,9 @@ pub(crate) const APP_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How much of the log is searched for last words.
 const LAST_WORDS_BYTES_MAX: usize = 16 * 1024;
 
+/// How much of one of the last lines is told.
+const LINE_CHARS_MAX: usize = 300;
+
 /// The log of one application.
 #[derive(Debug)]
 pub(crate) struct AppLog(PathBuf);
@@ -68,6 +71,26 @@ impl AppLog {
         });
         let text = text.await.ok()?;
         text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    }
+
+    /// The last `count` lines that say something, in one.
+    pub(crate) async fn last_lines(&self, count: usize) -> Option<String> {
+        let file = self.0.clone();
+        let text = blocking(move || {
+            let file = File::open(file)?;
+            let mut bytes = vec![0; LAST_WORDS_BYTES_MAX];
+            let from = file.metadata()?.len().saturating_sub(LAST_WORDS_BYTES_MAX as u64);
+            let read = file.read_at(&mut bytes, from)?;
+            Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
+        });
+        let text = text.await.ok()?;
+        let said: Vec<&str> =
+            text.lines().map(str::trim).filter(|line| line.chars().any(char::is_alphanumeric)).collect();
+        let lines: Vec<String> = said[said.len().saturating_sub(count)..]
+            .iter()
+            .map(|line| line.chars().take(LINE_CHARS_MAX).collect())
+            .collect();
+        (!lines.is_empty()).then(|| lines.join(" / "))
     }
 }
 

@@ -137,6 +137,14 @@ impl Service {
         }
     }
 
+    /// What it wrote last, in one line, where its output is known: of one that this daemon supervises.
+    pub async fn last_words(&self) -> Option<String> {
+        match self {
+            Self::Supervised(supervised) => supervised.last_words().await,
+            Self::Systemd(_) | Self::Commands(_) | Self::None => None,
+        }
+    }
+
     /// Looks whether it could be controlled, without touching it.
     pub async fn check(&self) -> Vec<Finding> {
         match self {

@@ -56,6 +56,8 @@ const POLL: Duration = Duration::from_millis(500);
 const TABLE_EVERY: Duration = Duration::from_millis(50);
 /// The most that is kept of the deadline for the time after KILL.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How many lines of its log are told when the new version does not work.
+const LAST_LINES: usize = 3;
 /// Gives a program its own session without changing its process number; part of util-linux.
 const SETSID: &str = "setsid";
 /// What the init system tells this daemon and no one else.
@@ -159,6 +161,10 @@ impl Supervised {
             (false, []) => ServiceStatus::Stopped,
             (false, left) => ServiceStatus::Failed(format!("it is stopped, but {}", names(left))),
         })
+    }
+
+    pub(crate) async fn last_words(&self) -> Option<String> {
+        self.log.last_lines(LAST_LINES).await
     }
 
     pub(crate) async fn check(&self) -> Vec<Finding> {

@@ -28,7 +28,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     }
     let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.env()).dir(install_dir);
     let output = exec.run().await.map_err(|error| {
-        Failure::from_error(&error).hint(format!("the migration is part of {}; its vendor must know", release.id))
+        Failure::new(format!("run the migration of {}", release.id))
+            .because(Failure::from_error(&error).to_string())
+            .hint(format!("the migration is part of {}; its vendor must know", release.id))
     })?;
     // A migration may end well and say what matters in its output: all of it goes into the log.
     for line in output.stdout.lines().chain(output.stderr.lines()) {
