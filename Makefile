@@ -22,6 +22,7 @@ test: packages nextest
 
 packages:
 	@.ci/packages
+	@.ci/foreign $(abspath $(TARGET))/tmp/foreign
 
 nextest:
 	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked

@@ -6,6 +6,7 @@ mod cli;
 mod documents;
 mod demo;
 mod feed;
+mod foreign;
 mod gate;
 mod install;
 mod jobs;
