@@ -3,13 +3,15 @@
 //!
 //! The command leads a process group of its own. When its deadline passes or its future is
 //! dropped, the whole group is ended: TERM, two seconds, KILL. A command that ends in time may
-//! leave children behind, as a start script does; they are not touched.
+//! leave children behind, as a start script does; they are not touched. What outlives us because
+//! we were killed is ended by [`leftover`].
 //!
 //! A command that leaves a server behind must not write into a pipe of ours: the server would be
 //! killed by its first line after we have gone. [`Exec::log_to`] gives it a file instead.
 //!
 //! Invariant: no shell is ever involved, and no output is held beyond [`OUTPUT_BYTES_MAX`].
 
+pub mod leftover;
 pub mod process;
 
 use std::collections::BTreeMap;

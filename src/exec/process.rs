@@ -82,6 +82,20 @@ pub fn group_lives(group: Pid) -> bool {
     pids.filter_map(|pid| stat(pid).ok()).any(|stat| stat.group == group.as_raw_nonzero().get() && !stat.ended)
 }
 
+/// A living line of the process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) pid: u32,
+    pub(super) group: u32,
+    pub(super) start_ticks: u64,
+}
+
+/// A process that lives.
+pub(super) fn entry(pid: u32) -> Option<Entry> {
+    let stat = stat(pid).ok().filter(|stat| !stat.ended)?;
+    Some(Entry { pid, group: stat.group.unsigned_abs(), start_ticks: stat.start_ticks })
+}
+
 struct Stat {
     ended: bool,
     group: i32,

@@ -121,6 +121,11 @@ impl Installer {
         self.0.layout.staged(id)
     }
 
+    /// Where the snapshot of a run is; the commands that dump and restore are given a path below it.
+    pub fn snapshot_path(&self, run: RunId) -> PathBuf {
+        self.0.layout.snapshot(run)
+    }
+
     /// Which release is in place; nothing when its tree does not say.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ use crate::jobs::decide::Decision;
 use crate::jobs::decide::decide;
 use crate::jobs::decide::ends_by;
 use crate::jobs::decide::interruption;
+use crate::jobs::machine::Cursor;
 use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Machine;
 
@@ -98,6 +99,13 @@ pub trait Steps: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Done, Failure>> + Send;
     /// Undoes a step, whatever of it was done.
     fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<String, Failure>> + Send;
+    /// Ends what a step, or its undo, that a crash interrupted may have left running.
+    fn end_leftovers(
+        &self,
+        run: RunId,
+        at: At,
+        machine: Arc<Machine>,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// What somebody watching a run sees.
@@ -198,6 +206,7 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         shutdown: &CancellationToken,
     ) -> Result<Driven, DriveError> {
         let mut held = self.take_up(run, fence, order).await?;
+        held.end_leftovers().await?;
         loop {
             while let Ok(request) = inbox.try_recv() {
                 held.take_in(request).await?;
@@ -277,6 +286,21 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         // Nobody may be watching.
         let _ = self.driver.live.send(Live::Event(logged));
         Ok(())
+    }
+
+    /// After a crash: what it interrupted may still be at work, and must not be while it is repeated or undone.
+    async fn end_leftovers(&mut self) -> Result<(), DriveError> {
+        let (at, undoing) = match *self.machine.cursor() {
+            Cursor::Acting { at, .. } => (at, false),
+            Cursor::Undoing { at, .. } => (at, true),
+            Cursor::Idle | Cursor::Failed { .. } => return Ok(()),
+        };
+        let ended = self.driver.steps.end_leftovers(self.run, at, Arc::new(self.machine.clone())).await;
+        match ended {
+            Ok(()) => Ok(()),
+            Err(failure) if undoing => self.append(RunEvent::UndoFailed { at, failure }).await,
+            Err(failure) => self.append(RunEvent::StepFailed { at, failure }).await,
+        }
     }
 
     /// Takes in what a person asks; says no when it cannot follow.

@@ -3,8 +3,8 @@
 mod backup;
 mod calendar;
 mod cli;
-mod documents;
 mod demo;
+mod documents;
 mod feed;
 mod foreign;
 mod gate;

@@ -6,7 +6,6 @@ use crate::domain::session::Census;
 use crate::domain::session::Notice;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let sessions = match context.kit.sessions.census().await {

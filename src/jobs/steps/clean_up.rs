@@ -4,7 +4,6 @@ use crate::domain::failure::Failure;
 use crate::domain::run::Outcome;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 use crate::jobs::steps::report::bring_back;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {

@@ -5,7 +5,6 @@ use crate::install::hold_path;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 use crate::jobs::steps::counted;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;

@@ -8,7 +8,6 @@ use crate::domain::failure::Failure;
 use crate::exec::Exec;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     if context.how == How::UndoFirst {
@@ -26,7 +25,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         // A path is meant within the new tree; a bare name is a program of the system.
         *program = install_dir.join(&*program).to_string_lossy().into_owned();
     }
-    let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.env()).dir(install_dir);
+    let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.marked_env()).dir(install_dir);
     let output = exec.run().await.map_err(|error| {
         Failure::new(format!("run the migration of {}", release.id))
             .because(Failure::from_error(&error).to_string())

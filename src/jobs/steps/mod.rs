@@ -4,6 +4,14 @@
 //! [`Done`] or with the [`Failure`] a person will read. To add a step, add its row to the table in
 //! [`crate::domain::step`]; the two matches below are what the compiler then asks for.
 
+/// Turns an adapter's result into a step's; the adapter knows the remedy.
+macro_rules! or_fail {
+    ($result:expr) => {
+        $result.map_err(|error| $crate::jobs::steps::failed(&error, error.hint()))?
+    };
+}
+use or_fail;
+
 mod announce;
 mod backup;
 mod check_health;
@@ -37,6 +45,7 @@ use crate::domain::run::RunId;
 use crate::domain::step::At;
 use crate::domain::step::Step;
 use crate::exec::Exec;
+use crate::exec::leftover;
 use crate::jobs::driver::Done;
 use crate::jobs::driver::Live;
 use crate::jobs::driver::Steps;
@@ -45,6 +54,9 @@ use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
 use crate::jobs::kit::SharedClock;
 use crate::jobs::machine::Machine;
+
+/// Which step a command belongs to. Only commands that leave nothing behind are given it.
+const STEP_MARK: &str = "AFTERHOURS_STEP";
 
 /// The steps upon real applications.
 #[derive(Debug)]
@@ -122,6 +134,12 @@ impl Steps for Night {
             | Step::CleanUp => Ok(String::new()),
         }
     }
+
+    async fn end_leftovers(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<(), Failure> {
+        let kit = self.kit(&machine)?;
+        let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
+        context.end_leftovers().await
+    }
 }
 
 impl Night {
@@ -160,10 +178,40 @@ impl Context<'_> {
         self.kit.hook_env(self.run, self.from(), self.path().get(self.at.build as usize))
     }
 
+    /// The same for a command that leaves nothing behind; should we die, it is known by [`STEP_MARK`].
+    fn marked_env(&self) -> BTreeMap<String, String> {
+        let mut env = self.env();
+        env.insert(STEP_MARK.to_owned(), self.mark());
+        env
+    }
+
+    /// Of this step, and of this store: another daemon may have a run of the same number.
+    fn mark(&self) -> String {
+        format!("{}/{}/{}", self.kit.app.staging_dir.display(), self.run, self.at)
+    }
+
+    /// Ends the commands of this step that outlived the process that ran them.
+    async fn end_leftovers(&self) -> Result<(), Failure> {
+        let mark = format!("{STEP_MARK}={}", self.mark()).into_bytes();
+        let snapshot = format!("AFTERHOURS_SNAPSHOT={}/", self.kit.installer.snapshot_path(self.run).display());
+        let ended = leftover::end(move |variable| variable == mark || variable.starts_with(snapshot.as_bytes())).await;
+        match ended {
+            Ok(ended) if ended.is_empty() => Ok(()),
+            Ok(ended) => {
+                tracing::warn!(run.id = self.run.0, step = %self.at, ?ended, "ended what the interrupted step left running");
+                Ok(())
+            }
+            Err(left) => {
+                Err(Failure::new(format!("end what was left running of {}: processes {left:?} would not go", self.at))
+                    .hint("see what they wait for, and end them by hand"))
+            }
+        }
+    }
+
     /// Runs a hook of the administrator's, if there is one.
     async fn hook(&self, name: &str, argv: Option<&Vec<String>>) -> Result<(), Failure> {
         let Some(argv) = argv else { return Ok(()) };
-        let exec = Exec::new(argv, self.kit.app.hooks.deadline).envs(&self.env());
+        let exec = Exec::new(argv, self.kit.app.hooks.deadline).envs(&self.marked_env());
         exec.run().await.map(drop).map_err(|error| {
             Failure::from_error(&error).hint(format!("the hook {name} of {} must end with 0", self.kit.app.name))
         })
@@ -197,11 +245,3 @@ pub(crate) fn failed<E: std::error::Error>(error: &E, hint: Option<String>) -> F
 fn counted(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
-
-/// Turns an adapter's result into a step's; the adapter knows the remedy.
-macro_rules! or_fail {
-    ($result:expr) => {
-        $result.map_err(|error| $crate::jobs::steps::failed(&error, error.hint()))?
-    };
-}
-use or_fail;

@@ -4,7 +4,6 @@ use crate::config::settings::OpenGate;
 use crate::domain::failure::Failure;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let (kit, gatekeeper) = (context.kit, &context.night.gatekeeper);

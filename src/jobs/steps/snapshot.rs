@@ -7,7 +7,6 @@ use crate::install::SnapshotReport;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 use crate::jobs::steps::counted;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act_ahead(context: &Context<'_>) -> Result<Done, Failure> {
     let report = or_fail!(context.kit.installer.snapshot_ahead(context.run, context.progress()).await);

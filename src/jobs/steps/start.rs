@@ -3,7 +3,6 @@
 use crate::domain::failure::Failure;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;
@@ -13,6 +12,6 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
-    or_fail!(context.kit.service.stop(&context.env()).await);
+    or_fail!(context.kit.service.stop(&context.marked_env()).await);
     Ok("the new version is stopped".to_owned())
 }

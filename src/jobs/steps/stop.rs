@@ -7,7 +7,6 @@ use crate::domain::failure::Failure;
 use crate::domain::progress::Silent;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::or_fail;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;
@@ -17,7 +16,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         context.hook("before_stop", kit.app.hooks.before_stop.as_ref()).await?;
     }
     or_fail!(kit.installer.hold().await);
-    or_fail!(kit.service.stop(&context.env()).await);
+    or_fail!(kit.service.stop(&context.marked_env()).await);
     Ok(Done::saying("the service is down"))
 }
 
