@@ -11,6 +11,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    context.bring_up_resolved().await?;
     let open = context.night.gatekeeper.open_for_run(context.kit, context.run).await?;
     Ok(if open { "users may log in" } else { "the gate stays closed: an operator has closed it" }.to_owned())
 }

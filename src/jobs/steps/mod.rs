@@ -173,6 +173,16 @@ impl Context<'_> {
         }
     }
 
+    /// After a person's word about a stuck run: the application may be down, and nobody but us can start one that
+    /// is held or supervised. One that runs is left alone.
+    async fn bring_up_resolved(&self) -> Result<(), Failure> {
+        if self.machine.known().resolved.is_some() {
+            or_fail!(self.kit.installer.lift_hold().await);
+            or_fail!(self.kit.service.start(&self.env()).await);
+        }
+        Ok(())
+    }
+
     /// The variables every hook sees.
     fn env(&self) -> BTreeMap<String, String> {
         self.kit.hook_env(self.run, self.from(), self.path().get(self.at.build as usize))

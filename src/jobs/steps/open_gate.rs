@@ -9,6 +9,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let (kit, gatekeeper) = (context.kit, &context.night.gatekeeper);
     // The new version is accepted: from now on anybody may start it.
     or_fail!(kit.installer.lift_hold().await);
+    context.bring_up_resolved().await?;
     match &kit.app.open_gate {
         OpenGate::ByHand => {
             let message = format!("{} was updated and is being looked at", kit.app.title);
