@@ -138,7 +138,12 @@ impl House {
             started_at: clock.now(),
         });
         let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
-        let post = Arc::new(PostOffice { store: store.clone(), mailer, clock: Arc::clone(&clock) });
+        let post = Arc::new(PostOffice {
+            store: store.clone(),
+            mailer,
+            clock: Arc::clone(&clock),
+            counter: tokio::sync::Mutex::default(),
+        });
         let house = Self { settings, store, clock, hub, night, engine, control, post, halt };
         house.close_hub_gates().await?;
         Ok((house, changes))
@@ -272,12 +277,17 @@ async fn told_to_stop() -> Result<()> {
 
 /// A report is sent as soon as it is written, not at the next chore.
 async fn post_reports(mut live: broadcast::Receiver<Live>, post: Arc<PostOffice>, stop: CancellationToken) {
+    // What a process before us owed first.
+    let mut owed = true;
     loop {
+        if owed && let Err(error) = post.deliver().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the outbox cannot be read");
+        }
         let happened = tokio::select! {
             happened = live.recv() => happened,
             () = stop.cancelled() => return,
         };
-        let ended = match happened {
+        owed = match happened {
             Ok(Live::Event(logged)) => {
                 matches!(logged.event, crate::domain::event::RunEvent::StepSucceeded { at, .. } if at.step == crate::domain::step::Step::Report)
             }
@@ -285,9 +295,6 @@ async fn post_reports(mut live: broadcast::Receiver<Live>, post: Arc<PostOffice>
             Err(broadcast::error::RecvError::Lagged(_)) => true,
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        if ended && let Err(error) = post.deliver().await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the outbox cannot be read");
-        }
     }
 }
 

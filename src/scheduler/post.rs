@@ -2,6 +2,8 @@
 //!
 //! A mail is sent, then noted as sent: dying in between sends it twice under the same message id, which
 //! mail programs show once. Never sending it is not an option.
+//!
+//! Invariant: within one process a mail is in one pair of hands at a time.
 
 use std::sync::Arc;
 
@@ -30,6 +32,8 @@ pub struct PostOffice {
     pub mailer: Option<Mailer>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Held while mails are sent: whoever else comes meanwhile must not send them again.
+    pub counter: tokio::sync::Mutex<()>,
 }
 
 impl PostOffice {
@@ -38,6 +42,7 @@ impl PostOffice {
     /// # Errors
     /// The store fails; a mail that cannot be sent is not an error here, it is noted.
     pub async fn deliver(&self) -> Result<(), StoreError> {
+        let _alone = self.counter.lock().await;
         while let Some(due) = self.store.next_due_mail(self.clock.now()).await? {
             let result = self.try_one(&due).await;
             match &result {

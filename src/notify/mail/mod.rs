@@ -170,8 +170,9 @@ impl Mailer {
         let content = self.compose(mail, &recipients, message_id)?;
         let mut connection = self.connect().await?;
         let outcome = self.hand_over(&mut connection, &recipients, &content).await;
-        // The mail's fate is decided; a server that does not say goodbye changes nothing.
-        let _ = timeout(QUIT_WAIT, connection.abort()).await;
+        // The mail's fate is decided and must be noted at once: dying before that sends it again. The server may take
+        // its time to say goodbye.
+        tokio::spawn(async move { timeout(QUIT_WAIT, connection.abort()).await });
         outcome
     }
 
