@@ -18,6 +18,7 @@ use crate::api::server::refuse;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
 use crate::domain::run::RunId;
+use crate::domain::step::Step;
 use crate::jobs::driver::Live;
 use crate::wire::run::ALIVE_SECS;
 use crate::wire::run::EventsQuery;
@@ -42,9 +43,13 @@ pub fn live_view(run: RunId, live: Live) -> Option<RunEventView> {
     }
 }
 
-/// Whether nothing more will follow by itself: the run is over, or it is stuck and has reported.
-fn is_last(event: &RunEventView) -> bool {
-    matches!(event, RunEventView::Event { event: RunEvent::Finished { .. }, .. })
+/// Whether the run may rest after this event: it is over, or it is stuck and may have reported.
+fn may_be_last(event: &RunEvent) -> bool {
+    match event {
+        RunEvent::Finished { .. } | RunEvent::UndoFailed { .. } | RunEvent::GaveUp { .. } => true,
+        RunEvent::StepSucceeded { at, .. } | RunEvent::PassedOver { at, .. } => at.step == Step::Report,
+        _ => false,
+    }
 }
 
 pub(super) async fn follow(
@@ -59,18 +64,20 @@ pub(super) async fn follow(
     };
     tokio::spawn(async move {
         let mut seq = query.after;
+        // A run that rests already says nothing more.
+        let mut may_rest = true;
         loop {
             for logged in so_far.drain(..) {
                 seq = logged.seq;
-                let view = event_view(logged);
-                let last = is_last(&view);
-                if sender.send(line(&view)).await.is_err() || last {
+                may_rest |= may_be_last(&logged.event);
+                if sender.send(line(&event_view(logged))).await.is_err() {
                     return;
                 }
             }
-            if !query.follow {
+            if !query.follow || (may_rest && api.control.rests(run).await.unwrap_or(true)) {
                 return;
             }
+            may_rest = false;
             let next = tokio::select! {
                 next = live.recv() => next,
                 () = api.stop.cancelled() => return,

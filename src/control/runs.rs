@@ -16,6 +16,8 @@ use crate::domain::run::Order;
 use crate::domain::run::RunId;
 use crate::domain::run::Side;
 use crate::domain::run::Trigger;
+use crate::jobs::decide::Decision;
+use crate::jobs::decide::decide;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::EngineError;
 use crate::jobs::history::view;
@@ -70,6 +72,14 @@ impl Control {
         let live = self.engine.watch();
         self.store.run(run).await?;
         Ok((self.store.events(run, after).await?, live))
+    }
+
+    /// Whether nothing more happens to a run by itself: it is over, or it is stuck and has reported.
+    ///
+    /// # Errors
+    /// There is no such run, or its log cannot be read.
+    pub async fn rests(&self, run: RunId) -> Result<bool, ControlError> {
+        Ok(decide(&self.engine.machine(run).await?, self.now()) == Decision::Halt)
     }
 
     /// Asks a run to stop. It then goes back, unless it is past the commit.
