@@ -69,7 +69,10 @@ pub fn cause_of(machine: &Machine) -> Option<Failure> {
     if let RunState::Stuck { at, failure } = machine.state() {
         let mut failure = failure.clone();
         failure.message = format!("{at}: {}", failure.message);
-        failure.hint.get_or_insert_with(|| "see `afterhours run show`, then `afterhours run resolve`".to_owned());
+        // Whatever the step advises, the run goes on by a person's word only.
+        let look = failure.hint.take().unwrap_or_else(|| "look at the application and its data".to_owned());
+        let say = "say which version is the good one: `afterhours run resolve RUN --as old|new`";
+        failure.hint = Some(format!("{look}; then {say}"));
         return Some(failure);
     }
     machine.cause().map(|cause| match cause {
