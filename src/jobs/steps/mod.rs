@@ -10,7 +10,6 @@ macro_rules! or_fail {
         $result.map_err(|error| $crate::jobs::steps::failed(&error, error.hint()))?
     };
 }
-use or_fail;
 
 mod announce;
 mod backup;

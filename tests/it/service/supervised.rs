@@ -177,10 +177,11 @@ async fn the_daemon_brings_it_back_but_not_when_it_was_stopped_or_held() {
     let (it, stopped, held) = (Supervised::new(), Supervised::new(), Supervised::new());
     let shutdown = CancellationToken::new();
     let greeting = BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]);
+    // Before anybody looks after them: one that was never started would be started with an environment of its own.
+    for one in [&it, &stopped, &held] {
+        one.service.start(&greeting).await.unwrap();
+    }
     let test = async {
-        for one in [&it, &stopped, &held] {
-            one.service.start(&greeting).await.unwrap();
-        }
         let hold = held.dir.path().join("hold");
         held.service.install_hold(&hold).await.unwrap();
         fs_err::write(&hold, "").unwrap();
