@@ -10,6 +10,7 @@ mod foreign;
 mod gate;
 mod install;
 mod jobs;
+mod night;
 mod notify;
 mod people;
 mod probe;

@@ -4,6 +4,6 @@ mod app;
 mod check;
 mod crash;
 mod manifest;
-mod mounted;
+pub(crate) mod mounted;
 mod snapshot;
 mod swap;

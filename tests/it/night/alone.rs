@@ -1,0 +1,93 @@
+//! `update now`: without a daemon, beside one, and killed.
+
+use afterhours::domain::event::RunEvent;
+use afterhours::domain::run::RunId;
+use afterhours::domain::step::Step;
+use serde_json::Value;
+
+use super::releases::SICK;
+use super::releases::V2;
+use super::releases::V3;
+use super::site::Site;
+use super::site::app;
+use super::site::eventually;
+use super::truth::Left;
+
+const ALONE: &[(&str, &str)] = &[
+    ("installed_version", "\"1.0\""),
+    ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"3s\" }"),
+];
+
+#[tokio::test]
+async fn update_now_without_a_daemon() {
+    let mut site = Site::with(ALONE).await;
+    V2.publish(&site.feed());
+    let (code, said, talk) = site.run(&["update", "now", "orders", "--yes", "--json"]).await;
+    assert_eq!(code, 0, "{said}{talk}");
+    let run: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&run["outcome"], &run["to_version"]), (&"succeeded".into(), &"2.0".into()));
+    site.desk_answers("2.0").await;
+    site.reports(1).await;
+    // The daemon that comes later finds it all.
+    site.serve().await;
+    let run = site.client().show_run(RunId(1)).await.unwrap();
+    assert_eq!(site.must_be_whole(&run, &[V2], &["first", "second"]).await, Left::New);
+}
+
+#[tokio::test]
+async fn a_bad_release_without_a_daemon_exits_with_5() {
+    let mut site = Site::with(ALONE).await;
+    SICK.publish(&site.feed());
+    let (code, said, talk) = site.run(&["update", "now", "orders", "--yes"]).await;
+    assert_eq!(code, 5, "{said}{talk}");
+    site.desk_answers("1.0").await;
+    site.reports(1).await;
+    site.serve().await;
+    let run = site.client().show_run(RunId(1)).await.unwrap();
+    assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::Old);
+}
+
+#[tokio::test]
+async fn update_now_is_refused_while_the_daemon_has_a_run() {
+    let mut site = Site::new().await;
+    super::releases::Edition { migrate: Some(&["sleep", "1"]), schema: 1, ..V2 }.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    let begun = |event: &RunEvent| matches!(event, RunEvent::StepStarted { at, .. } if at.step == Step::MigrateData);
+    assert!(site.see(run, begun).await);
+    let (code, said, talk) = site.run(&["update", "now", "orders", "--yes"]).await;
+    assert_eq!(code, 4, "{said}{talk}");
+    assert!(talk.contains("run 1"), "{talk}");
+    site.settled(run).await;
+    site.desk_answers("2.0").await;
+}
+
+#[tokio::test]
+async fn update_now_that_was_killed_is_finished_by_the_daemon() {
+    let mut site = Site::with(ALONE).await;
+    V2.publish(&site.feed());
+    V3.publish(&site.feed());
+    let mut alone = site.command(&["update", "now", "orders", "--yes"]).spawn().unwrap();
+    let swapped = || site.read("opt/orders/version") == "2.0";
+    eventually("it is in the middle", async || swapped()).await;
+    alone.kill().await.unwrap();
+    site.serve().await;
+    let run = site.settled(RunId(1)).await;
+    site.must_be_whole(&run, &[V2, V3], &["first", "second"]).await;
+    assert!(site.client().show_gate(&app()).await.unwrap().admits);
+    site.reports(1).await;
+}
+
+#[tokio::test]
+async fn update_now_that_was_killed_is_finished_by_the_next_one() {
+    let mut site = Site::with(ALONE).await;
+    V2.publish(&site.feed());
+    let mut alone = site.command(&["update", "now", "orders", "--yes"]).spawn().unwrap();
+    eventually("it is in the middle", async || site.read("opt/orders/version") == "2.0").await;
+    alone.kill().await.unwrap();
+    let (code, said, talk) = site.run(&["update", "now", "orders", "--yes"]).await;
+    assert_eq!(code, 0, "{said}{talk}");
+    site.serve().await;
+    let run = site.settled(RunId(1)).await;
+    site.must_be_whole(&run, &[V2], &["first", "second"]).await;
+}

@@ -1,0 +1,17 @@
+//! Whole nights with the real program: processes, files, mails, and `kill -9`.
+//!
+//! `site` is the place, `desk.py` the application, `releases` its versions, `truth` what must hold afterwards.
+
+pub(crate) mod mail;
+pub(crate) mod night;
+pub(crate) mod releases;
+pub(crate) mod site;
+pub(crate) mod truth;
+
+mod alone;
+mod armed;
+mod chain;
+mod failing;
+mod killed;
+mod people;
+mod plain;

@@ -1,0 +1,148 @@
+//! People who change their mind, and people who are asked: cancel, the longest runtime, `run resolve`.
+
+use std::process::Stdio;
+
+use afterhours::domain::event::RunEvent;
+use afterhours::domain::run::Outcome;
+use afterhours::domain::run::RunId;
+use afterhours::domain::step::Step;
+use afterhours::wire::run::RunStateName;
+use rstest::rstest;
+use serde_json::json;
+
+use super::releases::Edition;
+use super::releases::SICK;
+use super::releases::V2;
+use super::site::Site;
+use super::site::app;
+use super::site::eventually;
+use super::truth::Left;
+
+fn begun(step: Step) -> impl FnMut(&RunEvent) -> bool {
+    move |event| matches!(event, RunEvent::StepStarted { at, .. } if at.step == step)
+}
+
+async fn logged_in(site: &Site, count: usize) {
+    let sessions = async || site.client().list_sessions(&app()).await.unwrap();
+    let known = async || serde_json::to_value(sessions().await).unwrap()["sessions"].as_array().map(Vec::len);
+    eventually("the workstation is known", async || known().await == Some(count)).await;
+}
+
+#[tokio::test]
+async fn cancelled_in_the_grace_nobody_is_logged_out() {
+    let settings = [("sessions", "[{ workstations = true }]"), ("grace", "\"1m\"")];
+    let mut site = Site::with(&settings).await;
+    V2.publish(&site.feed());
+    site.open().await;
+    let mut client = site.command(&["client", "run", "--app", "orders"]);
+    // What follows `--` is the program's.
+    client.args(["--", "sleep", "1000"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = client.spawn().unwrap();
+    logged_in(&site, 1).await;
+    let run = site.update().await;
+    assert!(site.see(run, begun(Step::Grace)).await);
+    let (code, _, said) = site.run(&["run", "cancel", &run.to_string()]).await;
+    assert_eq!(code, 0, "{said}");
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::Cancelled), "{run:#?}");
+    site.must_be_whole(&run, &[V2], &["first", "second"]).await;
+    logged_in(&site, 1).await;
+    assert!(client.try_wait().unwrap().is_none(), "the program still runs");
+    site.reports(1).await;
+    assert_eq!(site.run(&["run", "cancel", &run.id.to_string()]).await.0, 4, "it is over");
+}
+
+#[tokio::test]
+async fn cancelled_after_the_stop_everything_goes_back() {
+    let slow = Edition { migrate: Some(&["sleep", "1"]), ..V2 };
+    let mut site = Site::new().await;
+    slow.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    assert!(site.see(run, begun(Step::MigrateData)).await);
+    assert_eq!(site.run(&["run", "cancel", &run.to_string()]).await.0, 0);
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::RolledBack), "{run:#?}");
+    assert!(run.cause.as_ref().unwrap().message.contains("cancelled by"));
+    assert_eq!(site.must_be_whole(&run, &[slow], &["first", "second"]).await, Left::Old);
+    site.reports(1).await;
+    assert_eq!(site.run(&["run", "watch", &run.id.to_string()]).await.0, 5);
+}
+
+#[rstest]
+#[case::before_the_stop(
+    Some("[{ list = [\"echo\", \"[{\\\"id\\\": \\\"1\\\", \\\"user\\\": \\\"anna\\\"}]\"] }]"),
+    V2,
+    Outcome::Failed
+)]
+#[case::after_the_stop(None, Edition { migrate: Some(&["sleep", "3"]), ..V2 }, Outcome::RolledBack)]
+#[tokio::test]
+async fn an_overlong_run_is_unwound(
+    #[case] sessions: Option<&str>,
+    #[case] edition: Edition,
+    #[case] outcome: Outcome,
+) {
+    let sessions = sessions.unwrap_or("[]");
+    let mut site = Site::with(&[("sessions", sessions), ("grace", "\"1s\""), ("polite_end", "\"20s\"")]).await;
+    edition.publish(&site.feed());
+    site.open().await;
+    site.job("nightly", json!({"max_runtime": "2s"})).await;
+    let run = site.client().run_job(&"nightly".parse().unwrap(), &Default::default()).await.unwrap().id;
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(outcome), "{run:#?}");
+    assert_eq!(run.cause.as_ref().unwrap().message, "took longer than 2s");
+    assert_eq!(site.must_be_whole(&run, &[edition], &["first", "second"]).await, Left::Old);
+    site.reports(1).await;
+}
+
+/// A run that is stuck: the new version is sick, and what is needed to go back is gone.
+async fn stuck(after_start: &str) -> Site {
+    let quick = ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"2s\" }");
+    let hooks = format!("{{ after_start = [\"sh\", \"-c\", \"{after_start}\"] }}");
+    let mut site = Site::with(&[quick, ("hooks", &hooks)]).await;
+    SICK.publish(&site.feed());
+    site.open().await;
+    let (code, said, talk) = site.run(&["update", "now", "orders", "--yes"]).await;
+    assert_eq!(code, 6, "{said}{talk}");
+    let run = site.client().show_run(RunId(1)).await.unwrap();
+    assert_eq!(run.state, RunStateName::Stuck);
+    assert!(run.cause.unwrap().hint.unwrap().contains("run resolve"));
+    assert!(!site.client().show_gate(&app()).await.unwrap().admits, "nobody logs in to half an application");
+    site.reports(1).await;
+    assert!(site.mail.taken()[0].content.contains("afterhours run resolve 1 --as old|new"));
+    // It is still stuck after a crash, and nothing is done beside it.
+    site.restart().await;
+    assert_eq!(site.client().show_run(RunId(1)).await.unwrap().state, RunStateName::Stuck);
+    assert_eq!(site.run(&["run", "watch", "1"]).await.0, 6);
+    let (code, _, said) = site.run(&["update", "now", "orders", "--yes"]).await;
+    assert_eq!(code, 4, "{said}");
+    site
+}
+
+#[tokio::test]
+async fn a_stuck_run_is_resolved_as_the_old_version() {
+    // The old tree waits where the new one was staged; it will not start.
+    let site = stuck("touch DIR/opt/.orders.afterhours/staged/2.0+2/dies").await;
+    assert_eq!(site.read("opt/orders/version"), "1.0");
+    fs_err::remove_file(site.path("opt/orders/dies")).unwrap();
+    let (code, _, said) = site.run(&["run", "resolve", "1", "--as", "old", "--yes"]).await;
+    assert_eq!(code, 0, "{said}");
+    let run = site.settled(RunId(1)).await;
+    assert_eq!(run.outcome, Some(Outcome::RolledBack), "{run:#?}");
+    assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::Old);
+    site.reports(1).await;
+    assert_eq!(site.run(&["run", "resolve", "1", "--as", "old", "--yes"]).await.0, 4);
+}
+
+#[tokio::test]
+async fn a_stuck_run_is_resolved_as_the_new_version() {
+    let site = stuck("rm -r DIR/.data.afterhours-snapshot").await;
+    assert_eq!(site.read("opt/orders/version"), "2.0");
+    fs_err::remove_file(site.path("opt/orders/sick")).unwrap();
+    let (code, _, said) = site.run(&["run", "resolve", "1", "--as", "new", "--yes"]).await;
+    assert_eq!(code, 0, "{said}");
+    let run = site.settled(RunId(1)).await;
+    assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
+    assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::New);
+    site.reports(1).await;
+}
