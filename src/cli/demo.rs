@@ -104,10 +104,10 @@ async fn play(stage: &Stage, crew: &mut Crew, context: &Context<'_>) -> Result<V
     let first = Night::live(1, FIRST_GRACE, stage, crew, &client, context).await?;
     let mut parts = vec![verdict::first_night(&first, stage, crew, &client).await?];
 
-    ui.say("\nIn the morning anna and ben log in again; then the vendor publishes 4.0, which does not work.");
     if first.run.outcome != Some(Outcome::Succeeded) {
         return Ok(parts);
     }
+    ui.say("\nIn the morning anna and ben log in again; then the vendor publishes 4.0, which does not work.");
     crew.start_station("anna", Answer::Ok)?;
     crew.start_station("ben", Answer::NotNow)?;
     crew.wait_for_orders(stage, 3, UP_MAX).await?;
