@@ -6,12 +6,11 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+#[path = "../tests/it/night/chance.rs"]
+mod chance;
 #[expect(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/it/night/mail.rs"]
 mod mail;
-#[path = "../tests/it/night/night.rs"]
-mod night;
-#[expect(dead_code, reason = "the tests use the rest")]
 #[path = "../tests/it/night/releases.rs"]
 mod releases;
 #[expect(dead_code, reason = "the tests use the rest")]
@@ -22,7 +21,7 @@ mod truth;
 
 use serde_json::json;
 
-use crate::night::Night;
+use crate::chance::Night;
 use crate::truth::Left;
 
 /// How many nights, where nobody says.
@@ -60,7 +59,7 @@ async fn pass_all() {
             println!("night {seed}: {} of {nights} passed", found.len());
         }
     }
-    let count = |is: &dyn Fn(&night::Found) -> bool| found.iter().filter(|night| is(night)).count();
+    let count = |is: &dyn Fn(&chance::Found) -> bool| found.iter().filter(|night| is(night)).count();
     let figures = json!({
         "runs": nights,
         "old": count(&|night| night.left == Some(Left::Old)),

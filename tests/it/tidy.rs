@@ -12,7 +12,7 @@ use std::path::Path;
 const FLOORS: [&[&str]; 9] = [
     &["domain", "generated"],
     &["db", "config", "wire", "exec"],
-    &["feed", "install", "service", "backup", "sessions", "gate", "notify", "probe", "client"],
+    &["feed", "install", "service", "backup", "sessions", "gate", "notify", "probe", "client", "sample"],
     &["jobs"],
     &["scheduler"],
     &["control"],
@@ -27,7 +27,7 @@ const MAY_USE_DB: [&str; 4] = ["jobs", "scheduler", "control", "daemon"];
 const HOMES: [(&str, &[&str]); 5] = [
     ("rusqlite", &["src/db/"]),
     ("tokio_cron_scheduler", &["src/scheduler/chores.rs"]),
-    ("axum", &["src/api/", "src/daemon.rs"]),
+    ("axum", &["src/api/", "src/daemon.rs", "src/sample/server.rs"]),
     ("clap", &["src/cli/"]),
     ("anyhow", &["src/cli/", "src/daemon.rs"]),
 ];

@@ -2,8 +2,8 @@
 //!
 //! `site` is the place, `desk.py` the application, `releases` its versions, `truth` what must hold afterwards.
 
+pub(crate) mod chance;
 pub(crate) mod mail;
-pub(crate) mod night;
 pub(crate) mod releases;
 pub(crate) mod site;
 pub(crate) mod truth;
