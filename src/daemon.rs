@@ -407,19 +407,22 @@ pub async fn update_now(
     let (house, changes) = House::build(settings).await?;
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
     let caller = ourselves();
+    must_be_free(&house, app)?;
     // A run that was left in the middle goes first, whoever began it.
     for run in house.store.unfinished_runs().await? {
         if run.order.app == *app && run.started_at.is_some() {
             house.engine.take_up(run.id);
         }
     }
-    wait_for_turn(&house, app).await?;
+    wait_for_turn(&house).await?;
     let mut live = house.engine.watch();
     let started = house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?;
     let run = started.id;
     let mut told = 0;
+    let mut lease = tokio::time::interval(Duration::from_secs(30));
     loop {
         tokio::select! {
+            _ = lease.tick() => house.night.gatekeeper.renew(app, run).await?,
             happened = live.recv() => if let Ok(happened) = happened
                 && let Some(view) = live_view(run, happened)
             {
@@ -448,16 +451,33 @@ pub async fn update_now(
         let _ = events.send(event_view(logged)).await;
     }
     house.post.deliver().await?;
+    if house.store.outbox_counts(Some(run)).await?.pending > 0 {
+        tracing::warn!(run.id = run.0, "the report is not sent yet; the next `afterhours` that works here tries again");
+    }
     house.halt.cancel();
     house.engine.stopped().await;
     memory.abort();
     house.control.run_view(run).await.map_err(|error| error.view().into())
 }
 
-async fn wait_for_turn(house: &House, app: &AppName) -> Result<()> {
-    while house.engine.held().iter().next().is_some() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+/// Waits for the run that was left in the middle; Ctrl-C ends the waiting, and the run goes on next time.
+async fn wait_for_turn(house: &House) -> Result<()> {
+    while !house.engine.held().is_empty() {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            stopped = told_to_stop() => {
+                stopped?;
+                house.halt.cancel();
+                house.engine.stopped().await;
+                bail!("update: stopped while an earlier run was being finished");
+            }
+        }
     }
+    Ok(())
+}
+
+/// No other process works on the application.
+fn must_be_free(house: &House, app: &AppName) -> Result<()> {
     let lock = AppLock::try_take(&house.settings.daemon.data_dir, app)?;
     if lock.is_none() {
         bail!(

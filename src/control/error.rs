@@ -1,11 +1,14 @@
 //! Why a use case says no.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::db::store::StoreError;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
+use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::jobs::engine::EngineError;
@@ -97,6 +100,16 @@ pub enum ControlError {
         /// The run.
         run: RunId,
     },
+    /// What a person says of a stuck run is not what is there.
+    #[error("run {run} cannot be resolved so: {marked} is in {}", .install_dir.display())]
+    NotInPlace {
+        /// The run.
+        run: RunId,
+        /// What is in place.
+        marked: ReleaseId,
+        /// Where.
+        install_dir: PathBuf,
+    },
     /// A mail address cannot be used.
     #[error("\"{0}\" is no mail address")]
     BadMail(String),
@@ -121,7 +134,7 @@ pub enum ControlError {
     Store(#[from] StoreError),
     /// A run could not be reached.
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Engine(Box<EngineError>),
     /// A gate could not be moved.
     #[error(transparent)]
     Gate(#[from] GatekeeperError),
@@ -133,15 +146,25 @@ pub enum ControlError {
     Failed(Failure),
 }
 
+impl From<EngineError> for ControlError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Box::new(error))
+    }
+}
+
 impl ControlError {
     /// What kind of no it is; the command line makes its exit code of it.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotPermitted { .. } => ErrorKind::NotPermitted,
-            Self::NoApp { .. }
-            | Self::NoSession { .. }
-            | Self::Store(StoreError::NoJob(_) | StoreError::NoRun(_))
-            | Self::Engine(EngineError::Store { source: StoreError::NoRun(_), .. }) => ErrorKind::NotFound,
+            Self::NoApp { .. } | Self::NoSession { .. } | Self::Store(StoreError::NoJob(_) | StoreError::NoRun(_)) => {
+                ErrorKind::NotFound
+            }
+            Self::Engine(error) => match **error {
+                EngineError::Store { source: StoreError::NoRun(_), .. } => ErrorKind::NotFound,
+                EngineError::Illegal { .. } => ErrorKind::Refused,
+                _ => ErrorKind::Failed,
+            },
             Self::Calendar(_)
             | Self::BadTime { .. }
             | Self::BadZone { .. }
@@ -153,10 +176,10 @@ impl ControlError {
             | Self::Disabled { .. }
             | Self::UnderWay { .. }
             | Self::NoBackup { .. }
+            | Self::NotInPlace { .. }
             | Self::RunState { .. }
-            | Self::Engine(EngineError::Illegal { .. })
             | Self::Store(StoreError::NameTaken(_) | StoreError::AnotherRun { .. }) => ErrorKind::Refused,
-            Self::Store(_) | Self::Engine(_) | Self::Gate(_) | Self::Sessions(_) | Self::Failed(_) => ErrorKind::Failed,
+            Self::Store(_) | Self::Gate(_) | Self::Sessions(_) | Self::Failed(_) => ErrorKind::Failed,
         }
     }
 
@@ -179,6 +202,10 @@ impl ControlError {
             }
             Self::Disabled { job } => format!("afterhours job enable {job}"),
             Self::UnderWay { run, .. } => format!("watch it with `afterhours run watch {run}`, or cancel it first"),
+            Self::NotInPlace { install_dir, .. } => format!(
+                "put the version you mean at {} with its own data first, or say the other one",
+                install_dir.display()
+            ),
             Self::NoBackup { app } => {
                 format!("describe where its backups are: [app.{app}] backup = {{ evidence = … }}")
             }

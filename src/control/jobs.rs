@@ -176,7 +176,7 @@ impl Control {
             return Err(ControlError::Needed { job: name.clone(), needed_by });
         }
         self.must_be_idle(name).await?;
-        self.store.delete_job(name).await?;
+        self.store.delete_job(name, self.now()).await?;
         self.audit(caller, "job.delete", name, &job).await?;
         self.schedule_changed.notify_one();
         Ok(())
@@ -303,8 +303,11 @@ impl Control {
 
     async fn must_be_idle(&self, name: &JobName) -> Result<(), ControlError> {
         let filter = RunFilter { job: Some(name.clone()), unfinished: true, ..RunFilter::default() };
-        let under_way =
-            self.store.runs(filter).await?.into_iter().find(|run| run.state != "queued" || run.due_at.is_none());
+        let now = self.now();
+        // One that is queued ahead for an instant to come is not under way.
+        let is_ahead = |due_at: Option<DateTime<Utc>>| due_at.is_some_and(|due_at| due_at > now);
+        let runs = self.store.runs(filter).await?;
+        let under_way = runs.into_iter().find(|run| run.begun || !is_ahead(run.due_at));
         match under_way {
             Some(run) => Err(ControlError::UnderWay { object: name.to_string(), run: run.id }),
             None => Ok(()),

@@ -154,8 +154,14 @@ impl Control {
     pub async fn open_gate(&self, caller: &Caller, app: &AppName) -> Result<GateView, ControlError> {
         Self::must_operate(caller)?;
         let kit = self.kit(app)?;
-        if let Some(run) = self.store.unfinished_runs().await?.into_iter().find(|run| run.order.app == *app && run.away)
-        {
+        // A run that is under way opens it itself; a stuck one past the commit may need a hand.
+        let under_way = self
+            .store
+            .unfinished_runs()
+            .await?
+            .into_iter()
+            .find(|run| run.order.app == *app && run.started_at.is_some() && (run.away || run.state != "stuck"));
+        if let Some(run) = under_way {
             return Err(ControlError::UnderWay { object: app.to_string(), run: run.id });
         }
         self.audit(caller, "gate.open", app, ()).await?;
@@ -181,12 +187,20 @@ impl Control {
         Ok(pass)
     }
 
+    async fn is_away(&self, app: &AppName) -> Result<bool, ControlError> {
+        Ok(self.store.unfinished_runs().await?.iter().any(|run| run.order.app == *app && run.away))
+    }
+
     /// Whether `user` may start the application now; uses up a pass where it takes one.
     pub async fn admit(&self, app: &AppName, user: &str) -> Verdict {
         let now = self.now();
         match self.store.gate(app).await {
             Ok(gate) if gate.admits(now) => Verdict::Admitted,
             Ok(Gate { position: Position::Closed { message, until, .. }, .. }) => {
+                // While the application is away there is nothing to log in to, pass or not.
+                if !matches!(self.is_away(app).await, Ok(false)) {
+                    return Verdict::Refused { message, until };
+                }
                 match self.store.use_pass(app, user, now).await {
                     Ok(true) => Verdict::AdmittedByPass,
                     Ok(false) | Err(_) => Verdict::Refused { message, until },

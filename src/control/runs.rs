@@ -101,6 +101,7 @@ impl Control {
     /// There is no such run, or it is not stuck.
     pub async fn resolve_run(&self, caller: &Caller, run: RunId, ask: ResolveRun) -> Result<RunView, ControlError> {
         Self::must_operate(caller)?;
+        self.must_be_in_place(run, ask.side).await?;
         self.audit(caller, "run.resolve", run, ask).await?;
         let event = RunEvent::Resolved { side: ask.side, by: caller.who.clone() };
         self.engine.resolve(run, event).await.map_err(|error| refused(run, "resolved", error))?;
@@ -112,6 +113,24 @@ impl Control {
             lifted.map_err(|error| ControlError::Failed(Failure::from_error(&error)))?;
         }
         self.run_view(run).await
+    }
+
+    /// A person says which version is the good one; what is in place must not say otherwise.
+    async fn must_be_in_place(&self, run: RunId, side: Side) -> Result<(), ControlError> {
+        let machine = self.engine.machine(run).await?;
+        let kit = self.kit(&machine.order().app)?;
+        // A tree without a marker was never put there by us: it is the old one.
+        let Some(marked) = kit.installer.installed().await.ok().flatten() else { return Ok(()) };
+        let path = machine.known().path.as_deref().unwrap_or_default();
+        let fits = match side {
+            Side::Old => path.iter().all(|release| release.id != marked),
+            Side::New => path.last().is_none_or(|release| release.id == marked),
+        };
+        if fits {
+            Ok(())
+        } else {
+            Err(ControlError::NotInPlace { run, marked, install_dir: kit.app.install_dir.clone() })
+        }
     }
 
     /// Updates an application now, without a job.

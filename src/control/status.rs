@@ -33,7 +33,7 @@ impl Control {
             })
             .collect();
         let outbox = self.store.outbox_counts(None).await?;
-        if outbox.dead > 0 {
+        if outbox.dead > 0 && self.settings.daemon.mail.is_some() {
             notices.push(format!("{} mails could not be sent; see the log of the daemon", outbox.dead));
         }
         let mut apps = Vec::new();

@@ -64,7 +64,7 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub async fn verify_chain(&self) -> Result<ChainState, StoreError> {
-        self.read(|tx| verify_chain(tx)).await
+        self.read(verify_chain).await
     }
 }
 

@@ -94,13 +94,13 @@ fn find_job(tx: &Transaction<'_>, name: &JobName) -> Result<Option<(i64, Job)>, 
         .transpose()
 }
 
-/// Takes back what was queued ahead and has not begun.
-fn withdraw_armed(tx: &Transaction<'_>, job_id: i64) -> Result<(), StoreError> {
+/// Takes back what was queued ahead. A start whose instant has come is not taken back any more.
+fn withdraw_armed(tx: &Transaction<'_>, job_id: i64, now: DateTime<Utc>) -> Result<(), StoreError> {
     tx.prepare_cached(
-        "DELETE FROM runs WHERE job_id = ?1 AND state = 'queued' AND due_at IS NOT NULL
+        "DELETE FROM runs WHERE job_id = ?1 AND state = 'queued' AND due_at > ?2
          AND NOT EXISTS (SELECT 1 FROM run_events WHERE run = runs.id)",
     )?
-    .execute([job_id])?;
+    .execute((job_id, now))?;
     Ok(())
 }
 
@@ -110,7 +110,7 @@ fn update_job(tx: &Transaction<'_>, name: &JobName, job: &Job) -> Result<(), Sto
     if spec.name != *name && find_job(tx, &spec.name)?.is_some() {
         return Err(StoreError::NameTaken(spec.name.clone()));
     }
-    withdraw_armed(tx, id)?;
+    withdraw_armed(tx, id, job.updated_at)?;
     tx.prepare_cached(
         "UPDATE jobs SET name = ?2, app = ?3, start_kind = ?4, after_job = ?5, on_failure = ?6, spec = ?7,
                          enabled = ?8, due_at = ?9, missed_at = ?10, updated_at = ?11 WHERE id = ?1",
@@ -280,11 +280,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NoJob`], or the store fails.
-    pub async fn delete_job(&self, name: &JobName) -> Result<(), StoreError> {
+    pub async fn delete_job(&self, name: &JobName, now: DateTime<Utc>) -> Result<(), StoreError> {
         let name = name.clone();
         self.write(move |tx| {
             let Some((id, _)) = find_job(tx, &name)? else { return Err(StoreError::NoJob(name)) };
-            withdraw_armed(tx, id)?;
+            withdraw_armed(tx, id, now)?;
             tx.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
             Ok(())
         })

@@ -27,6 +27,8 @@ pub struct RunRow {
     pub order: Order,
     /// When it was due, for a run the schedule started.
     pub due_at: Option<DateTime<Utc>>,
+    /// Whether anything is in its log: somebody has taken it up.
+    pub begun: bool,
     /// The name of its state.
     pub state: String,
     /// How it ended.
@@ -56,7 +58,8 @@ pub struct RunFilter {
     pub limit: Option<u32>,
 }
 
-const COLUMNS: &str = "id, due_at, body, state, outcome, away, fence, queued_at, started_at, finished_at";
+const COLUMNS: &str = "id, due_at, body, state, outcome, away, fence, queued_at, started_at, finished_at,
+    EXISTS (SELECT 1 FROM run_events WHERE run = runs.id) AS begun";
 const LIMIT_DEFAULT: u32 = 100;
 
 fn read_run(row: &Row<'_>) -> Result<RunRow, StoreError> {
@@ -67,6 +70,7 @@ fn read_run(row: &Row<'_>) -> Result<RunRow, StoreError> {
         id: RunId(id),
         order: from_json(|| format!("run {id}"), &body)?,
         due_at: row.get("due_at")?,
+        begun: row.get("begun")?,
         state: row.get("state")?,
         outcome: outcome.and_then(|name| Outcome::ALL.into_iter().find(|outcome| outcome.name() == name)),
         away: row.get("away")?,

@@ -238,6 +238,14 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         }
     }
 
+    /// Writes the beginning of a run's log, if it has none.
+    ///
+    /// # Errors
+    /// The log cannot be read or written.
+    pub async fn begin(&self, run: RunId, fence: Fence, order: &Order) -> Result<(), DriveError> {
+        self.take_up(run, fence, order).await.map(drop)
+    }
+
     /// Appends one event to a run that nobody drives (a person resolves a stuck one).
     ///
     /// # Errors

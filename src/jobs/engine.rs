@@ -103,6 +103,18 @@ impl<S> Clone for Engine<S> {
     }
 }
 
+/// A run's place among those that are held; given up when its task ends, however it ends.
+struct Place<'a, S: Steps> {
+    inner: &'a Inner<S>,
+    run: RunId,
+}
+
+impl<S: Steps> Drop for Place<'_, S> {
+    fn drop(&mut self) {
+        self.inner.held().remove(&self.run);
+    }
+}
+
 struct Inner<S> {
     driver: Driver<Store, S>,
     store: Store,
@@ -160,8 +172,10 @@ impl<S: Steps> Engine<S> {
         let span = tracing::info_span!("run", run.id = run.0);
         self.inner.tasks.spawn(
             async move {
-                let result = engine.inner.hold(run, inbox).await;
-                engine.inner.held().remove(&run);
+                let result = {
+                    let _place = Place { inner: &engine.inner, run };
+                    engine.inner.hold(run, inbox).await
+                };
                 match result {
                     Ok(Some(Driven::Halted(_))) => engine.take_up_queued().await,
                     Ok(_) => {}
@@ -175,7 +189,7 @@ impl<S: Steps> Engine<S> {
     }
 
     /// Takes up everything that is queued without a time, or follows a run that is over.
-    pub async fn take_up_queued(&self) {
+    async fn take_up_queued(&self) {
         match self.inner.store.unfinished_runs().await {
             Ok(runs) => {
                 let due = runs.into_iter().filter(|run| run.state == "queued" && !is_ahead(run));
@@ -275,14 +289,22 @@ impl<S: Steps> Inner<S> {
         Arc::clone(turns.entry(app.clone()).or_default())
     }
 
-    /// Holds a run from the claim to its halt; nothing when it was not to be had.
+    /// Holds a run from its place in the queue to its halt; nothing when it was not to be had.
+    ///
+    /// The lock comes before the claim: another process that works on the application is not fenced out.
     async fn hold(&self, run: RunId, mut inbox: mpsc::Receiver<Request>) -> Result<Option<Driven>, EngineError> {
         let row = self.store.run(run).await.map_err(|source| EngineError::Store { run, source })?;
         if row.outcome.is_some() {
             return Ok(None);
         }
-        let fence = self.store.claim_run(run).await.map_err(|source| EngineError::Store { run, source })?;
+        if !row.begun {
+            // From now on it waits for its turn, and no restart takes that for a missed start.
+            let fence = self.claim(run).await?;
+            let begun = self.driver.begin(run, fence, &row.order).await;
+            begun.map_err(|source| EngineError::Drive { run, source })?;
+        }
         if self.needs_no_turn(run).await? {
+            let fence = self.claim(run).await?;
             return self.drive(&row, fence, &mut inbox).await.map(Some);
         }
         let turn = self.turn(&row.order.app);
@@ -297,15 +319,24 @@ impl<S: Steps> Inner<S> {
                 biased;
                 guards = &mut in_turn => break guards.map_err(|source| EngineError::Lock { run, source })?,
                 () = self.shutdown.cancelled() => return Ok(Some(Driven::Interrupted)),
-                Some(request) = inbox.recv() => self.answer_in_queue(&row, fence, request).await?,
+                Some(request) = inbox.recv() => {
+                    let fence = self.claim(run).await?;
+                    self.answer_in_queue(&row, fence, request).await?;
+                }
             }
             if self.needs_no_turn(run).await? {
+                let fence = self.claim(run).await?;
                 return self.drive(&row, fence, &mut inbox).await.map(Some);
             }
         };
+        let fence = self.claim(run).await?;
         let driven = self.drive(&row, fence, &mut inbox).await?;
         drop(guards);
         Ok(Some(driven))
+    }
+
+    async fn claim(&self, run: RunId) -> Result<Fence, EngineError> {
+        self.store.claim_run(run).await.map_err(|source| EngineError::Store { run, source })
     }
 
     async fn drive(

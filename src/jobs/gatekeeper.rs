@@ -134,6 +134,17 @@ impl Gatekeeper {
     /// # Errors
     /// The store or a driver fails.
     pub async fn open_for_run(&self, kit: &Kit, run: RunId) -> Result<bool, GatekeeperError> {
+        // An operator's own time counts again.
+        self.change(&kit.app.name, |gate| match &mut gate.position {
+            Position::Closed {
+                by: ClosedBy::Operator(_), until: until @ Some(_), lease_until: lease @ None, ..
+            } => {
+                *lease = *until;
+                true
+            }
+            _ => false,
+        })
+        .await?;
         self.open(kit, move |gate| closed_by(gate, run)).await
     }
 
@@ -195,12 +206,32 @@ impl Gatekeeper {
         .await
     }
 
-    /// From now on no lease runs out: the application is about to be stopped.
+    /// The application is about to be stopped: whatever has become of the gate, it is closed, and no lease and no
+    /// time opens it before [`Gatekeeper::open_for_run`].
     ///
     /// # Errors
-    /// The store fails.
-    pub async fn pin(&self, app: &AppName, run: RunId) -> Result<(), GatekeeperError> {
-        self.set_lease(app, run, None).await
+    /// The store or a driver fails.
+    pub async fn pin(&self, kit: &Kit, run: RunId, message: &str) -> Result<(), GatekeeperError> {
+        let app = kit.app.name.clone();
+        let (message, now) = (message.to_owned(), self.clock.now());
+        let pinned = self.store.change_gate(&app, move |before| {
+            let mut after = before.clone();
+            match &mut after.position {
+                Position::Closed { by: ClosedBy::Operator(_), lease_until, .. } => *lease_until = None,
+                Position::Closed { by: ClosedBy::Run(of), lease_until, .. } if *of == run => *lease_until = None,
+                position => {
+                    let by = ClosedBy::Run(run);
+                    *position = Position::Closed { by, message, until: None, lease_until: None, since: now };
+                }
+            }
+            Some(after)
+        });
+        let gate = pinned.await.map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
+        if let Position::Closed { message, until, .. } = &gate.position {
+            self.hub.close(&app, message, *until);
+            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Driver { app, source })?;
+        }
+        Ok(())
     }
 
     /// Keeps the gate that `run` has closed for another [`LEASE`], unless it is pinned.

@@ -103,7 +103,7 @@ async fn preview(kit: &Kit, release: &Release, findings: &mut Vec<Finding>) -> O
 }
 
 /// The median of the last successful runs.
-async fn learnt_downtime_ms(kit: &Kit, store: &Store) -> Option<u64> {
+pub(crate) async fn learnt_downtime_ms(kit: &Kit, store: &Store) -> Option<u64> {
     let filter = RunFilter { app: Some(kit.app.name.clone()), limit: Some(LEARN_FROM * 3), ..RunFilter::default() };
     let mut learnt = Vec::new();
     for run in store.runs(filter).await.ok()? {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `leases` | every 30 s | keeps the gates of runs that live closed, opens those whose time is over |
 //! | `post` | every 10 s | sends what the outbox owes |
-//! | `reconcile` | every minute | takes up runs that are queued and that nobody took up |
+//! | `reconcile` | every minute | takes up runs that are not over and that nobody holds |
 //! | `prefetch` | every 15 min | fetches and stages what a job will need within a day |
 //! | `feeds` | every hour | looks for newer releases |
 //! | `evidence` | every night | tests the backups |
@@ -19,6 +19,7 @@ use crate::db::chain::ChainState;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
 use crate::domain::progress::Silent;
 use crate::jobs::engine::Engine;
 use crate::jobs::kit::Kit;
@@ -27,6 +28,7 @@ use crate::jobs::select::select;
 use crate::jobs::steps::Night;
 use crate::jobs::steps::failed;
 use crate::scheduler::chores::Chore;
+use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
 
 /// How long before its start a job's releases are fetched.
@@ -58,8 +60,8 @@ impl Household {
             self.chore("post", "*/10 * * * * *", |house| async move { Ok(house.post.deliver().await?) }.boxed()),
             self.chore("reconcile", "0 * * * * *", |house| {
                 async move {
-                    house.engine.take_up_queued().await;
-                    Ok(())
+                    let (store, engine, clock) = (house.store.clone(), house.engine.clone(), Arc::clone(&house.clock));
+                    Ok(Launcher { store, engine, clock }.reconcile().await?)
                 }
                 .boxed()
             }),
@@ -88,23 +90,29 @@ impl Household {
                 self.night.gatekeeper.renew(&run.order.app, run.id).await?;
             }
         }
-        for kit in self.night.kits.values() {
-            self.night.gatekeeper.expire(kit).await?;
+        let mut troubles = Troubles::default();
+        for (app, kit) in &self.night.kits {
+            troubles.note(app, self.night.gatekeeper.expire(kit).await.map_err(Failure::from));
         }
-        Ok(())
+        troubles.result()
     }
 
     async fn prefetch(&self) -> Result<(), Failure> {
         let now = self.clock.now();
+        let mut troubles = Troubles::default();
         for job in self.store.next_jobs(Some(now + PREFETCH_AHEAD), PREFETCH_JOBS_MAX).await? {
             let Some(kit) = self.night.kits.get(&job.spec.app) else { continue };
             // A run that is under way stages for itself.
             let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { continue };
-            for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {
-                self.stage(kit, &release).await?;
-            }
+            let stage = async {
+                for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {
+                    self.stage(kit, &release).await?;
+                }
+                Ok(())
+            };
+            troubles.note(&job.spec.app, stage.await);
         }
-        Ok(())
+        troubles.result()
     }
 
     async fn stage(&self, kit: &Kit, release: &crate::domain::release::Release) -> Result<(), Failure> {
@@ -118,24 +126,29 @@ impl Household {
     }
 
     async fn check_feeds(&self) -> Result<(), Failure> {
-        for kit in self.night.kits.values() {
-            let selection = select(kit, &self.store, None).await?;
-            if let Some(newest) = selection.path.last() {
-                tracing::info!(app = %kit.app.name, release = %newest.id, "a newer release is there");
+        let mut troubles = Troubles::default();
+        for (app, kit) in &self.night.kits {
+            let selected = select(kit, &self.store, None).await;
+            if let Some(newest) = selected.as_ref().ok().and_then(|selection| selection.path.last()) {
+                tracing::info!(%app, release = %newest.id, "a newer release is there");
             }
+            troubles.note(app, selected.map(drop));
         }
-        Ok(())
+        troubles.result()
     }
 
     async fn test_evidence(&self) -> Result<(), Failure> {
         let now = self.clock.now();
-        for kit in self.night.kits.values() {
-            if let Some(backup) = &kit.backup {
-                let evidence = backup.newest(now).await.map_err(|error| failed(&error, error.hint()))?;
-                tracing::info!(app = %kit.app.name, source = evidence.source, made_at = %evidence.made_at, "the backup is good");
+        let mut troubles = Troubles::default();
+        for (app, kit) in &self.night.kits {
+            let Some(backup) = &kit.backup else { continue };
+            let newest = backup.newest(now).await.map_err(|error| failed(&error, error.hint()));
+            if let Ok(evidence) = &newest {
+                tracing::info!(%app, source = evidence.source, made_at = %evidence.made_at, "the backup is good");
             }
+            troubles.note(app, newest.map(drop));
         }
-        Ok(())
+        troubles.result()
     }
 
     async fn check_chain(&self) -> Result<(), Failure> {
@@ -147,5 +160,26 @@ impl Household {
             ChainState::Broken { link } => Err(Failure::new(format!("prove the history: link {link} was changed"))
                 .hint("compare the store with its backup; somebody has written into it")),
         }
+    }
+}
+
+/// What went wrong at some applications; the others have had their turn all the same.
+#[derive(Default)]
+struct Troubles(Vec<Failure>);
+
+impl Troubles {
+    fn note(&mut self, app: &AppName, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.0.push(Failure { message: format!("{app}: {}", failure.message), ..failure });
+        }
+    }
+
+    fn result(mut self) -> Result<(), Failure> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut first = self.0.remove(0);
+        first.because.extend(self.0.iter().map(ToString::to_string));
+        Err(first)
     }
 }

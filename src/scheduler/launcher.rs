@@ -18,12 +18,16 @@ use crate::domain::clock::Clock;
 use crate::domain::job::MisfirePolicy;
 use crate::domain::run::RunId;
 use crate::domain::run::Trigger;
+use crate::domain::span::Span;
 use crate::jobs::driver::Steps;
 use crate::jobs::engine::Engine;
 use crate::jobs::engine::EngineError;
 use crate::scheduler::dispatcher::Armed;
 use crate::scheduler::misfire::MisfireDecision;
 use crate::scheduler::misfire::decide;
+
+/// How long after its instant a run may be on its way from the dispatcher to the engine.
+const RECONCILE_AFTER: Span = Span::secs(30);
 
 /// Starts runs.
 pub struct Launcher<S> {
@@ -63,6 +67,27 @@ impl<S: Steps> Launcher<S> {
         while let Some(run) = due.recv().await {
             self.launch(run).await;
         }
+    }
+
+    /// Takes up what nobody holds: a run whose task ended by an error, as when the disk was full, or a due one
+    /// that could not be started. A stuck run waits for a person.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn reconcile(&self) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let held = self.engine.held();
+        for run in self.store.unfinished_runs().await? {
+            if held.contains(&run.id) || run.state == "stuck" {
+                continue;
+            }
+            match run.due_at {
+                // The dispatcher has it, or has just handed it over.
+                Some(due_at) if run.is_armed() && due_at + RECONCILE_AFTER.delta() > now => {}
+                _ => self.launch(run.id).await,
+            }
+        }
+        Ok(())
     }
 
     async fn launch(&self, run: RunId) {
@@ -113,6 +138,6 @@ impl<S: Steps> Launcher<S> {
 impl RunRow {
     /// Queued by the schedule and not begun: the policy for missed starts applies to it.
     fn is_armed(&self) -> bool {
-        self.state == "queued" && self.due_at.is_some() && self.order.trigger == Trigger::Schedule
+        !self.begun && self.state == "queued" && self.due_at.is_some() && self.order.trigger == Trigger::Schedule
     }
 }

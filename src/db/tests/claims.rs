@@ -14,6 +14,7 @@ use crate::db::tests::night;
 use crate::db::tests::order;
 use crate::db::tests::running;
 use crate::domain::event::RunEvent;
+use crate::domain::job::Job;
 use crate::domain::run::Fence;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
@@ -126,14 +127,28 @@ async fn an_edit_or_a_deletion_takes_back_what_was_armed() {
     for deleted in [false, true] {
         it.store.create_job(job("nightly", Some(night()))).await.unwrap();
         let armed = it.store.arm_due(night(), night(), 10, never()).await.unwrap()[0].run;
+        let before = night() - TimeDelta::seconds(1);
         if deleted {
-            it.store.delete_job(&job_name("nightly")).await.unwrap();
+            it.store.delete_job(&job_name("nightly"), before).await.unwrap();
         } else {
-            it.store.replace_job(&job_name("nightly"), job("nightly", None)).await.unwrap();
+            let edited = Job { updated_at: before, ..job("nightly", None) };
+            it.store.replace_job(&job_name("nightly"), edited).await.unwrap();
         }
         assert!(matches!(it.store.run(armed).await, Err(StoreError::NoRun(_))), "deleted: {deleted}");
-        let _ = it.store.delete_job(&job_name("nightly")).await;
+        let _ = it.store.delete_job(&job_name("nightly"), before).await;
     }
+}
+
+#[tokio::test]
+async fn a_start_whose_instant_has_come_is_not_taken_back() {
+    let it = fresh();
+    it.store.create_job(job("nightly", Some(night()))).await.unwrap();
+    let armed = it.store.arm_due(night(), night(), 10, never()).await.unwrap()[0].run;
+    let edited = Job { updated_at: night(), ..job("nightly", None) };
+    it.store.replace_job(&job_name("nightly"), edited).await.unwrap();
+    assert!(!it.store.run(armed).await.unwrap().begun);
+    it.store.delete_job(&job_name("nightly"), night()).await.unwrap();
+    assert_eq!(it.store.run(armed).await.unwrap().state, "queued");
 }
 
 #[tokio::test]
@@ -142,7 +157,7 @@ async fn what_has_begun_outlives_its_job() {
     it.store.create_job(job("nightly", Some(night()))).await.unwrap();
     let armed = it.store.arm_due(night(), night(), 10, never()).await.unwrap()[0].run;
     it.store.append_event(Fence(1), logged(armed, 1, RunEvent::Started), running()).await.unwrap();
-    it.store.delete_job(&job_name("nightly")).await.unwrap();
+    it.store.delete_job(&job_name("nightly"), night()).await.unwrap();
     let run = it.store.run(armed).await.unwrap();
     assert_eq!((run.state.as_str(), run.order.job), ("running", Some(job_name("nightly"))));
     assert_eq!(it.store.unfinished_runs().await.unwrap().len(), 1);

@@ -95,7 +95,7 @@ async fn names_of_jobs_are_unique_also_after_an_edit() {
     let names: Vec<String> = it.store.jobs().await.unwrap().iter().map(|job| job.spec.name.to_string()).collect();
     assert_eq!(names, ["monthly", "nightly"]);
     assert!(matches!(it.store.job(&job_name("weekly")).await, Err(StoreError::NoJob(_))));
-    assert!(matches!(it.store.delete_job(&job_name("weekly")).await, Err(StoreError::NoJob(_))));
+    assert!(matches!(it.store.delete_job(&job_name("weekly"), night()).await, Err(StoreError::NoJob(_))));
     // All or none.
     let many = it.store.create_jobs(vec![job("yearly", None), job("nightly", None)]).await;
     assert!(matches!(many, Err(StoreError::NameTaken(_))));

@@ -24,6 +24,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         or_fail!(installer.retire(context.run, &path).await);
         return Ok(Done::saying("the old version is kept beside the new one"));
     }
+    if context.machine.known().resolved.is_some() {
+        return Ok(Done::saying("the snapshot is kept, in case the person was wrong"));
+    }
     or_fail!(installer.discard(context.run).await);
     Ok(Done::saying("nothing is left of the attempt"))
 }

@@ -6,7 +6,9 @@ use crate::jobs::steps::Context;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let message = format!("{} is being updated", context.kit.app.title);
-    context.night.gatekeeper.close_for_run(context.kit, context.run, &message, None).await?;
+    let grace = context.machine.order().grace.unwrap_or(context.kit.app.grace);
+    let back_at = context.back_at(context.night.clock.now() + grace.delta()).await;
+    context.night.gatekeeper.close_for_run(context.kit, context.run, &message, Some(back_at)).await?;
     Ok(Done::saying("no new logins"))
 }
 

@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let clock = &context.night.clock;
     let ends_at = context.machine.known().grace_ends_at.unwrap_or_else(|| clock.now());
-    let notice = notice(context, ends_at);
+    let notice = notice(context, ends_at).await;
     let progress = context.progress();
     let whole = Span::between(clock.now(), ends_at).duration().as_secs();
     // Reminders that lie in the past, as after a restart, are not given late.

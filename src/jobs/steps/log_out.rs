@@ -21,15 +21,14 @@ const FORCE_WAIT: Span = Span::secs(30);
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let clock = &context.night.clock;
-    let began = clock.now();
     let app = &context.kit.app;
     let mut closed: BTreeMap<SessionId, Session> = BTreeMap::new();
     let mut asked: BTreeSet<SessionId> = BTreeSet::new();
     let mut forced = false;
     let mut unknown_since = None;
+    let mut asked_since = None;
     loop {
         let now = clock.now();
-        let waited = Span::between(began, now);
         match context.kit.sessions.census().await {
             Census::Known(sessions) if sessions.is_empty() => {
                 let message = match closed.len() {
@@ -40,6 +39,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
             }
             Census::Known(sessions) => {
                 unknown_since = None;
+                let waited = Span::between(*asked_since.get_or_insert(now), now);
                 let force = waited >= app.polite_end;
                 if waited >= Span::from(app.polite_end.duration() + FORCE_WAIT.duration()) {
                     return Err(left_over(&sessions));

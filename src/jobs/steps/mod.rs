@@ -31,7 +31,10 @@ mod swap;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::DateTime;
+use chrono::Utc;
 use tokio::sync::broadcast;
 
 use crate::db::store::Store;
@@ -41,6 +44,7 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
+use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
 use crate::exec::Exec;
@@ -53,6 +57,7 @@ use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
 use crate::jobs::kit::SharedClock;
 use crate::jobs::machine::Machine;
+use crate::jobs::plan::learnt_downtime_ms;
 
 /// Which step a command belongs to. Only commands that leave nothing behind are given it.
 const STEP_MARK: &str = "AFTERHOURS_STEP";
@@ -215,6 +220,17 @@ impl Context<'_> {
                     .hint("see what they wait for, and end them by hand"))
             }
         }
+    }
+
+    /// When users are expected to be back, if they have until `grace_ends_at`: by what past nights took, else by
+    /// what the settings allow.
+    async fn back_at(&self, grace_ends_at: DateTime<Utc>) -> DateTime<Utc> {
+        let app = &self.kit.app;
+        let away = match learnt_downtime_ms(self.kit, &self.night.store).await {
+            Some(ms) => Span::from(Duration::from_millis(ms)),
+            None => Span::from(app.service.deadline.duration() + app.health.deadline.duration()),
+        };
+        grace_ends_at + away.delta()
     }
 
     /// Runs a hook of the administrator's, if there is one.

@@ -6,6 +6,8 @@ use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
 
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::SystemClock;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -125,7 +127,7 @@ impl Site {
 
     /// A job that is due in a moment; the run it became, when that is over.
     pub(super) async fn night(&self, job: &str) -> Value {
-        let soon = (chrono::Utc::now() + chrono::TimeDelta::seconds(2)).format("%Y-%m-%d %H:%M:%S").to_string();
+        let soon = (SystemClock.now() + chrono::TimeDelta::seconds(2)).format("%Y-%m-%d %H:%M:%S").to_string();
         self.json(&["job", "create", job, "--app", self.app, "--at", &soon, "--enabled"]).await;
         let mut run = Value::Null;
         eventually("the job has run", BOUND, async || {
@@ -176,10 +178,6 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default();
-            eprintln!("the daemon said:\n{log}");
-        }
         drop(self.daemon.take());
         // A supervised application outlives its daemon, but not its machine.
         let state = self.at(&format!("/var/lib/afterhours/apps/{}/supervised.json", self.app));
