@@ -46,7 +46,7 @@ pub enum ControlError {
     },
     /// A calendar expression cannot be used.
     #[error(transparent)]
-    Calendar(#[from] CalendarError),
+    Calendar(Box<CalendarError>),
     /// A local time cannot be read.
     #[error("\"{text}\" is no date and time")]
     BadTime {
@@ -137,19 +137,31 @@ pub enum ControlError {
     Engine(Box<EngineError>),
     /// A gate could not be moved.
     #[error(transparent)]
-    Gate(#[from] GatekeeperError),
+    Gate(Box<GatekeeperError>),
     /// Sessions could not be reached.
     #[error(transparent)]
-    Sessions(#[from] SessionsError),
+    Sessions(Box<SessionsError>),
     /// Something below failed and says so itself.
     #[error("{0}")]
     Failed(Failure),
 }
 
-impl From<EngineError> for ControlError {
-    fn from(error: EngineError) -> Self {
-        Self::Engine(Box::new(error))
-    }
+/// The larger errors are boxed, so that a result stays small.
+macro_rules! boxed {
+    ($($variant:ident($error:ty))+) => {
+        $(impl From<$error> for ControlError {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        })+
+    };
+}
+
+boxed! {
+    Calendar(CalendarError)
+    Engine(EngineError)
+    Gate(GatekeeperError)
+    Sessions(SessionsError)
 }
 
 impl ControlError {
