@@ -7,6 +7,7 @@ use std::io::Write;
 
 use crate::control::Control;
 use crate::control::error::ControlError;
+use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::run::RunId;
 use crate::jobs::preflight::findings;
@@ -21,7 +22,13 @@ impl Control {
     /// There is no such run, or it cannot be packed.
     pub async fn bundle(&self, run: RunId) -> Result<Vec<u8>, ControlError> {
         let view = self.run_view(run).await?;
-        let events = self.store.events(run, 0).await?;
+        let mut events = self.store.events(run, 0).await?;
+        for logged in &mut events {
+            // Who is told is nobody's concern but the site's.
+            if let RunEvent::Queued { order } = &mut logged.event {
+                order.mail.clear();
+            }
+        }
         let chain = self.store.verify_chain().await?;
         let mails = self.store.mails_of_run(run).await?;
         let found = match self.kit(&view.app) {

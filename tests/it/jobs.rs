@@ -198,3 +198,20 @@ async fn a_gate_closed_by_hand_stays_closed_until_it_is_opened_by_hand() {
         "the program's own code"
     );
 }
+
+#[tokio::test]
+async fn a_bundle_tells_of_the_run_and_of_no_address() {
+    let desk = Desk::open().await;
+    let mail = "somebody.private@example.com";
+    assert_eq!(desk.run(&["job", "create", "nightly", "--app", "desk", "--at", AT, "--enabled", "--mail", mail]).0, 0);
+    let run = desk.json(&["job", "run", "nightly", "--yes", "--wait"]);
+    let file = desk.dir.path().join("bundle.tar.zst");
+    let (code, _, stderr) = desk.run(&["run", "bundle", &run["id"].to_string(), "-o", file.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let tar = zstd::decode_all(fs_err::File::open(&file).unwrap()).unwrap();
+    let text = String::from_utf8_lossy(&tar);
+    for whole in ["about.json", "run.json", "events.json", "findings.json", "\"nightly\""] {
+        assert!(text.contains(whole), "{whole}");
+    }
+    assert!(!text.contains(mail));
+}
