@@ -296,6 +296,38 @@ pub enum FeedSettings {
     Dir(PathBuf),
 }
 
+/// How a feed is reached over the network.
+#[derive(Debug, Clone, Default)]
+pub struct TransportSettings {
+    /// A PEM file of the only authority to trust; the system's when absent.
+    pub ca_file: Option<PathBuf>,
+    /// The way to the outside.
+    pub proxy: ProxySettings,
+    /// A file with the licence number, sent as a bearer token and nothing else with it.
+    pub licence_file: Option<PathBuf>,
+    /// How fast it may be fetched; as fast as it goes when absent.
+    pub bytes_per_second_max: Option<u64>,
+}
+
+/// The way to the outside.
+#[derive(Debug, Clone, Default)]
+pub enum ProxySettings {
+    /// As `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// Directly, whatever the environment says.
+    Direct,
+    /// Through this HTTP proxy.
+    Through {
+        /// `http://HOST:PORT`; no credentials in it.
+        url: Url,
+        /// User and password.
+        login: Option<(String, SecretString)>,
+        /// Hosts that are reached directly, as `NO_PROXY` writes them.
+        except: Vec<String>,
+    },
+}
+
 /// Who is asked about sessions.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SessionsSettings {

@@ -5,6 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use chrono::DateTime;
+use chrono::NaiveDate;
+use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
@@ -148,6 +151,36 @@ pub struct Archive {
     pub size_bytes: u64,
     /// The sum of the sizes of all files in it, in bytes; unpacking stops beyond.
     pub unpacked_bytes: u64,
+    /// SHA-256 of the tar archive inside the compressed file. Needed where there are deltas: they make the tar archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tar_sha256: Option<String>,
+    /// Smaller downloads that make the same tar archive out of an earlier build's.
+    #[serde(default, rename = "delta", skip_serializing_if = "Vec::is_empty")]
+    pub deltas: Vec<Delta>,
+}
+
+/// What turns the tar archive of an earlier build into the one it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// The build whose tar archive it starts from.
+    pub from_build: u64,
+    /// SHA-256 of that tar archive.
+    pub from_tar_sha256: String,
+    /// Its name inside the release's folder; no directory part.
+    pub file: String,
+    /// SHA-256 of the file, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// How a release spreads over the sites: each site finds its own place between `start` and the end, without asking anybody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// When the first sites take it.
+    pub start: DateTime<Utc>,
+    /// How many hours later the last ones do.
+    pub hours: u32,
 }
 
 /// A published version and all that is known of it before it is fetched.
@@ -158,7 +191,19 @@ pub struct Release {
     pub id: ReleaseId,
     /// The day it was published.
     #[serde(default)]
-    pub date: Option<chrono::NaiveDate>,
+    pub date: Option<NaiveDate>,
+    /// The instant it was published; a site's cool-down counts from here.
+    #[serde(default)]
+    pub published_at: Option<DateTime<Utc>>,
+    /// Mends a hole that others may use: exempt from cool-down and rollout.
+    #[serde(default)]
+    pub security: bool,
+    /// How it spreads over the sites; at once when absent.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+    /// The classes of licences it is for; all when empty.
+    #[serde(default)]
+    pub licences: Vec<String>,
     /// What is new, in Markdown.
     #[serde(default)]
     pub notes: String,
@@ -178,6 +223,24 @@ pub struct Release {
 }
 
 impl Release {
+    /// A release of which no more is known than what it is and where.
+    pub fn new(id: ReleaseId, archives: Vec<Archive>, location: impl Into<PathBuf>) -> Self {
+        Self {
+            id,
+            date: None,
+            published_at: None,
+            security: false,
+            rollout: None,
+            licences: Vec::new(),
+            notes: String::new(),
+            min_version: None,
+            barrier: false,
+            migrate: None,
+            archives,
+            location: location.into(),
+        }
+    }
+
     /// The bytes to fetch.
     pub fn size_bytes(&self) -> u64 {
         self.archives.iter().map(|archive| archive.size_bytes).sum()

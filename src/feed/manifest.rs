@@ -8,12 +8,24 @@
 //! min_version = "2.0"             # the lowest version that may be updated to this one directly
 //! barrier = false                 # true: no update may jump over this release
 //! migrate = ["bin/migrate", "--yes"]
+//! published_at = 2026-11-20T08:00:00Z
+//! security = false                # true: exempt from cool-down and rollout
+//! licences = ["standard", "pro"]  # the classes of licences it is for; absent: all
+//! rollout = { start = 2026-11-20T08:00:00Z, hours = 72 }
 //!
 //! [[archive]]
 //! file = "orders-2.4.1.tar.zst"
 //! sha256 = "…64 hexadecimal digits…"
 //! size_bytes = 1234567
 //! unpacked_bytes = 7654321
+//! tar_sha256 = "…64 hexadecimal digits…"   # of what is inside; needed where there are deltas
+//!
+//! [[archive.delta]]               # makes the same tar archive out of an earlier build's
+//! from_build = 23
+//! from_tar_sha256 = "…64 hexadecimal digits…"
+//! file = "orders-2.4.1.from-23.delta"
+//! sha256 = "…64 hexadecimal digits…"
+//! size_bytes = 12345
 //! ```
 //!
 //! An unknown key is an error: a key that a later version of this program obeys must not be
@@ -21,13 +33,17 @@
 
 use std::path::Path;
 
+use chrono::DateTime;
 use chrono::NaiveDate;
+use chrono::SecondsFormat;
+use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Rollout;
 use crate::domain::release::Version;
 use crate::feed::error::FeedError;
 
@@ -40,7 +56,7 @@ const ARCHIVES_MAX: usize = 64;
 /// The largest size that is believed: 64 TiB. More is a slip of the pen, and sums stay in range.
 const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// Every key there is, for suggestions.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 21] = [
     "version",
     "build",
     "date",
@@ -53,7 +69,20 @@ const KEYS: [&str; 12] = [
     "sha256",
     "size_bytes",
     "unpacked_bytes",
+    "published_at",
+    "security",
+    "licences",
+    "rollout",
+    "start",
+    "hours",
+    "tar_sha256",
+    "from_build",
+    "from_tar_sha256",
 ];
+/// The most deltas of one archive.
+const DELTAS_MAX: usize = 16;
+/// The longest rollout: a year.
+const ROLLOUT_HOURS_MAX: u32 = 366 * 24;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Description {
@@ -69,8 +98,51 @@ struct Description {
     barrier: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     migrate: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    published_at: Option<Instant>,
+    #[serde(default)]
+    security: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    licences: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollout: Option<Spread>,
     #[serde(default)]
     archive: Vec<Archive>,
+}
+
+/// `rollout`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Spread {
+    start: Instant,
+    hours: u32,
+}
+
+/// An instant, as a TOML date-time with an offset or in quotes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "toml::Value", into = "toml::Value")]
+struct Instant(DateTime<Utc>);
+
+impl TryFrom<toml::Value> for Instant {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let text = as_text(&value);
+        let bad = |_| format!("{text} is no instant: write for example 2026-11-20T08:00:00Z");
+        DateTime::parse_from_rfc3339(&text).map(|at| Self(at.to_utc())).map_err(bad)
+    }
+}
+
+impl From<Instant> for toml::Value {
+    fn from(at: Instant) -> Self {
+        Self::String(at.0.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    }
+}
+
+fn as_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// A day, as a TOML date or in quotes.
@@ -82,11 +154,7 @@ impl TryFrom<toml::Value> for Date {
     type Error = String;
 
     fn try_from(value: toml::Value) -> Result<Self, String> {
-        let text = match &value {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Datetime(date) => date.to_string(),
-            other => other.to_string(),
-        };
+        let text = as_text(&value);
         text.parse().map(Self).map_err(|_| format!("{text} is no day: write for example 2026-11-20"))
     }
 }
@@ -120,6 +188,10 @@ pub(in crate::feed) fn parse(text: &str, folder: &Path) -> Result<Release, FeedE
         min_version: description.min_version,
         barrier: description.barrier,
         migrate: description.migrate,
+        published_at: description.published_at.map(|at| at.0),
+        security: description.security,
+        licences: description.licences,
+        rollout: description.rollout.map(|spread| Rollout { start: spread.start.0, hours: spread.hours }),
         archives: description.archive,
         location: folder.to_owned(),
     };
@@ -142,6 +214,10 @@ pub(in crate::feed) fn write(release: &Release) -> Result<String, FeedError> {
         min_version: release.min_version.clone(),
         barrier: release.barrier,
         migrate: release.migrate.clone(),
+        published_at: release.published_at.map(Instant),
+        security: release.security,
+        licences: release.licences.clone(),
+        rollout: release.rollout.as_ref().map(|r| Spread { start: Instant(r.start), hours: r.hours }),
         archive: release.archives.clone(),
     };
     toml::to_string(&description)
@@ -157,6 +233,9 @@ pub(in crate::feed) fn problem(release: &Release) -> Option<(String, String)> {
     if release.migrate.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty)) {
         return bad("migrate", "must name a program");
     }
+    if release.rollout.as_ref().is_some_and(|rollout| rollout.hours > ROLLOUT_HOURS_MAX) {
+        return bad("rollout.hours", &format!("must be at most {ROLLOUT_HOURS_MAX}"));
+    }
     if release.archives.is_empty() || release.archives.len() > ARCHIVES_MAX {
         return bad("archive", &format!("must be there 1 to {ARCHIVES_MAX} times"));
     }
@@ -168,8 +247,11 @@ pub(in crate::feed) fn problem(release: &Release) -> Option<(String, String)> {
         if release.archives[..index].iter().any(|other| other.file == archive.file) {
             return bad(&key("file"), "is there twice");
         }
-        if archive.sha256.len() != 64 || !archive.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return bad(&key("sha256"), "must be 64 lower-case hexadecimal digits");
+        if !is_sha256(&archive.sha256) {
+            return bad(&key("sha256"), NO_SHA256);
+        }
+        if archive.tar_sha256.as_ref().is_some_and(|sha256| !is_sha256(sha256)) {
+            return bad(&key("tar_sha256"), NO_SHA256);
         }
         if archive.size_bytes > SIZE_BYTES_MAX {
             return bad(&key("size_bytes"), &format!("must be at most {SIZE_BYTES_MAX}"));
@@ -177,8 +259,43 @@ pub(in crate::feed) fn problem(release: &Release) -> Option<(String, String)> {
         if archive.unpacked_bytes > SIZE_BYTES_MAX {
             return bad(&key("unpacked_bytes"), &format!("must be at most {SIZE_BYTES_MAX}"));
         }
+        if let Some((name, problem)) = delta_problem(archive) {
+            return bad(&key(&name), &problem);
+        }
     }
     None
+}
+
+/// The first value of an archive's deltas that cannot be.
+fn delta_problem(archive: &Archive) -> Option<(String, String)> {
+    if archive.deltas.len() > DELTAS_MAX {
+        return Some(("delta".to_owned(), format!("must be there at most {DELTAS_MAX} times")));
+    }
+    if !archive.deltas.is_empty() && archive.tar_sha256.is_none() {
+        return Some(("tar_sha256".to_owned(), "must be there where deltas are".to_owned()));
+    }
+    archive.deltas.iter().enumerate().find_map(|(index, delta)| {
+        let bad = |name: &str, problem: &str| Some((format!("delta.{index}.{name}"), problem.to_owned()));
+        if !is_plain_file_name(&delta.file) || delta.file == archive.file {
+            return bad("file", "must be a file name of its own without a directory, not hidden");
+        }
+        if !is_sha256(&delta.sha256) {
+            return bad("sha256", NO_SHA256);
+        }
+        if !is_sha256(&delta.from_tar_sha256) {
+            return bad("from_tar_sha256", NO_SHA256);
+        }
+        if delta.size_bytes > SIZE_BYTES_MAX {
+            return bad("size_bytes", &format!("must be at most {SIZE_BYTES_MAX}"));
+        }
+        None
+    })
+}
+
+const NO_SHA256: &str = "must be 64 lower-case hexadecimal digits";
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_plain_file_name(name: &str) -> bool {
@@ -235,6 +352,60 @@ unpacked_bytes = 20
         let release = parse_here(&text).unwrap();
         assert_eq!((release.date, release.barrier, release.migrate.clone()), (None, false, None));
         assert_eq!(parse_here(&write(&release).unwrap()).unwrap(), release);
+    }
+
+    /// What a vendor of signed releases says besides.
+    const SIGNED: &str = r#"
+version = "2.4.1"
+build = 24
+published_at = 2026-11-20T08:00:00Z
+security = true
+licences = ["pro"]
+rollout = { start = "2026-11-20T09:00:00+01:00", hours = 72 }
+[[archive]]
+file = "a.tar.zst"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+size_bytes = 10
+unpacked_bytes = 20
+tar_sha256 = "1111111111111111111111111111111111111111111111111111111111111111"
+[[archive.delta]]
+from_build = 23
+from_tar_sha256 = "2222222222222222222222222222222222222222222222222222222222222222"
+file = "a.from-23.delta"
+sha256 = "3333333333333333333333333333333333333333333333333333333333333333"
+size_bytes = 5
+"#;
+
+    #[test]
+    fn what_signed_releases_say_is_read_and_written_again() {
+        let release = parse_here(SIGNED).unwrap();
+        let at: DateTime<Utc> = "2026-11-20T08:00:00Z".parse().unwrap();
+        assert_eq!((release.published_at, release.security), (Some(at), true));
+        assert_eq!(release.rollout, Some(Rollout { start: at, hours: 72 }));
+        assert_eq!(release.licences, ["pro"]);
+        assert_eq!(release.archives[0].deltas[0].from_build, 23);
+        assert_eq!(parse_here(&write(&release).unwrap()).unwrap(), release);
+    }
+
+    #[test]
+    fn impossible_values_of_signed_releases_are_named() {
+        let (ones, threes) = ("1".repeat(64), "3".repeat(64));
+        for (from, to, key) in [
+            ("hours = 72", "hours = 100000", "rollout.hours"),
+            (ones.as_str(), "11", "archive.0.tar_sha256"),
+            (threes.as_str(), "33", "archive.0.delta.0.sha256"),
+            ("a.from-23.delta", "../a", "archive.0.delta.0.file"),
+            ("a.from-23.delta", "a.tar.zst", "archive.0.delta.0.file"),
+            ("size_bytes = 5", "size_bytes = 9000000000000000000", "archive.0.delta.0.size_bytes"),
+            (&format!("tar_sha256 = \"{ones}\""), "", "archive.0.tar_sha256"),
+        ] {
+            match parse_here(&SIGNED.replacen(from, to, 1)).unwrap_err() {
+                FeedError::BadValue { key: found, .. } => assert_eq!(found, key),
+                other => panic!("{key}: {other:?}"),
+            }
+        }
+        let local = SIGNED.replacen("2026-11-20T08:00:00Z", "2026-11-20T08:00:00", 1);
+        assert!(matches!(parse_here(&local), Err(FeedError::ParseDescription { .. })));
     }
 
     #[test]

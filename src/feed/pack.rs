@@ -21,7 +21,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use chrono::DateTime;
 use chrono::NaiveDate;
+use chrono::Utc;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use sha2::Digest;
@@ -34,6 +36,7 @@ use crate::domain::release::Archive;
 use crate::domain::release::MARKER;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Rollout;
 use crate::domain::release::Version;
 use crate::feed::archive::Limits;
 use crate::feed::archive::error::ArchiveError;
@@ -64,12 +67,31 @@ pub struct PackMeta {
     pub barrier: bool,
     /// Migrates the data.
     pub migrate: Option<Vec<String>>,
+    /// The instant of publication.
+    pub published_at: Option<DateTime<Utc>>,
+    /// Whether it mends a hole that others may use.
+    pub security: bool,
+    /// How it spreads over the sites.
+    pub rollout: Option<Rollout>,
+    /// The classes of licences it is for; all when empty.
+    pub licences: Vec<String>,
 }
 
 impl PackMeta {
     /// A release with no more than its version and build.
     pub fn new(id: ReleaseId) -> Self {
-        Self { id, date: None, notes: String::new(), min_version: None, barrier: false, migrate: None }
+        Self {
+            id,
+            date: None,
+            notes: String::new(),
+            min_version: None,
+            barrier: false,
+            migrate: None,
+            published_at: None,
+            security: false,
+            rollout: None,
+            licences: Vec::new(),
+        }
     }
 }
 
@@ -106,14 +128,16 @@ fn publish(tree: &Path, meta: &PackMeta, hidden: &Path, folder: &Path) -> Result
     let file = format!("{}.tar.zst", meta.id.version);
     let archive = write_archive(tree, &hidden.join(&file), file)?;
     let release = Release {
-        id: meta.id.clone(),
         date: meta.date,
+        published_at: meta.published_at,
+        security: meta.security,
+        rollout: meta.rollout.clone(),
+        licences: meta.licences.clone(),
         notes: meta.notes.clone(),
         min_version: meta.min_version.clone(),
         barrier: meta.barrier,
         migrate: meta.migrate.clone(),
-        archives: vec![archive],
-        location: folder.to_owned(),
+        ..Release::new(meta.id.clone(), vec![archive], folder)
     };
     if let Some((key, problem)) = manifest::problem(&release) {
         return Err(FeedError::BadValue { file: folder.join(DESCRIPTION), key, problem });
@@ -142,9 +166,10 @@ fn sync_dir(dir: &Path) -> Result<(), FeedError> {
 
 fn write_archive(tree: &Path, path: &Path, file: String) -> Result<Archive, FeedError> {
     let unwritten = |source| FeedError::Write { path: path.to_owned(), source };
-    let out = Counted { file: File::create(path).map_err(unwritten)?, hash: Sha256::new(), written: 0 };
+    let out = Hashing::new(File::create(path).map_err(unwritten)?);
     let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL).map_err(unwritten)?;
     encoder.include_checksum(true).map_err(unwritten)?;
+    let encoder = Hashing::new(encoder);
     let mut packer =
         Packer { tree, out: path, builder: tar::Builder::new(encoder), links: HashMap::new(), unpacked_bytes: 0 };
     for entry in WalkDir::new(tree).sort_by_file_name() {
@@ -158,10 +183,10 @@ fn write_archive(tree: &Path, path: &Path, file: String) -> Result<Archive, Feed
         packer.add(entry.path())?;
     }
     let unpacked_bytes = packer.unpacked_bytes;
-    let out = packer.builder.into_inner().and_then(|encoder| encoder.finish()).map_err(unwritten)?;
-    out.file.sync_all().map_err(unwritten)?;
-    let sha256 = out.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Archive { file, sha256, size_bytes: out.written, unpacked_bytes })
+    let (encoder, tar_sha256, _) = packer.builder.into_inner().map_err(unwritten)?.finish();
+    let (written, sha256, size_bytes) = encoder.finish().map_err(unwritten)?.finish();
+    written.sync_all().map_err(unwritten)?;
+    Ok(Archive { file, sha256, size_bytes, unpacked_bytes, tar_sha256: Some(tar_sha256), deltas: Vec::new() })
 }
 
 /// Adds entry after entry to an archive.
@@ -300,22 +325,34 @@ impl Read for Exactly {
     }
 }
 
-/// A file that is hashed and counted as it is written.
-struct Counted {
-    file: File,
+/// Hashes and counts what is written through it.
+struct Hashing<W> {
+    into: W,
     hash: Sha256,
     written: u64,
 }
 
-impl Write for Counted {
+impl<W> Hashing<W> {
+    fn new(into: W) -> Self {
+        Self { into, hash: Sha256::new(), written: 0 }
+    }
+
+    /// Where it was written to, the SHA-256 in hexadecimal digits, and how many bytes there were.
+    fn finish(self) -> (W, String, u64) {
+        let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        (self.into, sha256, self.written)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.into.write(bytes)?;
         self.hash.update(&bytes[..written]);
         self.written += written as u64;
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.into.flush()
     }
 }

@@ -139,16 +139,7 @@ mod tests {
     use super::*;
 
     fn release(version: &str, build: u64) -> Release {
-        Release {
-            id: id(version, build),
-            date: None,
-            notes: String::new(),
-            min_version: None,
-            barrier: false,
-            migrate: None,
-            archives: Vec::new(),
-            location: "/feed".into(),
-        }
+        Release::new(id(version, build), Vec::new(), "/feed")
     }
 
     fn id(version: &str, build: u64) -> ReleaseId {

@@ -66,16 +66,8 @@ pub(crate) fn order() -> Order {
 }
 
 fn release(build: u64) -> Release {
-    Release {
-        id: ReleaseId { version: format!("{build}.0").parse().unwrap(), build },
-        date: None,
-        notes: String::new(),
-        min_version: None,
-        barrier: false,
-        migrate: None,
-        archives: vec![],
-        location: "/nowhere".into(),
-    }
+    let id = ReleaseId { version: format!("{build}.0").parse().unwrap(), build };
+    Release::new(id, vec![], "/nowhere")
 }
 
 fn selected() -> Output {
