@@ -62,6 +62,7 @@ use crate::scheduler::dispatcher::Dispatcher;
 use crate::scheduler::housekeeping::Household;
 use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
+use crate::scheduler::retention::Keep;
 use crate::scheduler::timekeeper::Timekeeper;
 use crate::service::Service;
 use crate::sessions::hub::Change;
@@ -226,6 +227,7 @@ pub async fn serve(settings: Settings) -> Result<()> {
         post: Arc::clone(&house.post),
         clock: Arc::clone(&house.clock),
         data_dir: house.settings.daemon.data_dir.clone(),
+        keep: Keep { history: house.settings.daemon.keep_history, audit: house.settings.daemon.keep_audit },
     });
     let chores = Chores::start(household.chores()).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));

@@ -31,6 +31,8 @@ pub(super) struct DaemonInput {
     pub(super) data_dir: Option<String>,
     pub(super) socket: Option<String>,
     pub(super) operator_group: Option<String>,
+    pub(super) keep_history: Option<Span>,
+    pub(super) keep_audit: Option<Span>,
     pub(super) mail: Option<MailInput>,
 }
 

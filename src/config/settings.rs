@@ -34,6 +34,10 @@ pub struct DaemonSettings {
     pub socket: PathBuf,
     /// The group whose members are operators, beside root.
     pub operator_group: String,
+    /// How long runs, their logs and their mails are kept.
+    pub keep_history: Span,
+    /// How long it is kept who changed what; not shorter than `keep_history`.
+    pub keep_audit: Span,
     /// How mails are sent; none are when absent.
     pub mail: Option<MailSettings>,
 }

@@ -250,6 +250,8 @@ fn what_is_wrong_with_the_rest_is_said_with_line_and_key() {
         ("a value for a table", "daemon = 3\n".to_owned()),
         ("a bad name", "[app.\"a b\"]\n".to_owned()),
         ("an application without anything", "[daemon]\n\n[app.orders]\ntitle = \"x\"\n".to_owned()),
+        ("a history that is no history", "[daemon]\nkeep_history = \"1h\"\n".to_owned()),
+        ("an audit that is forgotten first", "[daemon]\nkeep_history = \"2d\"\nkeep_audit = \"1d\"\n".to_owned()),
         ("mail without a server", mail("from = \"a@example.com\"")),
         ("mail without a sender", mail("smtp = \"smtp://mail.example.com\"")),
         ("mail by http", mail("smtp = \"http://mail.example.com\", from = \"a@example.com\"")),

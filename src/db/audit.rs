@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use chrono::Utc;
+use rusqlite::Transaction;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -28,22 +29,23 @@ pub struct AuditEntry {
     pub body: Value,
 }
 
+pub(crate) fn append_entry(tx: &Transaction<'_>, entry: AuditEntry) -> Result<(), StoreError> {
+    let body = to_json("an audit entry", &entry.body)?;
+    let link = append_link(tx, entry.at, &[&entry.who, &entry.action, &body, &entry.object, &entry.via])?;
+    tx.prepare_cached(
+        "INSERT INTO audit (link, at, who, via, action, object, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((link.number, entry.at, entry.who, entry.via, entry.action, entry.object, body, link.hash))?;
+    Ok(())
+}
+
 impl Store {
     /// Notes a change.
     ///
     /// # Errors
     /// The store fails.
     pub async fn audit(&self, entry: AuditEntry) -> Result<(), StoreError> {
-        self.write(move |tx| {
-            let body = to_json("an audit entry", &entry.body)?;
-            let link = append_link(tx, entry.at, &[&entry.who, &entry.action, &body, &entry.object, &entry.via])?;
-            tx.prepare_cached(
-                "INSERT INTO audit (link, at, who, via, action, object, body, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute((link.number, entry.at, entry.who, entry.via, entry.action, entry.object, body, link.hash))?;
-            Ok(())
-        })
-        .await
+        self.write(move |tx| append_entry(tx, entry)).await
     }
 
     /// The newest changes, newest first.

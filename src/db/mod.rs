@@ -11,6 +11,7 @@ pub mod gates;
 pub mod jobs;
 pub mod outbox;
 pub mod quarantine;
+pub mod retention;
 pub mod runs;
 pub mod sessions;
 pub mod store;

@@ -15,6 +15,13 @@ CREATE TABLE chain (
     link INTEGER NOT NULL,
     hash TEXT    NOT NULL
 ) STRICT;
+CREATE TABLE chain_gaps (
+    first  INTEGER PRIMARY KEY CHECK (first > 0),
+    last   INTEGER NOT NULL UNIQUE CHECK (last >= first),
+    -- The hash of the link before the gap, and of the gap's own last link.
+    before TEXT    NOT NULL,
+    after  TEXT    NOT NULL
+) STRICT;
 CREATE TABLE gates (
     app  TEXT PRIMARY KEY,
     body TEXT NOT NULL CHECK (json_valid(body))
@@ -50,6 +57,7 @@ CREATE TABLE outbox (
     CHECK ((state = 'pending') = (next_at IS NOT NULL))
 ) STRICT;
 CREATE INDEX outbox_next_at ON outbox (next_at) WHERE state = 'pending';
+CREATE INDEX outbox_run ON outbox (run);
 CREATE TABLE passes (
     id          INTEGER PRIMARY KEY,
     app         TEXT NOT NULL,
@@ -96,6 +104,8 @@ CREATE TABLE runs (
     CHECK (NOT (state = 'finished' AND away = 1))
 ) STRICT;
 CREATE INDEX runs_armed ON runs (job_id) WHERE state = 'queued';
+CREATE INDEX runs_finished_app ON runs (app, id) WHERE state = 'finished';
+CREATE INDEX runs_finished_job ON runs (job_id, id) WHERE state = 'finished';
 CREATE INDEX runs_job ON runs (job, id);
 CREATE UNIQUE INDEX runs_job_due_at ON runs (job_id, due_at) WHERE job_id IS NOT NULL AND due_at IS NOT NULL;
 CREATE UNIQUE INDEX runs_one_active ON runs (app)

@@ -24,7 +24,8 @@ use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 
 /// The schema, step by step; only ever appended to.
-pub(crate) const MIGRATIONS: &[(u32, &str)] = &[(1, include_str!("migrations/0001_first.sql"))];
+pub(crate) const MIGRATIONS: &[(u32, &str)] =
+    &[(1, include_str!("migrations/0001_first.sql")), (2, include_str!("migrations/0002_retention.sql"))];
 /// The schema this program writes.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 
@@ -111,6 +112,12 @@ pub enum StoreError {
         /// Why, in words of the one who checked.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something is missing from the history, and nobody vouches for it. It is left as it is, as evidence.
+    #[error("remove what is too old: from link {link} on, the history lacks what retention has not removed")]
+    Unaccounted {
+        /// Where the first gap begins.
+        link: i64,
     },
     /// The store is shutting down.
     #[error("reach the store: it is closed")]

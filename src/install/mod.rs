@@ -266,6 +266,14 @@ impl Installer {
         self.change(move |inner, _| retire::discard(&inner.layout, run)).await
     }
 
+    /// Removes what is left of the snapshot of a run that was over long ago, unless it was being restored.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub async fn forget(&self, run: RunId) -> Result<(), InstallError> {
+        self.change(move |inner, _| retire::forget(&inner.layout, run)).await
+    }
+
     /// All snapshots there are.
     ///
     /// # Errors

@@ -63,12 +63,15 @@ pub(super) fn discard(layout: &Layout, run: RunId) -> Result<(), InstallError> {
         }
     }
     for other in state::runs(layout)?.into_iter().filter(|other| *other <= run) {
-        let unfinished = State::read(layout, other)?.is_some_and(|state| state.phase == SnapshotPhase::Restoring);
-        if !unfinished {
-            state::remove(layout, other)?;
-        }
+        forget(layout, other)?;
     }
     empty_trash(layout)
+}
+
+/// Removes what there is of a run's snapshot, unless somebody may still need it to finish restoring.
+pub(super) fn forget(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+    let unfinished = State::read(layout, run)?.is_some_and(|state| state.phase == SnapshotPhase::Restoring);
+    if unfinished { Ok(()) } else { state::remove(layout, run) }
 }
 
 /// The places of our own old trees, newest first; places that others took are passed over.

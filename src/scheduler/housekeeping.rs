@@ -9,6 +9,7 @@
 //! | `feeds` | every hour | looks for newer releases |
 //! | `evidence` | every night | tests the backups |
 //! | `chain` | every night | checks the hash chain of the history |
+//! | `retention` | every 6 h | removes what is older than the history is kept |
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::jobs::steps::failed;
 use crate::scheduler::chores::Chore;
 use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
+use crate::scheduler::retention::Keep;
 
 /// How long before its start a job's releases are fetched.
 const PREFETCH_AHEAD: TimeDelta = TimeDelta::days(1);
@@ -50,6 +52,8 @@ pub struct Household {
     pub clock: Arc<dyn Clock>,
     /// Where the locks are.
     pub data_dir: std::path::PathBuf,
+    /// How long the history is kept.
+    pub keep: Keep,
 }
 
 impl Household {
@@ -69,6 +73,8 @@ impl Household {
             self.chore("feeds", "0 7 * * * *", |house| async move { house.check_feeds().await }.boxed()),
             self.chore("evidence", "0 30 3 * * *", |house| async move { house.test_evidence().await }.boxed()),
             self.chore("chain", "0 45 3 * * *", |house| async move { house.check_chain().await }.boxed()),
+            // Not once a night: a workstation is off then.
+            self.chore("retention", "0 15 */6 * * *", |house| async move { house.prune().await }.boxed()),
         ]
     }
 
@@ -153,28 +159,34 @@ impl Household {
 
     async fn check_chain(&self) -> Result<(), Failure> {
         match self.store.verify_chain().await? {
-            ChainState::Whole { links, .. } => {
-                tracing::info!(links, "the history is whole");
+            ChainState::Whole { links, removed, .. } => {
+                tracing::info!(links, removed, "the history is whole");
                 Ok(())
             }
-            ChainState::Broken { link } => Err(Failure::new(format!("prove the history: link {link} was changed"))
-                .hint("compare the store with its backup; somebody has written into it")),
+            ChainState::Broken { link } => {
+                Err(Failure::new(format!("prove the history: link {link} was changed or taken out"))
+                    .hint("compare the store with its backup; somebody has written into it"))
+            }
         }
     }
 }
 
 /// What went wrong at some applications; the others have had their turn all the same.
 #[derive(Default)]
-struct Troubles(Vec<Failure>);
+pub(super) struct Troubles(Vec<Failure>);
 
 impl Troubles {
     fn note(&mut self, app: &AppName, result: Result<(), Failure>) {
         if let Err(failure) = result {
-            self.0.push(Failure { message: format!("{app}: {}", failure.message), ..failure });
+            self.add(app.as_str(), failure);
         }
     }
 
-    fn result(mut self) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, app: &str, failure: Failure) {
+        self.0.push(Failure { message: format!("{app}: {}", failure.message), ..failure });
+    }
+
+    pub(super) fn result(mut self) -> Result<(), Failure> {
         if self.0.is_empty() {
             return Ok(());
         }

@@ -17,10 +17,13 @@ pub mod calendar;
 pub mod chores;
 pub mod dispatcher;
 pub mod due;
+#[cfg(test)]
+mod house_tests;
 pub mod housekeeping;
 pub mod launcher;
 pub mod misfire;
 mod pace;
 pub mod post;
 pub mod resolve;
+pub mod retention;
 pub mod timekeeper;

@@ -25,11 +25,16 @@ use crate::config::settings::DataSettings;
 use crate::config::settings::FeedSettings;
 use crate::config::settings::Settings;
 use crate::domain::name::AppName;
+use crate::domain::span::Span;
 
 const DATA_DIR: &str = "/var/lib/afterhours";
 const SOCKET: &str = "/run/afterhours/afterhours.sock";
 const OPERATOR_GROUP: &str = "afterhours";
 const KEEP_OLD: u32 = 1;
+const KEEP_HISTORY: Span = Span::days(400);
+const KEEP_AUDIT: Span = Span::days(800);
+/// A history that is kept for less than this is a slip of the pen.
+const KEEP_MIN: Span = Span::days(1);
 
 /// The whole file.
 pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
@@ -53,12 +58,32 @@ pub(super) fn socket(input: &Input) -> Result<PathBuf, Problem> {
 
 fn daemon(place: &Place, input: DaemonInput) -> Result<DaemonSettings, Problem> {
     let group = input.operator_group.unwrap_or_else(|| OPERATOR_GROUP.to_owned());
+    let (keep_history, keep_audit) = kept(place, input.keep_history, input.keep_audit)?;
     Ok(DaemonSettings {
         data_dir: check::path(&place.key("data_dir"), input.data_dir.as_deref().unwrap_or(DATA_DIR))?,
         socket: check::path(&place.key("socket"), input.socket.as_deref().unwrap_or(SOCKET))?,
         operator_group: check::text(&place.key("operator_group"), group)?,
+        keep_history,
+        keep_audit,
         mail: input.mail.map(|mail| mail::mail(&place.key("mail"), mail)).transpose()?,
     })
+}
+
+/// How long the history and the audit are kept.
+fn kept(place: &Place, history: Option<Span>, audit: Option<Span>) -> Result<(Span, Span), Problem> {
+    let history = history.unwrap_or(KEEP_HISTORY);
+    if history < KEEP_MIN {
+        return Err(place.key("keep_history").wrong(format!("{history} is shorter than {KEEP_MIN}")));
+    }
+    match audit {
+        Some(audit) if audit < history => {
+            Err(place.key("keep_audit").wrong(format!("{audit} is shorter than the history of {history}")).hint(
+                "who changed what is kept at least as long as what happened: lengthen it, or shorten `keep_history`",
+            ))
+        }
+        Some(audit) => Ok((history, audit)),
+        None => Ok((history, KEEP_AUDIT.max(history))),
+    }
 }
 
 fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Problem> {

@@ -1,6 +1,7 @@
 //! What the store promises, asked of a real file.
 
 mod claims;
+mod retention;
 mod schema;
 mod statements;
 mod tables;

@@ -54,7 +54,7 @@ async fn chained() -> Fresh {
 async fn a_chain_that_nobody_touched_is_whole() {
     assert!(matches!(fresh().store.verify_chain().await.unwrap(), ChainState::Whole { links: 0, .. }));
     let it = chained().await;
-    let ChainState::Whole { links: 3, head } = it.store.verify_chain().await.unwrap() else { panic!() };
+    let ChainState::Whole { links: 3, removed: 0, head } = it.store.verify_chain().await.unwrap() else { panic!() };
     assert_eq!(head.len(), 64);
     assert_eq!(it.store.last_event_at().await.unwrap(), Some(night() + TimeDelta::seconds(2)));
 }

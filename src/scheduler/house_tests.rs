@@ -1,0 +1,178 @@
+//! The chores that change the store, upon a real one, with a clock that is set by hand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::TimeDelta;
+use chrono::Utc;
+use tempfile::TempDir;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::parse;
+use crate::db::chain::ChainState;
+use crate::db::events::RunHead;
+use crate::db::store::Store;
+use crate::domain::clock::Clock;
+use crate::domain::clock::ManualClock;
+use crate::domain::event::LoggedEvent;
+use crate::domain::event::RunEvent;
+use crate::domain::job::JobType;
+use crate::domain::name::AppName;
+use crate::domain::run::Fence;
+use crate::domain::run::Order;
+use crate::domain::run::Outcome;
+use crate::domain::run::RunId;
+use crate::domain::run::RunState;
+use crate::domain::run::Trigger;
+use crate::domain::span::Span;
+use crate::jobs::engine::Engine;
+use crate::jobs::gatekeeper::Gatekeeper;
+use crate::jobs::kit::Kit;
+use crate::jobs::lock::AppLock;
+use crate::jobs::steps::Night;
+use crate::scheduler::housekeeping::Household;
+use crate::scheduler::post::PostOffice;
+use crate::scheduler::retention::Keep;
+use crate::sessions::hub::Hub;
+
+struct House {
+    dir: TempDir,
+    clock: Arc<ManualClock>,
+    household: Household,
+}
+
+fn night() -> DateTime<Utc> {
+    "2026-11-22T02:30:00Z".parse().unwrap()
+}
+
+fn desk() -> AppName {
+    "desk".parse().unwrap()
+}
+
+impl House {
+    /// A household for one application that is only files.
+    fn build() -> Self {
+        let dir = TempDir::new().unwrap();
+        let (clock, root) = (Arc::new(ManualClock::at(night())), dir.path().display());
+        fs_err::create_dir_all(dir.path().join("opt/desk")).unwrap();
+        let text = format!(
+            r#"
+            [app.desk]
+            install_dir = "{root}/opt/desk"
+            service = {{ none = true }}
+            feed = {{ dir = "{root}/releases" }}
+            "#
+        );
+        let settings = parse(&text, "test.toml").unwrap();
+        let household = household(dir.path(), &settings.apps[&desk()], clock.clone());
+        Self { dir, clock, household }
+    }
+
+    fn store(&self) -> &Store {
+        &self.household.store
+    }
+
+    /// A run that is over.
+    async fn run(&self) -> RunId {
+        let order = Order {
+            job: None,
+            kind: JobType::SoftwareUpdate,
+            app: desk(),
+            trigger: Trigger::Manual,
+            started_by: "anna".to_owned(),
+            grace: None,
+            max_runtime: Span::hours(4),
+            to: None,
+            mail: Vec::new(),
+            on_failure: None,
+        };
+        let now = self.clock.now();
+        let run = self.store().queue_run(order.clone(), now).await.unwrap();
+        let outcome = Outcome::Succeeded;
+        let events = [
+            (RunEvent::Queued { order }, RunState::Queued),
+            (RunEvent::Finished { outcome }, RunState::Finished { outcome }),
+        ];
+        for (seq, (event, state)) in (1..).zip(events) {
+            let logged = LoggedEvent { run, seq, at: now, event };
+            self.store().append_event(Fence(1), logged, RunHead { state, away: false }).await.unwrap();
+        }
+        run
+    }
+
+    async fn runs(&self) -> Vec<RunId> {
+        self.store().runs(Default::default()).await.unwrap().iter().map(|run| run.id).collect()
+    }
+}
+
+fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<ManualClock>) -> Household {
+    let clock: Arc<dyn Clock> = clock;
+    let store = Store::open(&dir.join("store.db")).unwrap();
+    let hub = Hub::new(Vec::new(), Arc::clone(&clock), None);
+    let live = broadcast::channel(9).0;
+    let night = Arc::new(Night {
+        kits: [(app.name.clone(), Arc::new(Kit::new(app, dir, &hub).unwrap()))].into(),
+        store: store.clone(),
+        gatekeeper: Gatekeeper::new(store.clone(), hub, Arc::clone(&clock)),
+        clock: Arc::clone(&clock),
+        live: live.clone(),
+    });
+    let stop = CancellationToken::new();
+    let engine = Engine::new(store.clone(), Arc::clone(&night), Arc::clone(&clock), dir.to_owned(), live, stop);
+    let post = PostOffice {
+        store: store.clone(),
+        mailer: None,
+        clock: Arc::clone(&clock),
+        counter: tokio::sync::Mutex::default(),
+    };
+    let keep = Keep { history: Span::days(30), audit: Span::days(60) };
+    Household { store, engine, night, post: Arc::new(post), clock, data_dir: dir.to_owned(), keep }
+}
+
+#[tokio::test]
+async fn old_runs_go_with_their_files_and_newer_ones_stay() {
+    let house = House::build();
+    let snapshots = house.dir.path().join("opt/.desk.afterhours/snapshot");
+    for _ in 0..23 {
+        house.run().await;
+    }
+    for run in ["1", "23"] {
+        fs_err::create_dir_all(snapshots.join(run)).unwrap();
+        fs_err::write(snapshots.join(run).join("junk"), "left by a crash").unwrap();
+    }
+    house.clock.set(night() + TimeDelta::days(31));
+    let newer = [house.run().await, house.run().await];
+
+    // Somebody works on the application: its files, and thus its runs, have their turn later.
+    let held = AppLock::try_take(house.dir.path(), &desk()).unwrap().unwrap();
+    house.household.prune().await.unwrap();
+    assert_eq!(house.runs().await.len(), 25);
+    drop(held);
+
+    house.household.prune().await.unwrap();
+    assert_eq!(house.runs().await, [newer[1], newer[0]]);
+    assert!(!snapshots.join("1").exists() && !snapshots.join("23").exists());
+    let chain = house.store().verify_chain().await.unwrap();
+    assert!(matches!(chain, ChainState::Whole { links: 53, removed: 46, .. }), "{chain:?}");
+
+    house.household.prune().await.unwrap();
+    assert_eq!(house.store().verify_chain().await.unwrap(), chain, "nothing to do leaves no trace");
+}
+
+#[tokio::test]
+async fn a_clock_that_is_years_ahead_does_not_empty_the_history() {
+    let house = House::build();
+    for _ in 0..3 {
+        house.run().await;
+    }
+    house.clock.set(night() + TimeDelta::days(9_000));
+    house.household.prune().await.unwrap();
+    assert_eq!(house.runs().await.len(), 3);
+    // Nothing happened since, but what is there now is measured by what happens next.
+    house.clock.set(night() + TimeDelta::days(31));
+    house.run().await;
+    house.household.prune().await.unwrap();
+    assert_eq!(house.runs().await.len(), 1);
+}

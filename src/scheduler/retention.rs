@@ -1,0 +1,101 @@
+//! Keeps the history from growing for ever: what is older than `keep_history` and `keep_audit` goes.
+//!
+//! In small transactions, so that nobody who writes meanwhile waits long: first the files of some runs, then their
+//! rows, then the next ones. Wherever we die, what is left is removed the next time.
+//!
+//! Deliberately absent: VACUUM. It would hold up every start while it copies the whole store; pages that become free
+//! are used again, so the file stops growing instead.
+
+use chrono::DateTime;
+use chrono::Utc;
+
+use crate::db::retention::OldRun;
+use crate::domain::failure::Failure;
+use crate::domain::run::RunId;
+use crate::domain::span::Span;
+use crate::jobs::lock::AppLock;
+use crate::scheduler::housekeeping::Household;
+use crate::scheduler::housekeeping::Troubles;
+
+/// How many runs go in one transaction; each has some fifty events.
+const RUNS_MAX: u32 = 10;
+/// How many audit entries go in one transaction.
+const ENTRIES_MAX: u32 = 500;
+
+/// How long the history is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// Runs, their logs and their mails.
+    pub history: Span,
+    /// Who changed what; not shorter.
+    pub audit: Span,
+}
+
+impl Household {
+    /// Removes what is too old.
+    pub(super) async fn prune(&self) -> Result<(), Failure> {
+        let now = self.clock.now();
+        self.store.remove_passes(now).await?;
+        // A clock that is years ahead, on a machine where nothing has happened since, must not empty the history.
+        let Some(newest) = self.store.newest_link_at().await? else { return Ok(()) };
+        let age_from = now.min(newest);
+        let mut troubles = Troubles::default();
+        if let Some(before) = age_from.checked_sub_signed(self.keep.history.delta()) {
+            self.prune_runs(before, now, &mut troubles).await?;
+        }
+        if let Some(before) = age_from.checked_sub_signed(self.keep.audit.delta()) {
+            let mut removed = 0;
+            loop {
+                let entries = self.store.remove_entries(before, ENTRIES_MAX, now).await?;
+                removed += entries;
+                if entries < ENTRIES_MAX as usize {
+                    break;
+                }
+            }
+            if removed > 0 {
+                tracing::info!(entries = removed, %before, "old audit entries were removed");
+            }
+        }
+        troubles.result()
+    }
+
+    async fn prune_runs(
+        &self,
+        before: DateTime<Utc>,
+        now: DateTime<Utc>,
+        troubles: &mut Troubles,
+    ) -> Result<(), Failure> {
+        let (mut after, mut removed) = (RunId(0), 0);
+        loop {
+            let old = self.store.old_runs(before, after, RUNS_MAX).await?;
+            let Some(last) = old.last() else { break };
+            after = last.run;
+            let mut runs = Vec::with_capacity(old.len());
+            for old in &old {
+                match self.remove_files(old).await {
+                    Ok(true) => runs.push(old.run),
+                    Ok(false) => {}
+                    // Its rows still say whose files these are.
+                    Err(failure) => troubles.add(&old.app, failure),
+                }
+            }
+            if !runs.is_empty() {
+                removed += runs.len();
+                self.store.remove_runs(runs, now).await?;
+            }
+        }
+        if removed > 0 {
+            tracing::info!(runs = removed, %before, "old runs were removed");
+        }
+        Ok(())
+    }
+
+    /// Removes what a run has left on disk; false when somebody works on its application just now.
+    async fn remove_files(&self, old: &OldRun) -> Result<bool, Failure> {
+        // Where an application that is not configured any more kept its files, nobody knows.
+        let Some(kit) = old.app_name().and_then(|app| self.night.kits.get(&app)) else { return Ok(true) };
+        let Some(_lock) = AppLock::try_take(&self.data_dir, &kit.app.name)? else { return Ok(false) };
+        kit.installer.forget(old.run).await.map_err(|error| crate::jobs::steps::failed(&error, error.hint()))?;
+        Ok(true)
+    }
+}
