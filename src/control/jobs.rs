@@ -197,7 +197,6 @@ impl Control {
         order.grace = ask.grace.or(order.grace);
         if let Some(missed_at) = job.missed_at {
             order.trigger = Trigger::Misfire { missed_at };
-            self.store.set_missed(name, None).await?;
         }
         self.kit(&order.app)?;
         let run = self.store.queue_run(order, self.now()).await?;

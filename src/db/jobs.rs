@@ -324,7 +324,7 @@ impl Store {
     ///
     /// # Errors
     /// The store fails.
-    pub async fn set_missed(&self, name: &JobName, missed_at: Option<DateTime<Utc>>) -> Result<(), StoreError> {
+    pub async fn set_missed(&self, name: &JobName, missed_at: DateTime<Utc>) -> Result<(), StoreError> {
         let name = name.clone();
         self.write(move |tx| {
             tx.execute("UPDATE jobs SET missed_at = ?2 WHERE name = ?1", (name.as_str(), missed_at))?;

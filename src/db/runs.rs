@@ -130,12 +130,19 @@ fn list_runs(tx: &Transaction<'_>, filter: &RunFilter) -> Result<Vec<RunRow>, St
 }
 
 impl Store {
-    /// Queues a run that the schedule did not start.
+    /// Queues a run that the schedule did not start. One that makes up for a missed start also answers its job's
+    /// question about that start, in the same transaction: it is never asked again for nothing, and never forgotten.
     ///
     /// # Errors
-    /// The store fails.
+    /// The store fails; nothing is queued and nothing answered then.
     pub async fn queue_run(&self, order: Order, now: DateTime<Utc>) -> Result<RunId, StoreError> {
         self.write(move |tx| {
+            if let (Trigger::Misfire { missed_at }, Some(job)) = (&order.trigger, &order.job) {
+                tx.execute(
+                    "UPDATE jobs SET missed_at = NULL WHERE name = ?1 AND missed_at = ?2",
+                    (job.as_str(), missed_at),
+                )?;
+            }
             let job_id: Option<i64> = match &order.job {
                 Some(job) => tx
                     .query_row("SELECT id FROM jobs WHERE name = ?1", [job.as_str()], |row| row.get("id"))

@@ -126,7 +126,7 @@ impl<S: Steps> Launcher<S> {
             MisfireDecision::Ask { missed_at } => {
                 tracing::warn!(run.id = run.0, %missed_at, "a start was missed, and its job wants to be asked");
                 if let Some(job) = job {
-                    self.store.set_missed(&job.spec.name, Some(missed_at)).await.map_err(store_error)?;
+                    self.store.set_missed(&job.spec.name, missed_at).await.map_err(store_error)?;
                 }
                 self.engine.skip(run, format!("the start of {missed_at} was missed; waiting for a person")).await?;
             }

@@ -179,3 +179,24 @@ async fn a_follower_is_queued_once() {
     let queued = it.store.unfinished_runs().await.unwrap();
     assert_eq!(queued.iter().filter(|run| run.order.job == follower.job).count(), 1);
 }
+
+#[tokio::test]
+async fn a_missed_start_is_answered_with_its_run_or_not_at_all() {
+    let it = fresh();
+    let name = job_name("nightly");
+    it.store.create_job(job("nightly", None)).await.unwrap();
+    it.store.set_missed(&name, night()).await.unwrap();
+    let make_up = |missed_at| Order { job: Some(name.clone()), trigger: Trigger::Misfire { missed_at }, ..order() };
+
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON runs BEGIN SELECT RAISE(ABORT, 'the disk is full'); END";
+    it.store.write(move |tx| Ok(tx.execute_batch(refuse)?)).await.unwrap();
+    assert!(it.store.queue_run(make_up(night()), night()).await.is_err());
+    assert_eq!(it.store.job(&name).await.unwrap().missed_at, Some(night()), "it is still asked");
+    it.store.write(|tx| Ok(tx.execute_batch("DROP TRIGGER full")?)).await.unwrap();
+
+    // Another start was missed meanwhile: that question stands.
+    it.store.queue_run(make_up(night() - TimeDelta::days(1)), night()).await.unwrap();
+    assert_eq!(it.store.job(&name).await.unwrap().missed_at, Some(night()));
+    it.store.queue_run(make_up(night()), night()).await.unwrap();
+    assert_eq!(it.store.job(&name).await.unwrap().missed_at, None);
+}

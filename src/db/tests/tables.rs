@@ -112,7 +112,7 @@ async fn only_enabled_jobs_follow() {
     }
     let followers = it.store.jobs_after(&first).await.unwrap();
     assert_eq!(followers.iter().map(|job| job.spec.name.as_str()).collect::<Vec<_>>(), ["yes"]);
-    it.store.set_missed(&job_name("yes"), Some(night())).await.unwrap();
+    it.store.set_missed(&job_name("yes"), night()).await.unwrap();
     assert_eq!(it.store.job(&job_name("yes")).await.unwrap().missed_at, Some(night()));
 }
 
