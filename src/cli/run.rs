@@ -76,7 +76,8 @@ struct WatchArgs {
 
 /// Stop a run.
 ///
-/// Before the new version is accepted, everything is put back as it was; after that, a run only goes forward.
+/// Before the new version is accepted, everything is put back as it was; after that, a run only goes forward. Answers at
+/// once; `run watch` shows the way back.
 #[derive(Debug, Args)]
 struct CancelArgs {
     /// The run
@@ -150,7 +151,7 @@ pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, 
         RunCommand::Watch(WatchArgs { run }) => return follow::to_the_end(&client, run, Lines::AsData, context).await,
         RunCommand::Cancel(CancelArgs { run }) => {
             let run = client.cancel_run(run).await?;
-            ui.done(&run, format!("Run {id} will stop; watch it with `afterhours run watch {id}`.", id = run.id))?;
+            ui.done(&run, text::run::cancelled(&run))?;
         }
         RunCommand::Resolve(ResolveArgs { run, side, yes }) => {
             let side = Side::from(side);

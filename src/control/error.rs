@@ -227,6 +227,12 @@ impl ControlError {
             }
             Self::Store(StoreError::NoJob(_)) => "see `afterhours job list`".to_owned(),
             Self::Store(StoreError::NoRun(_)) => "see `afterhours run list`".to_owned(),
+            Self::Engine(error) => match **error {
+                EngineError::Busy { run } => {
+                    format!("it may have been heard all the same: `afterhours run show {run}`")
+                }
+                _ => return None,
+            },
             Self::Sessions(error) => return error.hint(),
             Self::Failed(failure) => return failure.hint.clone(),
             _ => return None,

@@ -23,6 +23,7 @@ use crate::jobs::engine::EngineError;
 use crate::jobs::history::view;
 use crate::wire::app::UpdateNow;
 use crate::wire::run::ResolveRun;
+use crate::wire::run::RunStateName;
 use crate::wire::run::RunView;
 use crate::wire::run::RunsQuery;
 
@@ -82,15 +83,18 @@ impl Control {
         Ok(decide(&self.engine.machine(run).await?, self.now()) == Decision::Halt)
     }
 
-    /// Asks a run to stop. It then goes back, unless it is past the commit.
+    /// Asks a run to stop. It then goes back, unless it is past the commit; one that goes back already does what was
+    /// asked, and its view says so.
     ///
     /// # Errors
     /// There is no such run, or it cannot stop any more.
     pub async fn cancel_run(&self, caller: &Caller, run: RunId) -> Result<RunView, ControlError> {
         Self::must_operate(caller)?;
         self.audit(caller, "run.cancel", run, ()).await?;
-        let asked = self.engine.cancel(run, &caller.who).await;
-        asked.map_err(|error| refused(run, "cancelled", error))?;
+        match self.engine.cancel(run, &caller.who).await {
+            Err(EngineError::Illegal { source, .. }) if source.state == RunStateName::Unwinding.name() => {}
+            asked => asked.map_err(|error| refused(run, "cancelled", error))?,
+        }
         self.engine.take_up(run);
         self.run_view(run).await
     }

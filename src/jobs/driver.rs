@@ -226,12 +226,7 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
                 }
                 Decision::Undo { at, attempt } => {
                     held.append(RunEvent::UndoStarted { at, attempt }).await?;
-                    let span = tracing::info_span!("undo", step = %at, attempt);
-                    let result = self.steps.undo(run, at, Arc::new(held.machine.clone())).instrument(span).await;
-                    let event = match result {
-                        Ok(message) => RunEvent::UndoSucceeded { at, message },
-                        Err(failure) => RunEvent::UndoFailed { at, failure },
-                    };
+                    let event = held.undo(at, attempt, inbox).await?;
                     held.append(event).await?;
                 }
             }
@@ -335,6 +330,29 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
             () = pause(until, self.driver.clock.now()) => {}
         }
         Ok(())
+    }
+
+    /// Undoes a step to its end; whoever asks something meanwhile is answered at once.
+    async fn undo(
+        &mut self,
+        at: At,
+        attempt: u32,
+        inbox: &mut mpsc::Receiver<Request>,
+    ) -> Result<RunEvent, DriveError> {
+        let driver = self.driver;
+        let span = tracing::info_span!("undo", step = %at, attempt);
+        let work = driver.steps.undo(self.run, at, Arc::new(self.machine.clone())).instrument(span);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return Ok(match result {
+                    Ok(message) => RunEvent::UndoSucceeded { at, message },
+                    Err(failure) => RunEvent::UndoFailed { at, failure },
+                }),
+                Some(request) = inbox.recv() => self.take_in(request).await?,
+            }
+        }
     }
 
     /// Does a step; no event when it was broken off and the run turns round, or we are shutting down.

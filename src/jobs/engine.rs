@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::broadcast;
@@ -48,6 +49,9 @@ use crate::jobs::machine::Machine;
 
 /// How many requests may wait for one run.
 const INBOX_MAX: usize = 8;
+/// How long whoever asks something of a run waits for its task to answer. It answers between two things that it does,
+/// and while it does most of them; only what a crash left running is ended first.
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
 /// How many live messages a slow watcher may be behind.
 pub const LIVE_MAX: usize = 1024;
 
@@ -80,6 +84,12 @@ pub enum EngineError {
         /// Why.
         #[source]
         source: LockError,
+    },
+    /// It is busy.
+    #[error("get an answer from run {run} within {ANSWER_WAIT:?}")]
+    Busy {
+        /// The run.
+        run: RunId,
     },
     /// What was asked cannot follow where the run stands.
     #[error("change run {run}")]
@@ -256,9 +266,10 @@ impl<S: Steps> Engine<S> {
         let sender = self.inner.held().get(&run).cloned();
         if let Some(sender) = sender {
             let (reply, answer) = oneshot::channel();
-            if sender.send(Request { event: event.clone(), reply }).await.is_ok()
-                && let Ok(answer) = answer.await
-            {
+            let asked = Request { event: event.clone(), reply };
+            let told = async { if sender.send(asked).await.is_ok() { answer.await.ok() } else { None } };
+            let told = tokio::time::timeout(ANSWER_WAIT, told).await.map_err(|_| EngineError::Busy { run })?;
+            if let Some(answer) = told {
                 return answer.map_err(|source| EngineError::Illegal { run, source });
             }
         }

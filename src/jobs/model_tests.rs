@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use chrono::DateTime;
 use chrono::Utc;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::events::RunHead;
@@ -42,6 +44,7 @@ use crate::jobs::driver::Done;
 use crate::jobs::driver::DriveError;
 use crate::jobs::driver::Driven;
 use crate::jobs::driver::Driver;
+use crate::jobs::driver::Request;
 use crate::jobs::driver::RunLog;
 use crate::jobs::driver::Steps;
 use crate::jobs::machine::IllegalEvent;
@@ -474,4 +477,55 @@ fn every_reachable_state_meets_every_event() {
         let mut after = machine.clone();
         after.apply(&decided, now).unwrap_or_else(|error| panic!("{error}: {machine:?}"));
     }
+}
+
+/// Undoes nothing before it is allowed to, and says when it would.
+struct Patient {
+    model: Arc<Model>,
+    undoing: CancellationToken,
+    go_on: CancellationToken,
+}
+
+impl Steps for Patient {
+    async fn act(&self, run: RunId, at: At, how: How, machine: Arc<Machine>) -> Result<Done, Failure> {
+        self.model.act(run, at, how, machine).await
+    }
+
+    async fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<String, Failure> {
+        self.undoing.cancel();
+        self.go_on.cancelled().await;
+        self.model.undo(run, at, machine).await
+    }
+
+    async fn end_leftovers(&self, _run: RunId, _at: At, _machine: Arc<Machine>) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_goes_back_says_so_at_once() {
+    let model = Arc::new(Model { fail: Some(At { step: Step::CheckHealth, build: 0 }), ..Model::default() });
+    let (undoing, go_on) = (CancellationToken::new(), CancellationToken::new());
+    let steps = Arc::new(Patient { model: Arc::clone(&model), undoing: undoing.clone(), go_on: go_on.clone() });
+    let clock = Arc::new(Hasty(ManualClock::at(dawn()), TimeStep::milliseconds(1500)));
+    let driver = Driver { log: Log::default(), steps, clock, live: broadcast::channel(8).0 };
+    let (sender, mut inbox) = mpsc::channel(1);
+    let (order, stop) = (order(), CancellationToken::new());
+    let driven = driver.drive(RUN, Fence(1), &order, &mut inbox, &stop);
+    let asked = async {
+        undoing.cancelled().await;
+        let (reply, answer) = oneshot::channel();
+        let event = RunEvent::CancelRequested { by: "anna".to_owned() };
+        sender.send(Request { event, reply }).await.unwrap();
+        // Only then is anything undone.
+        let answer = answer.await.unwrap();
+        go_on.cancel();
+        answer
+    };
+    let both = async { tokio::join!(driven, asked) };
+    let (driven, answer) = tokio::time::timeout(Duration::from_secs(3600), both).await.expect("it answers");
+    assert_eq!(answer.unwrap_err().state, "unwinding");
+    let Driven::Halted(machine) = driven.unwrap() else { panic!() };
+    assert_eq!(machine.state(), &RunState::Finished { outcome: Outcome::RolledBack });
+    assert_eq!(model.with(|world| world.clone()).data, World::before().data);
 }

@@ -41,6 +41,15 @@ fn downtime(run: &RunView) -> String {
     run.downtime_ms.map_or_else(|| NOTHING.to_owned(), |millis| rough(u128::from(millis)))
 }
 
+/// What becomes of a run that somebody wants to stop.
+pub(crate) fn cancelled(run: &RunView) -> String {
+    let id = run.id;
+    match run.state {
+        RunStateName::Unwinding => format!("Run {id} is going back; watch it with `afterhours run watch {id}`."),
+        _ => format!("Run {id} will stop; watch it with `afterhours run watch {id}`."),
+    }
+}
+
 /// Runs, one on each line.
 pub(crate) fn list(runs: &[RunView], times: &Times) -> String {
     let rows = runs.iter().map(|run| {
@@ -214,6 +223,13 @@ pub(crate) mod tests {
         let mut failure = Failure::new("check_health failed").hint("see the service's own log");
         failure.because.push("http://127.0.0.1:8080/health answered 500".to_owned());
         Some(failure)
+    }
+
+    #[test]
+    fn one_that_is_cancelled_says_which_way_it_goes() {
+        let told = |state| cancelled(&run(state, None, None));
+        assert_eq!(told(RunStateName::Running), "Run 8 will stop; watch it with `afterhours run watch 8`.");
+        assert_eq!(told(RunStateName::Unwinding), "Run 8 is going back; watch it with `afterhours run watch 8`.");
     }
 
     #[test]

@@ -69,6 +69,30 @@ async fn cancelled_after_the_stop_everything_goes_back() {
     assert_eq!(site.run(&["run", "watch", &run.id.to_string()]).await.0, 5);
 }
 
+#[tokio::test]
+async fn cancelled_while_it_goes_back_it_says_so_and_nobody_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let go_on = dir.path().join("go-on");
+    // The way back hangs at the gate until the test lets it go on.
+    let open = format!("while [ ! -e {} ]; do sleep 0.05; done", go_on.display());
+    let gate = format!("[{{ close = [\"true\"], open = [\"sh\", \"-c\", \"{open}\"], deadline = \"5m\" }}]");
+    let mut site = Site::with(&[("gate", &gate)]).await;
+    SICK.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    let at_the_gate =
+        |event: &RunEvent| matches!(event, RunEvent::UndoStarted { at, .. } if at.step == Step::CloseGate);
+    assert!(site.see(run, at_the_gate).await);
+    let (code, _, said) = site.run(&["run", "cancel", &run.to_string()]).await;
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&format!("Run {run} is going back; watch it with `afterhours run watch {run}`.")), "{said}");
+    assert_eq!(site.client().show_run(run).await.unwrap().state, RunStateName::Unwinding);
+    fs_err::write(&go_on, "").unwrap();
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::RolledBack), "{run:#?}");
+    site.must_be_whole(&run, &[SICK], &["first", "second"]).await;
+}
+
 #[rstest]
 #[case::before_the_stop(
     Some("[{ list = [\"echo\", \"[{\\\"id\\\": \\\"1\\\", \\\"user\\\": \\\"anna\\\"}]\"] }]"),
