@@ -39,6 +39,7 @@ use crate::control::Caller;
 use crate::control::Control;
 use crate::control::Role;
 use crate::control::apps::updates;
+use crate::db::sessions::StoredSession;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::clock::SystemClock;
@@ -108,12 +109,11 @@ impl House {
         fs_err::create_dir_all(data_dir).context("make the data directory")?;
         let store = Store::open(&data_dir.join(STORE_FILE))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let mut known_before = Vec::new();
-        for stored in store.stored_sessions().await? {
-            known_before.push(serde_json::from_value::<Member>(stored).context("understand a stored session")?);
+        for bad in store.unreadable().await? {
+            tracing::error!(why = bad.why, remedy = bad.remedy, "{} cannot be read", bad.what);
         }
         let (remember, changes) = mpsc::channel(SESSION_CHANGES_MAX);
-        let hub = Hub::new(known_before, Arc::clone(&clock), Some(remember));
+        let hub = hub_of_before(&store, &clock, remember).await?;
         let mut kits = Kits::new();
         for (name, app) in &settings.apps {
             kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, &hub)?));
@@ -162,6 +162,26 @@ impl House {
         }
         Ok(())
     }
+}
+
+/// A hub that waits for everybody who was there before. Of whom nothing can be read, it is not known whether they still are.
+async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: mpsc::Sender<Change>) -> Result<Arc<Hub>> {
+    let (mut known, mut in_doubt) = (Vec::new(), Vec::new());
+    for StoredSession { app, id, body } in store.stored_sessions().await? {
+        match body.and_then(|body| serde_json::from_value::<Member>(body).ok()) {
+            Some(member) => known.push(member),
+            None => in_doubt.push((app, id)),
+        }
+    }
+    let hub = Hub::new(known, Arc::clone(clock), Some(remember));
+    for (app, session) in in_doubt {
+        let remedy = format!("look whether somebody works there, then `afterhours session end {app} {session}`");
+        tracing::error!(app, %session, remedy, "a session cannot be read: it is not known who is logged in");
+        if let Ok(app) = app.parse() {
+            hub.doubt(&app, session);
+        }
+    }
+    Ok(hub)
 }
 
 /// Notes the workstations' sessions, so that the next daemon knows whom to wait for.

@@ -12,6 +12,7 @@ use crate::control::Caller;
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::db::runs::RunFilter;
+use crate::db::store::StoreError;
 use crate::domain::job::Job;
 use crate::domain::job::JobSpec;
 use crate::domain::job::MAX_RUNTIME_DEFAULT;
@@ -170,7 +171,11 @@ impl Control {
     /// There is no such job, another one needs it, or it has a run under way.
     pub async fn delete_job(&self, caller: &Caller, name: &JobName) -> Result<(), ControlError> {
         Self::must_operate(caller)?;
-        let job = self.store.job(name).await?;
+        // One that cannot be read can be deleted all the same.
+        let job = match self.store.job(name).await {
+            Err(StoreError::Corrupt { .. }) => None,
+            job => Some(job?),
+        };
         let needed_by = self.store.jobs_naming(name).await?;
         if !needed_by.is_empty() {
             return Err(ControlError::Needed { job: name.clone(), needed_by });
@@ -291,7 +296,7 @@ impl Control {
             self.store.jobs().await?.into_iter().map(|job| (job.spec.name.clone(), job.spec)).collect();
         specs.insert(spec.name.clone(), spec.clone());
         if let Some(missing) = followers_of(spec).find(|named| !specs.contains_key(named)) {
-            return Err(crate::db::store::StoreError::NoJob(missing.clone()).into());
+            return Err(StoreError::NoJob(missing.clone()).into());
         }
         let Some(name) = specs.keys().find(|name| **name == spec.name) else { return Ok(()) };
         match circle(&specs, &mut vec![name]) {

@@ -71,10 +71,23 @@ impl Control {
         &self,
         caller: &Caller,
         app: &AppName,
-        ask: EndSessions,
+        mut ask: EndSessions,
     ) -> Result<EndedView, ControlError> {
         Self::must_operate(caller)?;
         let kit = self.kit(app)?;
+        // One that cannot be read keeps us from counting the others; whoever names it has looked.
+        let in_doubt = kit.sessions.in_doubt();
+        let unread: Vec<SessionId> = ask.sessions.iter().filter(|id| in_doubt.contains(id)).cloned().collect();
+        if !unread.is_empty() {
+            self.audit(caller, "session.end", app, EndSessions { sessions: unread.clone() }).await?;
+            for session in &unread {
+                kit.sessions.end(session, true).await?;
+            }
+            ask.sessions.retain(|id| !unread.contains(id));
+            if ask.sessions.is_empty() {
+                return Ok(EndedView { ended: unread, left: Vec::new() });
+            }
+        }
         let asked = chosen(app, &self.known_sessions(app).await?, &ask.sessions)?;
         self.audit(caller, "session.end", app, &ask).await?;
         let mut left = asked.clone();
@@ -90,7 +103,7 @@ impl Control {
                 break;
             }
         }
-        let ended = asked.into_iter().filter(|session| !left.contains(session)).collect();
+        let ended = unread.into_iter().chain(asked).filter(|session| !left.contains(session)).collect();
         Ok(EndedView { ended, left })
     }
 
@@ -155,13 +168,7 @@ impl Control {
         Self::must_operate(caller)?;
         let kit = self.kit(app)?;
         // A run that is under way opens it itself; a stuck one past the commit may need a hand.
-        let under_way = self
-            .store
-            .unfinished_runs()
-            .await?
-            .into_iter()
-            .find(|run| run.order.app == *app && run.started_at.is_some() && (run.away || run.state != "stuck"));
-        if let Some(run) = under_way {
+        if let Some(run) = self.store.active_run(app).await?.filter(|run| run.away || run.state != "stuck") {
             return Err(ControlError::UnderWay { object: app.to_string(), run: run.id });
         }
         self.audit(caller, "gate.open", app, ()).await?;
@@ -188,7 +195,7 @@ impl Control {
     }
 
     async fn is_away(&self, app: &AppName) -> Result<bool, ControlError> {
-        Ok(self.store.unfinished_runs().await?.iter().any(|run| run.order.app == *app && run.away))
+        Ok(self.store.active_run(app).await?.is_some_and(|run| run.away))
     }
 
     /// Whether `user` may start the application now; uses up a pass where it takes one.

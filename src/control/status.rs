@@ -32,6 +32,16 @@ impl Control {
                 )
             })
             .collect();
+        for bad in self.store.unreadable().await? {
+            notices.push(format!("{} cannot be read ({}): {}", bad.what, bad.why, bad.remedy));
+        }
+        for (app, kit) in &self.night.kits {
+            notices.extend(kit.sessions.in_doubt().into_iter().map(|session| {
+                format!(
+                    "session {session} of {app} cannot be read, so it is not known who is logged in: look whether somebody works there, then `afterhours session end {app} {session}`"
+                )
+            }));
+        }
         let outbox = self.store.outbox_counts(None).await?;
         if outbox.dead > 0 && self.settings.daemon.mail.is_some() {
             notices.push(format!("{} mails could not be sent; see the log of the daemon", outbox.dead));

@@ -9,8 +9,10 @@ use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
 use crate::db::store::to_json;
+use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Gate;
 use crate::domain::gate::Pass;
+use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 
 fn find_gate(tx: &Transaction<'_>, app: &AppName) -> Result<Gate, StoreError> {
@@ -18,10 +20,23 @@ fn find_gate(tx: &Transaction<'_>, app: &AppName) -> Result<Gate, StoreError> {
         .prepare_cached("SELECT body FROM gates WHERE app = ?1")?
         .query_row([app.as_str()], |row| row.get("body"))
         .optional()?;
-    match body {
-        Some(body) => from_json(|| format!("the gate of {app}"), &body),
-        None => Ok(Gate::open(app.clone())),
+    let Some(body) = body else { return Ok(Gate::open(app.clone())) };
+    match from_json(|| format!("the gate of {app}"), &body) {
+        Err(StoreError::Corrupt { .. }) => Ok(closed_unread(app)),
+        gate => gate,
     }
+}
+
+/// What a gate counts as that cannot be read: closed, as by an operator, until one opens it.
+fn closed_unread(app: &AppName) -> Gate {
+    let position = Position::Closed {
+        by: ClosedBy::Operator("an entry in the store that cannot be read".to_owned()),
+        message: "it cannot be found out whether you may log in".to_owned(),
+        until: None,
+        lease_until: None,
+        since: DateTime::UNIX_EPOCH,
+    };
+    Gate { app: app.clone(), position }
 }
 
 fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
@@ -35,7 +50,7 @@ fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>)
 }
 
 impl Store {
-    /// The gate of an application; open when it was never closed.
+    /// The gate of an application; open when it was never closed, closed when its entry cannot be read.
     ///
     /// # Errors
     /// The store fails.

@@ -12,6 +12,7 @@ use crate::db::runs::insert_run;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
+use crate::db::store::readable;
 use crate::db::store::to_json;
 use crate::domain::job::Job;
 use crate::domain::job::JobSpec;
@@ -138,16 +139,28 @@ fn arm_due(
     max: usize,
     settle: &Settle,
 ) -> Result<Vec<ArmedRun>, StoreError> {
-    let due: Vec<(i64, Job)> = {
+    let due: Vec<(i64, Result<Job, StoreError>)> = {
         let mut statement = tx.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM jobs WHERE due_at IS NOT NULL AND due_at <= ?1 ORDER BY due_at LIMIT ?2"
         ))?;
-        let rows = statement.query_and_then((horizon, i64::try_from(max).unwrap_or(i64::MAX)), read_job)?;
+        let rows = statement.query_and_then((horizon, i64::try_from(max).unwrap_or(i64::MAX)), |row| {
+            Ok::<_, StoreError>((row.get("id")?, read_job(row).map(|(_, job)| job)))
+        })?;
         rows.collect::<Result<_, _>>()?
     };
     let mut move_on = tx.prepare_cached("UPDATE jobs SET due_at = ?2 WHERE id = ?1")?;
     let mut armed = Vec::with_capacity(due.len());
     for (id, job) in due {
+        let job = match job {
+            Ok(job) => job,
+            // What it wants is not known, so it is not started; its start counts as missed, and the others have their turn.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "a job that is due cannot be started");
+                tx.prepare_cached("UPDATE jobs SET due_at = NULL, missed_at = due_at WHERE id = ?1")?.execute([id])?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let Some(due_at) = job.due_at else { continue };
         let (due_at, next) = settle(&job.spec, due_at, now);
         let order = Order::of_job(&job.spec, Trigger::Schedule, &job.created_by);
@@ -193,7 +206,7 @@ impl Store {
         self.read(|tx| {
             let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs ORDER BY name"))?;
             let rows = statement.query_and_then([], read_job)?;
-            rows.map(|row| row.map(|(_, job)| job)).collect()
+            readable(rows.map(|row| row.map(|(_, job)| job)))
         })
         .await
     }
@@ -217,7 +230,7 @@ impl Store {
                  ORDER BY due_at LIMIT ?2"
             ))?;
             let rows = statement.query_and_then((before, limit), read_job)?;
-            rows.map(|row| row.map(|(_, job)| job)).collect()
+            readable(rows.map(|row| row.map(|(_, job)| job)))
         })
         .await
     }
@@ -231,7 +244,7 @@ impl Store {
             let mut statement =
                 tx.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE missed_at IS NOT NULL ORDER BY name"))?;
             let rows = statement.query_and_then([], read_job)?;
-            rows.map(|row| row.map(|(_, job)| job)).collect()
+            readable(rows.map(|row| row.map(|(_, job)| job)))
         })
         .await
     }
@@ -262,7 +275,7 @@ impl Store {
                 "SELECT {COLUMNS} FROM jobs WHERE after_job = ?1 AND enabled ORDER BY name"
             ))?;
             let rows = statement.query_and_then([name.as_str()], read_job)?;
-            rows.map(|row| row.map(|(_, job)| job)).collect()
+            readable(rows.map(|row| row.map(|(_, job)| job)))
         })
         .await
     }
@@ -283,7 +296,10 @@ impl Store {
     pub async fn delete_job(&self, name: &JobName, now: DateTime<Utc>) -> Result<(), StoreError> {
         let name = name.clone();
         self.write(move |tx| {
-            let Some((id, _)) = find_job(tx, &name)? else { return Err(StoreError::NoJob(name)) };
+            // Also one whose definition cannot be read: to delete it is the remedy.
+            let id: Option<i64> =
+                tx.query_row("SELECT id FROM jobs WHERE name = ?1", [name.as_str()], |row| row.get("id")).optional()?;
+            let Some(id) = id else { return Err(StoreError::NoJob(name)) };
             withdraw_armed(tx, id, now)?;
             tx.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
             Ok(())

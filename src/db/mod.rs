@@ -17,3 +17,4 @@ pub mod sessions;
 pub mod store;
 #[cfg(test)]
 mod tests;
+pub mod unreadable;

@@ -9,6 +9,7 @@ use rusqlite::Transaction;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
+use crate::db::store::readable;
 use crate::db::store::to_json;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
@@ -43,6 +44,17 @@ pub struct RunRow {
     pub started_at: Option<DateTime<Utc>>,
     /// When it was over.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// The run that is under way at an application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveRun {
+    /// The run.
+    pub id: RunId,
+    /// The name of its state.
+    pub state: String,
+    /// The application is stopped and neither version is accepted yet.
+    pub away: bool,
 }
 
 /// Which runs are listed.
@@ -117,7 +129,7 @@ fn list_runs(tx: &Transaction<'_>, filter: &RunFilter) -> Result<Vec<RunRow>, St
          WHERE (?1 IS NULL OR app = ?1) AND (?2 IS NULL OR job = ?2) AND (NOT ?3 OR state <> 'finished')
          ORDER BY id DESC LIMIT ?4"
     ))?;
-    let rows = statement.query_and_then(
+    readable(statement.query_and_then(
         (
             filter.app.as_ref().map(AppName::as_str),
             filter.job.as_ref().map(JobName::as_str),
@@ -125,8 +137,7 @@ fn list_runs(tx: &Transaction<'_>, filter: &RunFilter) -> Result<Vec<RunRow>, St
             filter.limit.unwrap_or(LIMIT_DEFAULT),
         ),
         read_run,
-    )?;
-    rows.collect()
+    )?)
 }
 
 impl Store {
@@ -241,6 +252,28 @@ impl Store {
         let mut runs = self.runs(filter).await?;
         runs.reverse();
         Ok(runs)
+    }
+
+    /// The run that is under way at an application, whether or not the rest of its row can be read; `away` where the
+    /// application is stopped and neither version is accepted yet.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn active_run(&self, app: &AppName) -> Result<Option<ActiveRun>, StoreError> {
+        let app = app.clone();
+        self.read(move |tx| {
+            // There is one at most: `runs_one_active`.
+            Ok(tx
+                .prepare_cached(
+                    "SELECT id, state, away FROM runs WHERE app = ?1 AND started_at IS NOT NULL
+                     AND state IN ('running', 'waiting', 'unwinding', 'stuck')",
+                )?
+                .query_row([app.as_str()], |row| {
+                    Ok(ActiveRun { id: RunId(row.get("id")?), state: row.get("state")?, away: row.get("away")? })
+                })
+                .optional()?)
+        })
+        .await
     }
 
     /// Which of `runs` are still queued, in the same order.

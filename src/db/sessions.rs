@@ -4,10 +4,20 @@ use serde_json::Value;
 
 use crate::db::store::Store;
 use crate::db::store::StoreError;
-use crate::db::store::from_json;
 use crate::db::store::to_json;
 use crate::domain::name::AppName;
 use crate::domain::session::SessionId;
+
+/// A session that was noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSession {
+    /// Its application.
+    pub app: String,
+    /// Which it is.
+    pub id: SessionId,
+    /// What is noted of it.
+    pub body: Option<Value>,
+}
 
 impl Store {
     /// Notes a session, or what changed of it. What is noted is the sessions' provider's affair.
@@ -39,20 +49,22 @@ impl Store {
         .await
     }
 
-    /// All sessions that were noted.
+    /// All sessions that were noted. What is noted of one is absent where it cannot be read.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn stored_sessions(&self) -> Result<Vec<Value>, StoreError> {
+    pub async fn stored_sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
         self.read(|tx| {
-            let mut statement = tx.prepare("SELECT body FROM sessions ORDER BY app, id")?;
-            let mut rows = statement.query([])?;
-            let mut sessions = Vec::new();
-            while let Some(row) = rows.next()? {
+            let mut statement = tx.prepare_cached("SELECT app, id, body FROM sessions ORDER BY app, id")?;
+            let rows = statement.query_map([], |row| {
                 let body: String = row.get("body")?;
-                sessions.push(from_json(|| "a session".to_owned(), &body)?);
-            }
-            Ok(sessions)
+                Ok(StoredSession {
+                    app: row.get("app")?,
+                    id: SessionId(row.get("id")?),
+                    body: serde_json::from_str(&body).ok(),
+                })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }

@@ -276,6 +276,12 @@ pub(crate) fn from_json<T: serde::de::DeserializeOwned>(
     serde_json::from_str(text).map_err(|source| StoreError::Corrupt { what: what(), source })
 }
 
+/// What of many rows can be understood. One that cannot must not hide the others; who lists what cannot be read is
+/// [`Store::unreadable`].
+pub(crate) fn readable<T>(rows: impl Iterator<Item = Result<T, StoreError>>) -> Result<Vec<T>, StoreError> {
+    rows.filter(|row| !matches!(row, Err(StoreError::Corrupt { .. }))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! Everything here happens under the hub's lock.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
@@ -34,11 +35,16 @@ pub(super) struct Desk {
     pub(super) news: Option<Finished>,
     /// Everybody.
     pub(super) stations: BTreeMap<SessionId, Station>,
+    /// Those that were noted before the daemon started and of whom nothing more can be read.
+    pub(super) in_doubt: BTreeSet<SessionId>,
 }
 
 impl Desk {
     /// Who is logged in.
     pub(super) fn census(&self, now: Instant) -> Census {
+        if let Some(session) = self.in_doubt.first() {
+            return Census::Unknown(format!("what is noted of session {session} cannot be read"));
+        }
         let mut known = Vec::new();
         for station in self.stations.values() {
             let session = &station.member.session;

@@ -214,6 +214,20 @@ impl Hub {
         Arc::new(Self { state: Mutex::new(state), clock, memory })
     }
 
+    /// Somebody was logged in before, and nothing more is known: who is logged in is unknown until this session is back,
+    /// or is ended by hand.
+    pub fn doubt(&self, app: &AppName, session: SessionId) {
+        self.at_desk(app, |desk, _| {
+            desk.in_doubt.insert(session);
+            Vec::new()
+        });
+    }
+
+    /// The sessions in [`Hub::doubt`].
+    pub fn in_doubt(&self, app: &AppName) -> Vec<SessionId> {
+        self.lock().desks.get(app).map_or_else(Vec::new, |desk| desk.in_doubt.iter().cloned().collect())
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -457,7 +471,8 @@ impl Hub {
 
     /// Whether this session is known here.
     pub fn knows(&self, app: &AppName, session: &SessionId) -> bool {
-        self.lock().apps.get(session) == Some(app)
+        let state = self.lock();
+        state.apps.get(session) == Some(app) || state.desks.get(app).is_some_and(|desk| desk.in_doubt.contains(session))
     }
 
     /// Ends a session: its client ends the program, and uses force after `polite` at the latest. With `force` it
@@ -468,6 +483,10 @@ impl Hub {
     /// Force was asked for, and neither client nor program can be reached.
     pub fn end(&self, app: &AppName, session: &SessionId, force: bool, polite: Span) -> Result<(), HubError> {
         let now = Instant::now();
+        if self.lock().desks.get_mut(app).is_some_and(|desk| desk.in_doubt.remove(session)) {
+            self.pass_on(vec![SessionChange::Left { app: app.clone(), session: session.clone() }]);
+            return Ok(());
+        }
         let forgotten = {
             let mut state = self.lock();
             let Some(station) = state.desks.get_mut(app).and_then(|desk| desk.stations.get_mut(session)) else {

@@ -308,6 +308,15 @@ impl Sessions {
         SessionsError::all(errors)
     }
 
+    /// The sessions that were noted before the daemon started and of which nothing more can be read.
+    pub fn in_doubt(&self) -> Vec<SessionId> {
+        let hubs = self.providers.iter().filter_map(|provider| match provider {
+            Provider::Workstations(hub) => Some(hub.in_doubt(&self.app)),
+            Provider::Commands(_) => None,
+        });
+        hubs.flatten().collect()
+    }
+
     /// Whether everybody can be counted, told and logged out.
     pub async fn check(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -318,6 +327,13 @@ impl Sessions {
                 "add sessions = [{ workstations = true }] or a list command, unless the application has no users",
             ));
         }
+        findings.extend(self.in_doubt().into_iter().map(|session| {
+            Finding::fatal(
+                "sessions_unread",
+                format!("what is noted of session {session} cannot be read, so it is not known who is logged in"),
+                format!("look whether somebody works there, then `afterhours session end {} {session}`", self.app),
+            )
+        }));
         for provider in &self.providers {
             match provider {
                 Provider::Workstations(hub) => {

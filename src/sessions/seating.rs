@@ -152,6 +152,7 @@ impl State {
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
         self.apps.insert(id.clone(), app.clone());
         let desk = self.desks.entry(app.clone()).or_default();
+        desk.in_doubt.remove(&id);
         let link = Link::Up { conn, queue };
         let answered = register.answered.clone();
         let ending = resumed.map_or(Ending::No, |(_, ending)| ending);

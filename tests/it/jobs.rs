@@ -8,6 +8,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rstest::rstest;
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,15 +44,28 @@ impl Desk {
             installed_version = "1.0"
             service = {{ none = true }}
             feed = {{ dir = "{root}/releases" }}
-            sessions = []
+            sessions = [{{ workstations = true }}]
             "#
         );
         fs_err::write(dir.path().join("afterhours.toml"), config).unwrap();
-        let mut command = command(dir.path());
-        let daemon = command.arg("serve").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let desk = Self { dir, daemon };
-        eventually("the daemon answers", Duration::from_secs(30), async || desk.run(&["status"]).0 == 0).await;
+        let desk = Self { daemon: serve(dir.path()), dir };
+        desk.answers().await;
         desk
+    }
+
+    async fn answers(&self) {
+        eventually("the daemon answers", Duration::from_secs(30), async || self.run(&["status"]).0 == 0).await;
+    }
+
+    /// Ends the daemon, lets somebody write into its store, and starts it again.
+    async fn meddle(&mut self, sql: &str) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        let (store, flags) = (self.dir.path().join("var/afterhours.db"), OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let store = Connection::open_with_flags(store, flags).unwrap();
+        store.execute_batch(sql).unwrap();
+        self.daemon = serve(self.dir.path());
+        self.answers().await;
     }
 
     /// Exit code, stdout and stderr of one command.
@@ -70,6 +85,10 @@ impl Desk {
         let jobs = self.json(&["job", "list"]);
         jobs.as_array().unwrap().iter().map(|job| job["name"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+fn serve(dir: &Path) -> Child {
+    command(dir).arg("serve").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn command(dir: &Path) -> Command {
@@ -214,4 +233,44 @@ async fn a_bundle_tells_of_the_run_and_of_no_address() {
         assert!(text.contains(whole), "{whole}");
     }
     assert!(!text.contains(mail));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_does_not_keep_the_daemon_from_starting() {
+    let mut desk = Desk::open().await;
+    for name in ["first", "second"] {
+        assert_eq!(desk.run(&["job", "create", name, "--app", "desk", "--at", AT]).0, 0);
+    }
+    desk.meddle(
+        "UPDATE jobs SET spec = '{}' WHERE name = 'first'; INSERT INTO gates VALUES ('desk', '{}');
+         INSERT INTO sessions VALUES ('desk', 'ws-1', '{}');
+         INSERT INTO runs (app, body, state, fence, queued_at) VALUES ('desk', '{}', 'queued', 1, '2026-11-22T02:30:00Z')",
+    )
+    .await;
+    let status = desk.json(&["status"]);
+    let notices: Vec<&str> = status["notices"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    for told in ["job delete first", "gate open desk", "run 1 cannot be read", "session end desk ws-1"] {
+        assert!(notices.iter().any(|notice| notice.contains(told)), "{told}: {notices:?}");
+    }
+    assert_eq!(notices.len(), 4, "{notices:?}");
+
+    // It is taken for the worst.
+    assert_eq!(desk.json(&["gate", "show", "desk"])["admits"], false);
+    assert_eq!(status["apps"][0]["sessions"], Value::Null);
+    assert_eq!(desk.run(&["session", "list", "desk"]).0, 7);
+    assert_eq!(desk.names(), ["second"]);
+
+    // What the notices say to type helps.
+    for remedy in [
+        &["job", "delete", "first", "--yes"][..],
+        &["gate", "open", "desk"],
+        &["session", "end", "desk", "ws-1", "--yes"],
+    ] {
+        let (code, _, stderr) = desk.run(remedy);
+        assert_eq!(code, 0, "{remedy:?}: {stderr}");
+    }
+    desk.meddle("DELETE FROM runs").await;
+    let status = desk.json(&["status"]);
+    assert_eq!((status["notices"].as_array().unwrap().len(), &status["apps"][0]["sessions"]), (0, &Value::from(0)));
+    assert_eq!(desk.json(&["gate", "show", "desk"])["admits"], true);
 }

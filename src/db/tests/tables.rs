@@ -9,6 +9,7 @@ use crate::db::chain::ChainState;
 use crate::db::outbox::OutboxCounts;
 use crate::db::outbox::OwedMail;
 use crate::db::outbox::SendResult;
+use crate::db::sessions::StoredSession;
 use crate::db::store::StoreError;
 use crate::db::tests::Fresh;
 use crate::db::tests::app;
@@ -16,6 +17,7 @@ use crate::db::tests::fresh;
 use crate::db::tests::job;
 use crate::db::tests::job_name;
 use crate::db::tests::logged;
+use crate::db::tests::never;
 use crate::db::tests::night;
 use crate::db::tests::order;
 use crate::db::tests::running;
@@ -209,7 +211,8 @@ async fn sessions_are_remembered_until_they_leave() {
     let id = SessionId("ws-1".to_owned());
     it.store.put_session(&app(), &id, json!({"user": "anna"})).await.unwrap();
     it.store.put_session(&app(), &id, json!({"user": "bert"})).await.unwrap();
-    assert_eq!(it.again().stored_sessions().await.unwrap(), [json!({"user": "bert"})]);
+    let stored = StoredSession { app: "orders".to_owned(), id: id.clone(), body: Some(json!({"user": "bert"})) };
+    assert_eq!(it.again().stored_sessions().await.unwrap(), [stored]);
     it.store.remove_session(&app(), &id).await.unwrap();
     assert!(it.store.stored_sessions().await.unwrap().is_empty());
 }
@@ -226,4 +229,50 @@ async fn a_release_that_failed_is_remembered_with_its_first_reason() {
     assert_eq!((found.len(), found[0].build, found[0].reason.as_str()), (1, 4, "it did not answer"));
     assert!(it.store.allow_release(&app(), &release.version).await.unwrap());
     assert!(!it.store.allow_release(&app(), &release.version).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_hides_nothing() {
+    let it = fresh();
+    for name in ["broken", "nightly"] {
+        it.store.create_job(job(name, Some(night()))).await.unwrap();
+    }
+    let broken = it.store.queue_run(order(), night()).await.unwrap();
+    it.store.append_event(Fence(1), logged(broken, 1, RunEvent::Started), running()).await.unwrap();
+    let garbled = it.store.queue_run(order(), night()).await.unwrap();
+    let cancel = RunEvent::CancelRequested { by: "anna".to_owned() };
+    it.store.append_event(Fence(1), logged(garbled, 1, cancel), running()).await.unwrap();
+    let good = it.store.queue_run(order(), night()).await.unwrap();
+    let sql = "UPDATE jobs SET spec = '{}' WHERE name = 'broken'; UPDATE runs SET body = '{}' WHERE id = 1;
+               UPDATE run_events SET body = '{\"event\":\"dreamt\"}' WHERE run = 2; INSERT INTO gates VALUES ('orders', '{}')";
+    it.store.write(move |tx| Ok(tx.execute_batch(sql)?)).await.unwrap();
+    let found = it.again().unreadable().await.unwrap();
+    assert_eq!(
+        found.iter().map(|bad| bad.what.as_str()).collect::<Vec<_>>(),
+        ["job broken", "the gate of orders", "run 1", "run 2"]
+    );
+    assert!(
+        found[0].remedy.contains("afterhours job delete broken") && found[3].why.contains("event 1: unknown variant")
+    );
+
+    // A run is under way all the same, and a gate is closed until somebody opens it.
+    let ids = |runs: Vec<crate::db::runs::RunRow>| runs.iter().map(|run| run.id).collect::<Vec<_>>();
+    assert_eq!(ids(it.store.unfinished_runs().await.unwrap()), [garbled, good]);
+    assert_eq!(it.store.active_run(&app()).await.unwrap().map(|run| run.id), Some(broken));
+    assert!(!it.store.gate(&app()).await.unwrap().admits(night() + TimeDelta::days(999)));
+    let open = |before: &Gate| {
+        assert!(matches!(before.position, Position::Closed { by: ClosedBy::Operator(_), lease_until: None, .. }));
+        Some(Gate::open(app()))
+    };
+    assert!(it.store.change_gate(&app(), open).await.unwrap().admits(night()));
+
+    // What is due beside an unreadable job starts, and its own start counts as missed.
+    let armed = it.store.arm_due(night(), night(), 9, never()).await.unwrap();
+    assert_eq!(armed.len(), 1);
+    assert_eq!(it.store.next_due_at().await.unwrap(), None);
+    let missed = "SELECT count(*) FROM jobs WHERE name = 'broken' AND missed_at IS NOT NULL";
+    assert_eq!(it.store.read(move |tx| Ok(tx.query_row(missed, [], |row| row.get::<_, i64>(0))?)).await.unwrap(), 1);
+    assert_eq!(it.store.jobs().await.unwrap().len(), 1);
+    it.store.delete_job(&job_name("broken"), night()).await.unwrap();
+    assert_eq!(it.store.count_jobs().await.unwrap(), 1);
 }

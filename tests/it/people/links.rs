@@ -77,7 +77,17 @@ async fn a_restarted_daemon_does_not_know_until_everybody_is_back() {
     let hub = Hub::new(remembered.clone(), Arc::new(SystemClock), None);
     assert!(matches!(hub.census(&app()), Census::Known(sessions) if sessions.len() == 1));
 
+    // Of a session that cannot be read it is not even known whether there is one.
+    let hub = Hub::new(Vec::new(), Arc::new(SystemClock), None);
+    let session = remembered[0].session.id.clone();
+    hub.doubt(&app(), session.clone());
+    assert!(matches!(hub.census(&app()), Census::Unknown(reason) if reason.contains(&session.0)));
+    hub.end(&app(), &session, false, Span::secs(1)).unwrap();
+    assert_eq!(hub.census(&app()), Census::Known(Vec::new()), "whoever ended it has looked");
+
     let daemon = Daemon::start(&socket, remembered);
+    // It is known again as soon as its client is back.
+    daemon.hub.doubt(&app(), session);
     daemon.hub.announce(&app(), &notice);
     anna.sees("that the link is back", |scene| *scene == Scene::LinkBack).await;
     until("the answer is known again", || daemon.sessions()[0].answer == Some(Answer::NotNow)).await;
