@@ -233,6 +233,7 @@ impl ControlError {
                 }
                 _ => return None,
             },
+            Self::Gate(error) => return error.hint(),
             Self::Sessions(error) => return error.hint(),
             Self::Failed(failure) => return failure.hint.clone(),
             _ => return None,

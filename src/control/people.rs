@@ -141,7 +141,8 @@ impl Control {
     pub async fn gate(&self, app: &AppName) -> Result<GateView, ControlError> {
         self.kit(app)?;
         let now = self.now();
-        Ok(GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now))
+        let view = GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now);
+        Ok(view.with_opening(self.store.gate_opening(app).await?))
     }
 
     /// Closes a gate until it is opened, or until a time.

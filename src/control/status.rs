@@ -5,7 +5,6 @@ use crate::control::error::ControlError;
 use crate::db::runs::RunFilter;
 use crate::domain::session::Census;
 use crate::wire::job::LastRun;
-use crate::wire::people::GateView;
 use crate::wire::status::AppView;
 use crate::wire::status::DaemonView;
 use crate::wire::status::NEXT_JOBS_MAX;
@@ -50,6 +49,15 @@ impl Control {
         for app in self.night.kits.keys() {
             apps.push(self.app_view(app).await?);
         }
+        for view in &apps {
+            if let Some(failure) = view.gate.opening.as_ref().and_then(|opening| opening.failure.as_ref()) {
+                let app = &view.app;
+                let remedy = failure.hint.as_ref().map(|hint| format!("{hint}, or ")).unwrap_or_default();
+                notices.push(format!(
+                    "the gate of {app} is open, but failed to {failure}: {remedy}try again with `afterhours gate open {app}`"
+                ));
+            }
+        }
         Ok(StatusView {
             daemon: DaemonView {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -68,14 +76,13 @@ impl Control {
 
     async fn app_view(&self, app: &crate::domain::name::AppName) -> Result<AppView, ControlError> {
         let kit = self.kit(app)?;
-        let now = self.now();
         let filter = RunFilter { app: Some(app.clone()), limit: Some(5), ..RunFilter::default() };
         let last = self.store.runs(filter).await?.into_iter().find(|run| run.outcome.is_some());
         Ok(AppView {
             app: app.clone(),
             title: kit.app.title.clone(),
             installed: kit.installed().await.ok().flatten(),
-            gate: GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now),
+            gate: self.gate(app).await?,
             sessions: match kit.sessions.census().await {
                 Census::Known(sessions) => Some(sessions.len() as u64),
                 Census::Unknown(_) => None,

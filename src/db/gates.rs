@@ -1,4 +1,5 @@
-//! The tables `gates` and `passes`: whether users may log in, and who may all the same.
+//! The tables `gates`, `gate_openings` and `passes`: whether users may log in, what has not followed yet, and who may
+//! log in all the same.
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -11,6 +12,7 @@ use crate::db::store::from_json;
 use crate::db::store::to_json;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Gate;
+use crate::domain::gate::Opening;
 use crate::domain::gate::Pass;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
@@ -37,6 +39,17 @@ fn closed_unread(app: &AppName) -> Gate {
         since: DateTime::UNIX_EPOCH,
     };
     Gate { app: app.clone(), position }
+}
+
+/// A gate that is closed has nothing left to open.
+fn put_gate(tx: &Transaction<'_>, gate: &Gate) -> Result<(), StoreError> {
+    let app = gate.app.as_str();
+    tx.prepare_cached("INSERT INTO gates VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET body = excluded.body")?
+        .execute((app, to_json("a gate", gate)?))?;
+    if gate.position != Position::Open {
+        tx.prepare_cached("DELETE FROM gate_openings WHERE app = ?1")?.execute([app])?;
+    }
+    Ok(())
 }
 
 fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
@@ -71,11 +84,79 @@ impl Store {
         self.write(move |tx| {
             let before = find_gate(tx, &app)?;
             let Some(after) = change(&before) else { return Ok(before) };
-            tx.prepare_cached(
-                "INSERT INTO gates VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET body = excluded.body",
-            )?
-            .execute((app.as_str(), to_json("a gate", &after)?))?;
+            put_gate(tx, &after)?;
             Ok(after)
+        })
+        .await
+    }
+
+    /// Opens a gate if it `may`, and notes in the same transaction that what else closes with it is `owed` to follow.
+    /// Answers with what stands afterwards.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn open_gate<F>(&self, app: &AppName, owed: Option<Opening>, may: F) -> Result<Gate, StoreError>
+    where
+        F: FnOnce(&Gate) -> bool + Send + 'static,
+    {
+        let app = app.clone();
+        self.write(move |tx| {
+            let before = find_gate(tx, &app)?;
+            if !may(&before) {
+                return Ok(before);
+            }
+            let after = Gate::open(app);
+            put_gate(tx, &after)?;
+            if let Some(opening) = owed {
+                tx.prepare_cached(
+                    "INSERT INTO gate_openings (app, since, attempts, next_at) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (app) DO NOTHING",
+                )?
+                .execute((after.app.as_str(), opening.since, opening.attempts, opening.next_at))?;
+            }
+            Ok(after)
+        })
+        .await
+    }
+
+    /// What has not followed yet of a gate that is open.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn gate_opening(&self, app: &AppName) -> Result<Option<Opening>, StoreError> {
+        let app = app.clone();
+        self.read(move |tx| {
+            let mut statement =
+                tx.prepare_cached("SELECT since, attempts, next_at, failure FROM gate_openings WHERE app = ?1")?;
+            let found = statement.query_row([app.as_str()], |row| {
+                let failure: Option<String> = row.get("failure")?;
+                Ok(Opening {
+                    since: row.get("since")?,
+                    attempts: row.get("attempts")?,
+                    next_at: row.get("next_at")?,
+                    failure: failure.and_then(|failure| serde_json::from_str(&failure).ok()),
+                })
+            });
+            Ok(found.optional()?)
+        })
+        .await
+    }
+
+    /// Notes how opening went on: it is over, or to be tried again. Nothing happens when the gate was closed meanwhile.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn note_opening(&self, app: &AppName, left: Option<Opening>) -> Result<(), StoreError> {
+        let app = app.clone();
+        self.write(move |tx| {
+            match left {
+                None => tx.execute("DELETE FROM gate_openings WHERE app = ?1", [app.as_str()])?,
+                Some(Opening { attempts, next_at, failure, .. }) => tx.execute(
+                    "UPDATE gate_openings SET attempts = ?2, next_at = ?3, failure = ?4 WHERE app = ?1",
+                    (app.as_str(), attempts, next_at, to_json("a failure", &failure)?),
+                )?,
+            };
+            Ok(())
         })
         .await
     }

@@ -22,6 +22,13 @@ CREATE TABLE chain_gaps (
     before TEXT    NOT NULL,
     after  TEXT    NOT NULL
 ) STRICT;
+CREATE TABLE gate_openings (
+    app      TEXT    PRIMARY KEY,
+    since    TEXT    NOT NULL,
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    next_at  TEXT    NOT NULL,
+    failure  TEXT    CHECK (failure IS NULL OR json_valid(failure))
+) STRICT;
 CREATE TABLE gates (
     app  TEXT PRIMARY KEY,
     body TEXT NOT NULL CHECK (json_valid(body))

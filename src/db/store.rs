@@ -24,8 +24,11 @@ use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 
 /// The schema, step by step; only ever appended to.
-pub(crate) const MIGRATIONS: &[(u32, &str)] =
-    &[(1, include_str!("migrations/0001_first.sql")), (2, include_str!("migrations/0002_retention.sql"))];
+pub(crate) const MIGRATIONS: &[(u32, &str)] = &[
+    (1, include_str!("migrations/0001_first.sql")),
+    (2, include_str!("migrations/0002_retention.sql")),
+    (3, include_str!("migrations/0003_gate_openings.sql")),
+];
 /// The schema this program writes.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 

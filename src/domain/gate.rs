@@ -1,10 +1,12 @@
 //! Whether users may log in.
 
 use chrono::DateTime;
+use chrono::TimeDelta;
 use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::run::RunId;
 
@@ -62,6 +64,39 @@ impl Gate {
             Position::Open => true,
             Position::Closed { lease_until, .. } => lease_until.is_some_and(|until| until <= now),
         }
+    }
+}
+
+/// The pause after the first failure to open a gate everywhere; it doubles up to [`OPENING_PAUSE_MAX`].
+const OPENING_PAUSE: TimeDelta = TimeDelta::seconds(15);
+/// The longest pause between two tries.
+const OPENING_PAUSE_MAX: TimeDelta = TimeDelta::minutes(10);
+
+/// A gate that is open, while what else closes with it (a file, commands) has not followed yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// Since when it is open.
+    pub since: DateTime<Utc>,
+    /// How often it failed.
+    pub attempts: u32,
+    /// When it is tried next.
+    pub next_at: DateTime<Utc>,
+    /// Why it failed the last time; absent while it is tried for the first time.
+    pub failure: Option<Failure>,
+}
+
+impl Opening {
+    /// One that begins now.
+    pub fn begun(now: DateTime<Utc>) -> Self {
+        Self { since: now, attempts: 0, next_at: now, failure: None }
+    }
+
+    /// After a try that failed.
+    #[must_use]
+    pub fn failed(self, failure: Failure, now: DateTime<Utc>) -> Self {
+        let pause = OPENING_PAUSE * 2_i32.saturating_pow(self.attempts.min(20));
+        let next_at = now + pause.min(OPENING_PAUSE_MAX);
+        Self { attempts: self.attempts.saturating_add(1), next_at, failure: Some(failure), ..self }
     }
 }
 

@@ -110,6 +110,11 @@ impl GateDrivers {
         Self { app: app.name.clone(), drivers: app.gate.iter().map(driver).collect() }
     }
 
+    /// Whether there is nothing that closes and opens with the gate.
+    pub fn is_empty(&self) -> bool {
+        self.drivers.is_empty()
+    }
+
     /// Closes the gate everywhere.
     ///
     /// # Errors

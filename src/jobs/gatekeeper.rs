@@ -5,19 +5,27 @@
 //! nobody may log in to half an application. An operator's closure is the operator's: no run opens it.
 //!
 //! Closing goes from the inside out (first nobody new is admitted, then the drivers follow); opening
-//! goes the same way, so that a user who is told "ready" is admitted.
+//! goes the same way, so that a user who is told "ready" is admitted. That the drivers have to open is noted with the
+//! store's word, so that [`Gatekeeper::retry_opening`] does it again where one has failed, or where we died in between.
+//!
+//! *Invariant:* the drivers of one gate are moved by one at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use chrono::DateTime;
 use chrono::Utc;
 use thiserror::Error;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::clock::Clock;
+use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Gate;
+use crate::domain::gate::Opening;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::domain::run::RunId;
@@ -41,9 +49,18 @@ pub enum GatekeeperError {
         #[source]
         source: StoreError,
     },
-    /// A driver failed.
-    #[error("move the gate of {app}")]
-    Driver {
+    /// A driver failed to close.
+    #[error("close the gate of {app} everywhere")]
+    Close {
+        /// The application.
+        app: AppName,
+        /// Why.
+        #[source]
+        source: GateError,
+    },
+    /// A driver failed to open. The gate itself is open.
+    #[error("open the gate of {app} everywhere")]
+    Open {
         /// The application.
         app: AppName,
         /// Why.
@@ -52,18 +69,45 @@ pub enum GatekeeperError {
     },
 }
 
+impl GatekeeperError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Store { .. } => None,
+            Self::Close { source, .. } => source.hint(),
+            Self::Open { app, source } => {
+                let remedy = source.hint().map(|hint| format!("{hint}; ")).unwrap_or_default();
+                Some(format!("{remedy}it is tried again by itself, and at once by `afterhours gate open {app}`"))
+            }
+        }
+    }
+}
+
 /// Moves gates.
 #[derive(Debug, Clone)]
 pub struct Gatekeeper {
     store: Store,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
+    /// Whose turn it is to move the drivers, by application.
+    turns: Turns,
 }
+
+type Turns = Arc<Mutex<HashMap<AppName, Arc<tokio::sync::Mutex<()>>>>>;
 
 impl Gatekeeper {
     /// Moves the gates in `store` and tells `hub`.
     pub fn new(store: Store, hub: Arc<Hub>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, hub, clock }
+        Self { store, hub, clock, turns: Turns::default() }
+    }
+
+    /// Waits for the turn to move the drivers of a gate: at most for what the one before may take, by its deadlines.
+    async fn turn(&self, app: &AppName) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            Arc::clone(turns.entry(app.clone()).or_default())
+        };
+        turn.lock_owned().await
     }
 
     /// Closes the gate for a run. One that an operator has closed stays the operator's.
@@ -117,6 +161,7 @@ impl Gatekeeper {
     ) -> Result<Gate, GatekeeperError> {
         let app = kit.app.name.clone();
         let closed = Gate { app: app.clone(), position };
+        let _turn = self.turn(&app).await;
         let gate = self
             .store
             .change_gate(&app, move |before| (!stays(before)).then_some(closed))
@@ -124,7 +169,7 @@ impl Gatekeeper {
             .map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
         if let Position::Closed { message, until, .. } = &gate.position {
             self.hub.close(&app, message, *until);
-            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Driver { app, source })?;
+            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Close { app, source })?;
         }
         Ok(gate)
     }
@@ -157,20 +202,52 @@ impl Gatekeeper {
     }
 
     async fn open(&self, kit: &Kit, may: impl FnOnce(&Gate) -> bool + Send + 'static) -> Result<bool, GatekeeperError> {
-        let app = kit.app.name.clone();
-        let open = Gate::open(app.clone());
-        let gate = self
-            .store
-            .change_gate(&app, move |before| may(before).then_some(open))
-            .await
-            .map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
+        let app = &kit.app.name;
+        let _turn = self.turn(app).await;
+        let owed = (!kit.gate.is_empty()).then(|| Opening::begun(self.clock.now()));
+        let gate = self.store.open_gate(app, owed, may).await.map_err(noting(app))?;
         if gate.position != Position::Open {
             return Ok(false);
         }
         // Also when it was open already: we may have died between the store and the drivers.
-        self.hub.open(&app);
-        kit.gate.open().await.map_err(|source| GatekeeperError::Driver { app, source })?;
+        self.hub.open(app);
+        self.open_drivers(kit).await?;
         Ok(true)
+    }
+
+    /// What closes with the gate follows, or it is noted why not and when it is tried again.
+    async fn open_drivers(&self, kit: &Kit) -> Result<(), GatekeeperError> {
+        let app = &kit.app.name;
+        if kit.gate.is_empty() && self.store.gate_opening(app).await.map_err(noting(app))?.is_none() {
+            return Ok(());
+        }
+        let Err(source) = kit.gate.open().await else {
+            return self.store.note_opening(app, None).await.map_err(noting(app));
+        };
+        let failure = Failure { hint: source.hint(), ..Failure::from_error(&source) };
+        let now = self.clock.now();
+        let before = self.store.gate_opening(app).await.map_err(noting(app))?;
+        let left = before.unwrap_or_else(|| Opening::begun(now)).failed(failure, now);
+        self.store.note_opening(app, Some(left)).await.map_err(noting(app))?;
+        Err(GatekeeperError::Open { app: app.clone(), source })
+    }
+
+    /// Opens again what has not opened with its gate, when its time has come.
+    ///
+    /// # Errors
+    /// The store fails, or a driver fails once more.
+    pub async fn retry_opening(&self, kit: &Kit) -> Result<(), GatekeeperError> {
+        let app = &kit.app.name;
+        let is_due = async || {
+            let opening = self.store.gate_opening(app).await.map_err(noting(app))?;
+            Ok::<_, GatekeeperError>(opening.is_some_and(|opening| opening.next_at <= self.clock.now()))
+        };
+        if !is_due().await? {
+            return Ok(());
+        }
+        let _turn = self.turn(app).await;
+        // Whoever had the turn before may have opened it, or closed the gate.
+        if is_due().await? { self.open_drivers(kit).await } else { Ok(()) }
     }
 
     /// Opens a gate whose lease, or whose operator's time, has run out, also where it was passed on.
@@ -214,6 +291,7 @@ impl Gatekeeper {
     pub async fn pin(&self, kit: &Kit, run: RunId, message: &str) -> Result<(), GatekeeperError> {
         let app = kit.app.name.clone();
         let (message, now) = (message.to_owned(), self.clock.now());
+        let _turn = self.turn(&app).await;
         let pinned = self.store.change_gate(&app, move |before| {
             let mut after = before.clone();
             match &mut after.position {
@@ -229,7 +307,7 @@ impl Gatekeeper {
         let gate = pinned.await.map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
         if let Position::Closed { message, until, .. } = &gate.position {
             self.hub.close(&app, message, *until);
-            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Driver { app, source })?;
+            kit.gate.close(message, *until).await.map_err(|source| GatekeeperError::Close { app, source })?;
         }
         Ok(())
     }
@@ -269,4 +347,9 @@ impl Gatekeeper {
 fn closed_by(gate: &Gate, run: RunId) -> bool {
     matches!(&gate.position, Position::Closed { by, .. } if *by == ClosedBy::Run(run))
         || gate.position == Position::Open
+}
+
+fn noting(app: &AppName) -> impl FnOnce(StoreError) -> GatekeeperError {
+    let app = app.clone();
+    move |source| GatekeeperError::Store { app, source }
 }

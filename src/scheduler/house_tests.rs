@@ -1,6 +1,7 @@
 //! The chores that change the store, upon a real one, with a clock that is set by hand.
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -18,6 +19,7 @@ use crate::domain::clock::Clock;
 use crate::domain::clock::ManualClock;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
+use crate::domain::gate::Opening;
 use crate::domain::job::JobType;
 use crate::domain::name::AppName;
 use crate::domain::run::Fence;
@@ -62,12 +64,53 @@ impl House {
             [app.desk]
             install_dir = "{root}/opt/desk"
             service = {{ none = true }}
+            gate = [{{ file = "{root}/gate/nologin" }}]
             feed = {{ dir = "{root}/releases" }}
             "#
         );
         let settings = parse(&text, "test.toml").unwrap();
         let household = household(dir.path(), &settings.apps[&desk()], clock.clone());
         Self { dir, clock, household }
+    }
+
+    /// Another process upon the same store, as after a crash.
+    fn again(self) -> Self {
+        let kit = Arc::clone(self.kit());
+        let Self { dir, clock, .. } = self;
+        let household = household(dir.path(), &kit.app, clock.clone());
+        Self { dir, clock, household }
+    }
+
+    fn kit(&self) -> &Arc<Kit> {
+        &self.household.night.kits[&desk()]
+    }
+
+    /// A gate that an operator has opened again, and whose file cannot be removed: somebody put a directory there.
+    async fn half_open() -> Self {
+        let house = Self::build();
+        fs_err::create_dir_all(house.nologin().parent().unwrap()).unwrap();
+        let keeper = &house.household.night.gatekeeper;
+        keeper.close_by_hand(house.kit(), "anna", "closed", None).await.unwrap();
+        fs_err::remove_file(house.nologin()).unwrap();
+        fs_err::create_dir_all(house.nologin()).unwrap();
+        let error = keeper.open_by_hand(house.kit()).await.unwrap_err();
+        assert!(error.hint().unwrap().contains("it is tried again by itself"), "{:?}", error.hint());
+        house
+    }
+
+    fn nologin(&self) -> PathBuf {
+        self.dir.path().join("gate/nologin")
+    }
+
+    /// What has failed to open, and how many seconds until it is tried again.
+    async fn opening(&self) -> Option<(u32, i64)> {
+        let opening = self.store().gate_opening(&desk()).await.unwrap()?;
+        assert!(opening.failure.unwrap().hint.unwrap().starts_with("remove "));
+        Some((opening.attempts, (opening.next_at - self.clock.now()).num_seconds()))
+    }
+
+    fn pass_secs(&self, secs: i64) {
+        self.clock.set(self.clock.now() + TimeDelta::seconds(secs));
     }
 
     fn store(&self) -> &Store {
@@ -175,4 +218,56 @@ async fn a_clock_that_is_years_ahead_does_not_empty_the_history() {
     house.run().await;
     house.household.prune().await.unwrap();
     assert_eq!(house.runs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_has_not_opened_with_its_gate_is_tried_again_until_it_does() {
+    let mut house = House::half_open().await;
+    assert!(house.store().gate(&desk()).await.unwrap().admits(night()), "the gate itself is open");
+    assert_eq!(house.opening().await, Some((1, 15)));
+    house.household.retry_openings().await.unwrap();
+    assert_eq!(house.opening().await, Some((1, 15)), "its time has not come");
+    for (attempts, pause) in [(2, 30), (3, 60), (4, 120), (5, 240), (6, 480), (7, 600), (8, 600)] {
+        house.pass_secs(house.opening().await.unwrap().1);
+        let failure = house.household.retry_openings().await.unwrap_err();
+        assert!(failure.to_string().starts_with("desk: open the gate of desk everywhere: open the gate"), "{failure}");
+        assert_eq!(house.opening().await, Some((attempts, pause)));
+        house = house.again();
+    }
+    fs_err::remove_dir(house.nologin()).unwrap();
+    fs_err::write(house.nologin(), "closed").unwrap();
+    house.pass_secs(600);
+    house.household.retry_openings().await.unwrap();
+    assert!(!house.nologin().exists());
+    assert_eq!(house.store().gate_opening(&desk()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_gate_that_is_closed_again_is_not_opened_by_a_late_try() {
+    let house = House::half_open().await;
+    fs_err::remove_dir(house.nologin()).unwrap();
+    let keeper = &house.household.night.gatekeeper;
+    keeper.close_by_hand(house.kit(), "bert", "closed once more", None).await.unwrap();
+    assert_eq!(house.store().gate_opening(&desk()).await.unwrap(), None);
+    house.pass_secs(3600);
+    house.household.retry_openings().await.unwrap();
+    assert!(house.nologin().is_file());
+    // By hand it needs no second try, and leaves nothing to do.
+    assert!(keeper.open_by_hand(house.kit()).await.unwrap());
+    assert_eq!((house.nologin().exists(), house.store().gate_opening(&desk()).await.unwrap()), (false, None));
+}
+
+#[tokio::test]
+async fn a_gate_that_was_opened_when_we_died_opens_everywhere_afterwards() {
+    let house = House::build();
+    fs_err::create_dir_all(house.nologin().parent().unwrap()).unwrap();
+    house.household.night.gatekeeper.close_by_hand(house.kit(), "anna", "closed", None).await.unwrap();
+    // The store's word is durable, and the file is still there.
+    let owed = Some(Opening::begun(house.clock.now()));
+    house.store().open_gate(&desk(), owed, |_| true).await.unwrap();
+    let house = house.again();
+    assert!(house.nologin().exists());
+    house.household.retry_openings().await.unwrap();
+    assert!(!house.nologin().exists());
+    assert_eq!(house.store().gate_opening(&desk()).await.unwrap(), None);
 }

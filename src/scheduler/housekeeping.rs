@@ -3,6 +3,7 @@
 //! | chore | when | what |
 //! |---|---|---|
 //! | `leases` | every 30 s | keeps the gates of runs that live closed, opens those whose time is over |
+//! | `gates` | every 15 s | opens again, with growing pauses, what has not opened with its gate |
 //! | `post` | every 10 s | sends what the outbox owes |
 //! | `reconcile` | every minute | takes up runs that are not over and that nobody holds |
 //! | `prefetch` | every 15 min | fetches and stages what a job will need within a day |
@@ -61,6 +62,7 @@ impl Household {
     pub fn chores(self: &Arc<Self>) -> Vec<Chore> {
         vec![
             self.chore("leases", "*/30 * * * * *", |house| async move { house.renew_leases().await }.boxed()),
+            self.chore("gates", "*/15 * * * * *", |house| async move { house.retry_openings().await }.boxed()),
             self.chore("post", "*/10 * * * * *", |house| async move { Ok(house.post.deliver().await?) }.boxed()),
             self.chore("reconcile", "0 * * * * *", |house| {
                 async move {
@@ -99,6 +101,15 @@ impl Household {
         let mut troubles = Troubles::default();
         for (app, kit) in &self.night.kits {
             troubles.note(app, self.night.gatekeeper.expire(kit).await.map_err(Failure::from));
+        }
+        troubles.result()
+    }
+
+    pub(super) async fn retry_openings(&self) -> Result<(), Failure> {
+        let mut troubles = Troubles::default();
+        for (app, kit) in &self.night.kits {
+            let opened = self.night.gatekeeper.retry_opening(kit).await;
+            troubles.note(app, opened.map_err(|error| failed(&error, error.hint())));
         }
         troubles.result()
     }

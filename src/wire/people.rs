@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::gate::Gate;
+use crate::domain::gate::Opening;
 use crate::domain::gate::Pass;
 use crate::domain::name::AppName;
 use crate::domain::session::Census;
@@ -92,12 +93,21 @@ pub struct GateView {
     /// Passes that were given and not used yet.
     #[serde(default)]
     pub passes: Vec<PassView>,
+    /// What else closes with it and has failed to open; absent when all is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opening: Option<Opening>,
 }
 
 impl GateView {
     /// A gate as it is shown at `now`.
     pub fn new(gate: Gate, passes: Vec<PassView>, now: DateTime<Utc>) -> Self {
-        Self { admits: gate.admits(now), gate, passes }
+        Self { admits: gate.admits(now), gate, passes, opening: None }
+    }
+
+    /// With what has not opened yet, where that has failed.
+    #[must_use]
+    pub fn with_opening(self, opening: Option<Opening>) -> Self {
+        Self { opening: opening.filter(|opening| opening.failure.is_some()), ..self }
     }
 }
 

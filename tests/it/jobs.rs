@@ -45,6 +45,7 @@ impl Desk {
             service = {{ none = true }}
             feed = {{ dir = "{root}/releases" }}
             sessions = [{{ workstations = true }}]
+            gate = [{{ file = "{root}/nologin" }}]
             "#
         );
         fs_err::write(dir.path().join("afterhours.toml"), config).unwrap();
@@ -273,4 +274,26 @@ async fn what_cannot_be_read_does_not_keep_the_daemon_from_starting() {
     let status = desk.json(&["status"]);
     assert_eq!((status["notices"].as_array().unwrap().len(), &status["apps"][0]["sessions"]), (0, &Value::from(0)));
     assert_eq!(desk.json(&["gate", "show", "desk"])["admits"], true);
+}
+
+#[tokio::test]
+async fn a_gate_that_does_not_open_everywhere_says_what_to_do() {
+    let desk = Desk::open().await;
+    let nologin = desk.dir.path().join("nologin");
+    assert_eq!(desk.run(&["gate", "close", "desk"]).0, 0);
+    fs_err::remove_file(&nologin).unwrap();
+    fs_err::create_dir(&nologin).unwrap();
+    let (code, _, stderr) = desk.run(&["gate", "open", "desk"]);
+    assert_eq!(code, 1);
+    for told in ["open the gate of desk everywhere", "remove", "it is tried again by itself"] {
+        assert!(stderr.contains(told), "{told}: {stderr}");
+    }
+    let (_, shown, _) = desk.run(&["gate", "show", "desk"]);
+    assert!(shown.starts_with("desk: open\n  closed:  failed to open the gate by removing the file"), "{shown}");
+    assert!(shown.contains("or at once with `afterhours gate open desk`"), "{shown}");
+    let (_, status, _) = desk.run(&["status"]);
+    assert!(status.contains("open in part") && status.contains("the gate of desk is open, but failed to"), "{status}");
+    fs_err::remove_dir(&nologin).unwrap();
+    assert_eq!(desk.run(&["gate", "open", "desk"]).0, 0);
+    assert_eq!(desk.run(&["gate", "show", "desk"]).1.trim(), "desk: open");
 }

@@ -69,6 +69,14 @@ pub(crate) fn gate(view: &GateView, times: &Times) -> String {
             lines
         }
     };
+    if let Some(opening) = &view.opening
+        && let Some(failure) = &opening.failure
+    {
+        lines.push(format!("  closed:  failed to {failure}"));
+        lines.extend(failure.hint.as_ref().map(|hint| format!("  remedy:  {hint}")));
+        let next = times.at_and_away(opening.next_at);
+        lines.push(format!("  again:   {next}, or at once with `afterhours gate open {app}`"));
+    }
     lines.extend(view.passes.iter().map(|pass| {
         let whom = pass.user.as_deref().unwrap_or("anybody");
         format!("  pass:    {whom}, until {}, given by {}", times.at(pass.valid_until), pass.given_by)
@@ -184,6 +192,7 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
     parts.extend(view.notices.iter().map(|notice| format!("! {notice}")));
     let apps = view.apps.iter().map(|app| {
         let gate = match (&app.gate.gate.position, app.gate.admits) {
+            (Position::Open, _) if app.gate.opening.is_some() => "open in part",
             (Position::Open, _) => "open",
             (Position::Closed { .. }, false) => "closed",
             (Position::Closed { .. }, true) => "open (lease over)",
@@ -256,7 +265,14 @@ mod tests {
         over["admits"] = json!(true);
         over["by"] = json!({"operator": "root"});
         let open = json!({"app": "crm", "position": "open", "admits": true});
-        let all: Vec<String> = [closed(), over, open].into_iter().map(|json| gate(&view(json), &times())).collect();
+        let mut half = open.clone();
+        half["opening"] = json!({
+            "since": "2026-11-22T01:28:00Z", "attempts": 2, "next_at": "2026-11-22T01:30:30Z",
+            "failure": {"message": "open the gate by removing the file /run/nologin", "because": ["Permission denied"],
+                        "hint": "remove /run/nologin by hand"}
+        });
+        let all: Vec<String> =
+            [closed(), over, open, half].into_iter().map(|json| gate(&view(json), &times())).collect();
         insta::assert_snapshot!(all.join("\n"));
     }
 

@@ -8,12 +8,12 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let message = format!("{} is being updated", context.kit.app.title);
     let grace = context.machine.order().grace.unwrap_or(context.kit.app.grace);
     let back_at = context.back_at(context.night.clock.now() + grace.delta()).await;
-    context.night.gatekeeper.close_for_run(context.kit, context.run, &message, Some(back_at)).await?;
+    or_fail!(context.night.gatekeeper.close_for_run(context.kit, context.run, &message, Some(back_at)).await);
     Ok(Done::saying("no new logins"))
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
     context.bring_up_resolved().await?;
-    let open = context.night.gatekeeper.open_for_run(context.kit, context.run).await?;
+    let open = or_fail!(context.night.gatekeeper.open_for_run(context.kit, context.run).await);
     Ok(if open { "users may log in" } else { "the gate stays closed: an operator has closed it" }.to_owned())
 }

@@ -19,6 +19,6 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         OpenGate::After(argv) => context.hook("open_gate", Some(argv)).await?,
         OpenGate::Automatic => {}
     }
-    let open = gatekeeper.open_for_run(kit, context.run).await?;
+    let open = or_fail!(gatekeeper.open_for_run(kit, context.run).await);
     Ok(Done::saying(if open { "users may log in" } else { "the gate stays closed: an operator has closed it" }))
 }
