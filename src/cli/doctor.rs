@@ -4,11 +4,10 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::context::named_or_all;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::text;
-use crate::config::settings::Settings;
-use crate::daemon;
 use crate::domain::finding::Severity;
 use crate::domain::name::AppName;
 use crate::wire::app::DoctorView;
@@ -29,30 +28,23 @@ pub(crate) struct DoctorArgs {
     app: Option<AppName>,
 }
 
-/// The daemon knows who is connected to it; without one we look ourselves.
-async fn check(settings: &Settings, app: &AppName, context: &Context<'_>) -> Result<DoctorView, CliError> {
-    match context.client()?.doctor(app).await {
-        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(daemon::doctor(settings.clone(), app).await?),
-        answer => Ok(answer?),
-    }
-}
-
 /// Does what the arguments say.
 pub(crate) async fn run(args: DoctorArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let settings = context.settings()?;
+    let doer = Doer::find(context).await?;
     let is_one = args.app.is_some();
     let mut views: Vec<DoctorView> = Vec::new();
-    for app in named_or_all(args.app, settings.apps.keys().cloned()) {
-        views.push(check(&settings, &app, context).await?);
+    let all = if is_one { Vec::new() } else { doer.apps().await? };
+    for app in named_or_all(args.app, all) {
+        views.push(doer.doctor(&app).await?);
     }
     let worst = views.iter().map(DoctorView::worst).max().unwrap_or(Severity::Good);
-    let all = |views: &[DoctorView]| views.iter().map(text::app::doctor).collect::<Vec<_>>().join("\n\n");
+    let together = |views: &[DoctorView]| views.iter().map(text::app::doctor).collect::<Vec<_>>().join("\n\n");
     match views.as_slice() {
         [view] if is_one => context.ui.answer(view, text::app::doctor)?,
         [] => {
             return Err(CliError::usage("no application is configured", "write one with `afterhours init --app NAME`"));
         }
-        views => context.ui.answer(&views, |views| all(views))?,
+        views => context.ui.answer(&views, |views| together(views))?,
     }
     Ok(if worst == Severity::Fatal { Ending::Bad(ErrorKind::Failed) } else { Ending::Good })
 }

@@ -3,6 +3,7 @@
 //! One file for each group of subcommands; the doc comments of its `Args` are the help. Below them:
 //!
 //! - `context`: what every command needs: the configuration, the daemon, the clock, the terminal;
+//! - `doer`: who does it: the daemon, or this process where none runs;
 //! - `out`: the only place that writes; stdout is data, stderr is talk;
 //! - `text`: how things read, as pure functions;
 //! - `follow`: a run, watched live;
@@ -16,6 +17,7 @@ mod completions;
 mod context;
 mod demo;
 mod doctor;
+mod doer;
 mod exit;
 mod follow;
 mod gate;

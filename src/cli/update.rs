@@ -1,7 +1,6 @@
 //! `afterhours update`: newer versions, and installing them now.
 //!
-//! Both work with and without a daemon. Where one answers, it does the work, because it keeps the
-//! history and the gate; where none does, the same engine runs in this process.
+//! Both work with and without a daemon; where none runs, the same engine runs in this process.
 
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
@@ -11,9 +10,9 @@ use clap::Subcommand;
 use tokio::sync::mpsc;
 
 use crate::cli::context::Context;
-use crate::cli::context::apps_of;
 use crate::cli::context::named_or_all;
 use crate::cli::context::named_or_only;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::follow;
@@ -21,17 +20,12 @@ use crate::cli::follow::Lines;
 use crate::cli::follow::Screen;
 use crate::cli::job::name_the_affected;
 use crate::cli::text;
-use crate::client::api::ApiError;
-use crate::client::api::Client;
 use crate::config::settings::Settings;
-use crate::daemon;
+use crate::daemon::alone;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
-use crate::wire::app::AllowRelease;
 use crate::wire::app::UpdateNow;
-use crate::wire::app::UpdatesView;
-use crate::wire::error::ErrorKind;
 
 /// How many lines of a run's log may wait to be shown.
 const EVENTS_WAITING_MAX: usize = 256;
@@ -117,48 +111,14 @@ pub(crate) async fn run(args: UpdateArgs, context: &Context<'_>) -> Result<Endin
     }
 }
 
-/// Who does the work.
-enum Doer {
-    Daemon(Client),
-    Ourselves(Box<Settings>),
-}
-
-impl Doer {
-    /// The daemon where one answers. One that is there but will not talk to us is an error: we must not work beside it.
-    async fn find(context: &Context<'_>) -> Result<Self, CliError> {
-        let client = context.client()?;
-        match client.status().await {
-            Ok(_) => Ok(Self::Daemon(client)),
-            Err(error @ ApiError::Unreachable { .. }) if error.kind() == ErrorKind::Unavailable => {
-                Ok(Self::Ourselves(Box::new(context.settings()?)))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn apps(&self) -> Result<Vec<AppName>, CliError> {
-        match self {
-            Self::Daemon(client) => apps_of(client).await,
-            Self::Ourselves(settings) => Ok(settings.apps.keys().cloned().collect()),
-        }
-    }
-
-    async fn check(&self, app: &AppName) -> Result<UpdatesView, CliError> {
-        match self {
-            Self::Daemon(client) => Ok(client.check_updates(app).await?),
-            Self::Ourselves(settings) => Ok(daemon::check_updates((**settings).clone(), app).await?),
-        }
-    }
-}
-
 async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
     if let Some(app) = args.app {
-        context.ui.answer(&doer.check(&app).await?, text::app::updates)?;
+        context.ui.answer(&doer.updates(&app).await?, text::app::updates)?;
         return Ok(Ending::Good);
     }
     let mut views = Vec::new();
     for app in named_or_all(None, doer.apps().await?) {
-        views.push(doer.check(&app).await?);
+        views.push(doer.updates(&app).await?);
     }
     context.ui.answer(&views, |views| views.iter().map(text::app::updates).collect::<Vec<_>>().join("\n\n"))?;
     Ok(Ending::Good)
@@ -167,10 +127,7 @@ async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<En
 async fn allow(args: AllowArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
     let AllowArgs { version, app } = args;
     let app = named_or_only(app, doer.apps().await?)?;
-    let allowed = match doer {
-        Doer::Daemon(client) => client.allow_release(&app, &AllowRelease { version }).await?,
-        Doer::Ourselves(settings) => daemon::allow_release((**settings).clone(), &app, version).await?,
-    };
+    let allowed = doer.allow_release(&app, version).await?;
     context.ui.answer(&allowed, |allowed| match allowed.was_held_back {
         true => format!("{} {} is tried again.", allowed.app, allowed.version),
         false => format!("{} {} was not held back; nothing has changed.", allowed.app, allowed.version),
@@ -182,7 +139,7 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
     let NowArgs { app, to, grace, restart, yes } = args;
     let app = named_or_only(app, doer.apps().await?)?;
     if !yes {
-        let updates = doer.check(&app).await?;
+        let updates = doer.updates(&app).await?;
         context.ui.say(text::app::updates(&updates));
         if updates.pending.is_empty() && context.ui.can_ask() {
             context.ui.done(&updates, "There is nothing to do.")?;
@@ -222,7 +179,7 @@ async fn here(
             let _ = screen.show(&event);
         }
     };
-    let (run, ()) = tokio::join!(daemon::update_now(settings, app, ask, events), show);
+    let (run, ()) = tokio::join!(alone::update_now(settings, app, ask, events), show);
     drop(screen);
     let run = run?;
     context.ui.answer(&run, text::run::ending)?;

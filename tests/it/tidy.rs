@@ -29,7 +29,7 @@ const HOMES: [(&str, &[&str]); 5] = [
     ("tokio_cron_scheduler", &["src/scheduler/chores.rs"]),
     ("axum", &["src/api/", "src/daemon.rs", "src/sample/server.rs"]),
     ("clap", &["src/cli/"]),
-    ("anyhow", &["src/cli/", "src/daemon.rs"]),
+    ("anyhow", &["src/cli/", "src/daemon.rs", "src/daemon/"]),
 ];
 const LINES_MAX: usize = 600;
 const NEVER: [&str; 6] = ["#[allow", "#![allow", "#[ignore", "todo!", "dbg!", "unimplemented!"];

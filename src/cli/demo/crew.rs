@@ -21,7 +21,7 @@ use crate::cli::demo::stage::PROBE;
 use crate::cli::demo::stage::Stage;
 use crate::cli::exit::CliError;
 use crate::client::api::Client;
-use crate::daemon;
+use crate::daemon::alone;
 use crate::domain::session::Answer;
 use crate::sample::Login;
 use crate::sample::desk::Entered;
@@ -227,7 +227,7 @@ impl Crew {
                 trouble.push("the daemon did not end".to_owned());
             }
             let stopped = match stage.settings() {
-                Ok(settings) => daemon::stop_services(settings).await.map_err(|error| format!("{error:#}")),
+                Ok(settings) => alone::stop_services(settings).await.map_err(|error| format!("{error:#}")),
                 Err(error) => Err(error.view().message.clone()),
             };
             trouble.extend(stopped.err());

@@ -1,0 +1,185 @@
+//! The same house without a socket: what one command does where no daemon answers.
+//!
+//! Everything goes through [`Control`](crate::control::Control), as it does for the daemon. Whoever runs
+//! the command is the operator: to open the store for writing takes its owner or root. A run is driven by the
+//! same engine under the same lock, so that a daemon that is started meanwhile waits for its turn.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use anyhow::bail;
+use tokio::sync::mpsc;
+
+use crate::api::caller::user_name;
+use crate::api::events::event_view;
+use crate::api::events::live_view;
+use crate::config::settings::ServiceControl;
+use crate::config::settings::Settings;
+use crate::control::Caller;
+use crate::control::Role;
+use crate::control::apps::updates;
+use crate::daemon::House;
+use crate::daemon::only_one;
+use crate::daemon::remember_sessions;
+use crate::daemon::told_to_stop;
+use crate::domain::name::AppName;
+use crate::domain::release::Version;
+use crate::jobs::kit::state_dir;
+use crate::jobs::lock::AppLock;
+use crate::service::Service;
+use crate::wire::app::AllowedView;
+use crate::wire::app::DoctorView;
+use crate::wire::app::UpdateNow;
+use crate::wire::app::UpdatesView;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
+use crate::wire::run::RunEventView;
+use crate::wire::run::RunView;
+
+/// Checks one application without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, or there is no such application.
+pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
+    let (house, _) = House::build(settings).await?;
+    house.control.doctor(app).await.map_err(|error| error.view().into())
+}
+
+/// Looks for newer releases without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, there is no such application, or its feed cannot be read.
+pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesView> {
+    let (house, _) = House::build(settings).await?;
+    let Some(kit) = house.night.kits.get(app) else {
+        return house.control.updates(app).await.map_err(|error| error.view().into());
+    };
+    updates(kit, &house.store).await.map_err(|failure| ErrorView::from_failure(ErrorKind::Failed, failure).into())
+}
+
+/// Lets a release that failed here be tried again, without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, or there is no such application.
+pub async fn allow_release(settings: Settings, app: &AppName, version: Version) -> Result<AllowedView> {
+    let (house, _) = House::build(settings).await?;
+    house.control.allow_release(&ourselves(), app, version).await.map_err(|error| error.view().into())
+}
+
+/// The user of this process, as a caller.
+fn ourselves() -> Caller {
+    Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator }
+}
+
+/// Updates one application without a daemon: the same engine, in this process.
+///
+/// What happens goes to `events`. A service that this process supervises is left running.
+///
+/// # Errors
+/// It cannot be begun; how the run ended is in its view.
+pub async fn update_now(
+    settings: Settings,
+    app: &AppName,
+    ask: UpdateNow,
+    events: mpsc::Sender<RunEventView>,
+) -> Result<RunView> {
+    let (house, changes) = House::build(settings).await?;
+    let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
+    let caller = ourselves();
+    must_be_free(&house, app)?;
+    // A run that was left in the middle goes first, whoever began it.
+    for run in house.store.unfinished_runs().await? {
+        if run.order.app == *app && run.started_at.is_some() {
+            house.engine.take_up(run.id);
+        }
+    }
+    wait_for_turn(&house).await?;
+    let mut live = house.engine.watch();
+    let started = house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?;
+    let run = started.id;
+    let mut told = 0;
+    let mut lease = tokio::time::interval(Duration::from_secs(30));
+    loop {
+        tokio::select! {
+            _ = lease.tick() => house.night.gatekeeper.renew(app, run).await?,
+            happened = live.recv() => if let Ok(happened) = happened
+                && let Some(view) = live_view(run, happened)
+            {
+                if let RunEventView::Event { seq, .. } = &view {
+                    told = *seq;
+                }
+                // Nobody may be looking.
+                let _ = events.send(view).await;
+            },
+            () = tokio::time::sleep(Duration::from_millis(200)) => {}
+            stopped = told_to_stop() => {
+                stopped?;
+                // A cancelled run goes back; it is not left where it stands.
+                if let Err(error) = house.control.cancel_run(&caller, run).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the run cannot be cancelled any more");
+                }
+            }
+        }
+        if house.control.run_view(run).await.map_err(|error| error.view())?.state.is_settled()
+            && !house.engine.held().contains(&run)
+        {
+            break;
+        }
+    }
+    for logged in house.store.events(run, told).await? {
+        let _ = events.send(event_view(logged)).await;
+    }
+    house.post.deliver().await?;
+    if house.store.outbox_counts(Some(run)).await?.pending > 0 {
+        tracing::warn!(run.id = run.0, "the report is not sent yet; the next `afterhours` that works here tries again");
+    }
+    house.halt.cancel();
+    house.engine.stopped().await;
+    memory.abort();
+    house.control.run_view(run).await.map_err(|error| error.view().into())
+}
+
+/// Waits for the run that was left in the middle; Ctrl-C ends the waiting, and the run goes on next time.
+async fn wait_for_turn(house: &House) -> Result<()> {
+    while !house.engine.held().is_empty() {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            stopped = told_to_stop() => {
+                stopped?;
+                house.halt.cancel();
+                house.engine.stopped().await;
+                bail!("update: stopped while an earlier run was being finished");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No other process works on the application.
+fn must_be_free(house: &House, app: &AppName) -> Result<()> {
+    let lock = AppLock::try_take(&house.settings.daemon.data_dir, app)?;
+    if lock.is_none() {
+        bail!(
+            ErrorView::new(ErrorKind::Refused, format!("another process works on {app} just now"))
+                .hint("see `afterhours status`, and try again when it is done")
+        );
+    }
+    Ok(())
+}
+
+/// Stops the applications that a daemon has supervised. That daemon must have ended: an application
+/// outlives it, so that a restart of the daemon disturbs nobody.
+///
+/// # Errors
+/// A daemon works with these settings, or an application does not stop.
+pub async fn stop_services(settings: Settings) -> Result<()> {
+    let _only_one = only_one(&settings)?;
+    for app in settings.apps.values() {
+        if matches!(app.service.control, ServiceControl::Supervised { .. }) {
+            let service = Service::new(app, &state_dir(&settings.daemon.data_dir, &app.name));
+            service.stop(&BTreeMap::new()).await?;
+        }
+    }
+    Ok(())
+}
