@@ -4,6 +4,8 @@
 //! `synchronous = FULL`: when a write returns, it survives a power cut. Reads have a connection of
 //! their own and never wait for a commit (write-ahead log).
 //!
+//! A command that only looks opens it by [`Store::open_to_read`], beside whoever writes.
+//!
 //! Invariants: an unreadable file is an error, never an empty store; a store of a newer schema is
 //! not touched; before a schema is upgraded a copy is put beside the file.
 
@@ -19,6 +21,7 @@ use rusqlite::TransactionBehavior;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
+use url::Url;
 
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
@@ -58,6 +61,31 @@ pub enum StoreError {
         found: u32,
         /// Ours.
         known: u32,
+    },
+    /// There is none to read.
+    #[error("there is no store at {}", .path.display())]
+    Absent {
+        /// The file that is not there.
+        path: PathBuf,
+    },
+    /// We may not read it.
+    #[error("the store {} may not be read by this user", .path.display())]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It was written by an older version, and is only opened to read it.
+    #[error("the store {} has schema {found}, this program reads {needed} only", .path.display())]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        needed: u32,
     },
     /// The schema could not be upgraded.
     #[error("upgrade the schema of the store to {to}")]
@@ -149,6 +177,31 @@ impl Store {
         Ok(Self { writer: serve("store-writer", writing), reader: serve("store-reader", reading), path: path.into() })
     }
 
+    /// Opens a store that is there, to look at it. Who writes goes on beside; an attempt to write is an error.
+    ///
+    /// SQLite keeps an index of the write-ahead log beside the file and makes it anew where it is gone.
+    ///
+    /// # Errors
+    /// There is none, we may not read it, it is damaged, or of another schema.
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let forbidden = |source| StoreError::Forbidden { path: path.to_owned(), source };
+        match std::fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(forbidden(error)),
+            Err(_) => return Err(StoreError::Absent { path: path.to_owned() }),
+        }
+        rustix::fs::access(path, rustix::fs::Access::READ_OK).map_err(|errno| forbidden(errno.into()))?;
+        let (connection, found) = connect_to_read(path)?;
+        match found {
+            found if found > NEWEST => Err(StoreError::TooNew { path: path.to_owned(), found, known: NEWEST }),
+            found if found < NEWEST => Err(StoreError::TooOld { path: path.to_owned(), found, needed: NEWEST }),
+            _ => {
+                let reader = serve("store-reader", connection);
+                Ok(Self { writer: reader.clone(), reader, path: path.into() })
+            }
+        }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -225,6 +278,42 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         Ok(connection)
     };
     open().map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// A connection that cannot write, and the schema it sees.
+///
+/// Where the folder may not be written and no log of writes is left, nobody can be writing, and the file is read
+/// as one that never changes. In all other cases SQLite coordinates us with whoever writes.
+fn connect_to_read(path: &Path) -> Result<(Connection, u32), StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let look = |connection: Connection| {
+        connection.busy_timeout(BUSY_WAIT)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        Ok((connection, schema))
+    };
+    let looked = Connection::open_with_flags(path, flags).and_then(look);
+    let looked = match (looked, unchanging(path)) {
+        (Err(_), Some(uri)) => {
+            Connection::open_with_flags(uri.as_str(), flags | OpenFlags::SQLITE_OPEN_URI).and_then(look)
+        }
+        (looked, _) => looked,
+    };
+    looked.map_err(|source| StoreError::Open { path: path.to_owned(), source })
+}
+
+/// How SQLite is told that a file never changes, where that is true.
+fn unchanging(path: &Path) -> Option<Url> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let is_written = fs_err::metadata(PathBuf::from(log)).is_ok_and(|about| about.len() > 0);
+    let is_ours = path.parent().is_some_and(|dir| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok());
+    if is_written || is_ours {
+        return None;
+    }
+    let mut uri = Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
+    uri.set_query(Some("immutable=1"));
+    Some(uri)
 }
 
 fn upgrade(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
@@ -307,6 +396,43 @@ mod tests {
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
         assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
+    }
+
+    #[tokio::test]
+    async fn a_store_is_read_beside_whoever_writes_and_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        assert!(matches!(Store::open_to_read(&path), Err(StoreError::Absent { .. })));
+        assert!(!path.exists(), "looking makes nothing");
+
+        let store = Store::open(&path).unwrap();
+        let insert =
+            |app: &'static str| store.write(move |tx| Ok(tx.execute("INSERT INTO gates VALUES (?1, '{}')", [app])?));
+        let count = async |store: &Store| -> i64 {
+            store.read(|tx| Ok(tx.query_row("SELECT count(*) FROM gates", [], |row| row.get(0))?)).await.unwrap()
+        };
+        insert("a").await.unwrap();
+        let looking = Store::open_to_read(&path).unwrap();
+        assert_eq!(count(&looking).await, 1);
+        insert("b").await.unwrap();
+        assert_eq!(count(&looking).await, 2, "it sees what is committed meanwhile");
+        let refused = looking.write(|tx| Ok(tx.execute("DELETE FROM gates", [])?)).await;
+        assert!(matches!(refused, Err(StoreError::Sql(_))), "{refused:?}");
+        assert_eq!(count(&store).await, 2);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        fs_err::write(&path, "this is no database, but somebody's only copy of something").unwrap();
+        assert!(matches!(Store::open_to_read(&path), Err(StoreError::Open { .. })));
+        fs_err::write(&path, "").unwrap();
+        assert!(matches!(Store::open_to_read(&path), Err(StoreError::TooOld { found: 0, .. })));
+        connect(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        assert!(matches!(Store::open_to_read(&path), Err(StoreError::TooNew { found: 99, .. })));
+        let not_there = path.join("below a file");
+        assert!(matches!(Store::open_to_read(&not_there), Err(StoreError::Absent { .. })));
     }
 
     #[tokio::test]
