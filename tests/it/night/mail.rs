@@ -30,7 +30,7 @@ pub(crate) struct Sink {
 impl Sink {
     pub(crate) async fn start() -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/smtp.py");
-        let mut command = Command::new("python3");
+        let mut command = Command::new("/usr/bin/python3");
         command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("python3 (Debian package: python3)");
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
