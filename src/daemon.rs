@@ -10,12 +10,15 @@
 
 pub mod alone;
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
+use chrono::DateTime;
+use chrono::Utc;
 use tokio::net::UnixListener;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -87,11 +90,14 @@ struct House {
 }
 
 impl House {
-    async fn build(settings: Settings) -> Result<(Self, mpsc::Receiver<Change>)> {
+    /// Puts everything together upon `store`; nothing is begun, and nothing written.
+    async fn build(
+        store: Store,
+        settings: Settings,
+        serving_since: Option<DateTime<Utc>>,
+    ) -> Result<(Self, mpsc::Receiver<Change>)> {
         let settings = Arc::new(settings);
         let data_dir = &settings.daemon.data_dir;
-        fs_err::create_dir_all(data_dir).context("make the data directory")?;
-        let store = Store::open(&data_dir.join(STORE_FILE))?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         for bad in store.unreadable().await? {
             tracing::error!(why = bad.why, remedy = bad.remedy, "{} cannot be read", bad.what);
@@ -120,7 +126,7 @@ impl House {
             night: Arc::clone(&night),
             clock: Arc::clone(&clock),
             schedule_changed: Arc::new(Notify::new()),
-            started_at: clock.now(),
+            serving_since,
         });
         let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
         let post = Arc::new(PostOffice {
@@ -168,6 +174,25 @@ async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: mpsc::Se
     Ok(hub)
 }
 
+/// The data directory is ours alone: whoever may read the store in it sees everything.
+fn make_data_dir(settings: &Settings) -> Result<()> {
+    let data_dir = &settings.daemon.data_dir;
+    let make = || -> std::io::Result<()> {
+        fs_err::create_dir_all(data_dir.parent().unwrap_or(data_dir))?;
+        match std::fs::DirBuilder::new().mode(0o700).create(data_dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    };
+    make().context("make the data directory")
+}
+
+/// The store of these settings, made where there is none.
+fn open_store(settings: &Settings) -> Result<Store> {
+    make_data_dir(settings)?;
+    Ok(Store::open(&settings.daemon.data_dir.join(STORE_FILE))?)
+}
+
 /// Notes the workstations' sessions, so that the next daemon knows whom to wait for.
 async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
     while let Some(Change { what, remembered }) = changes.recv().await {
@@ -198,7 +223,7 @@ async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
 /// It cannot start: the store, the socket, or another daemon in its place.
 pub async fn serve(settings: Settings) -> Result<()> {
     let _only_one = only_one(&settings)?;
-    let (house, changes) = House::build(settings).await?;
+    let (house, changes) = House::build(open_store(&settings)?, settings, Some(SystemClock.now())).await?;
     let (control, engine) = (Arc::clone(&house.control), house.engine.clone());
     let background = TaskTracker::new();
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
@@ -338,6 +363,7 @@ impl gate_check::Gates for Doors {
 
 /// One daemon for one data directory.
 fn only_one(settings: &Settings) -> Result<AppLock> {
+    make_data_dir(settings)?;
     let daemon: AppName = "daemon".parse().context("name the daemon's lock")?;
     match AppLock::try_take(&settings.daemon.data_dir.join("run"), &daemon)? {
         Some(lock) => Ok(lock),

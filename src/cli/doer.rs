@@ -1,10 +1,13 @@
 //! Who does what a command asks: the daemon where one listens, this process where none does.
 //!
 //! A daemon always comes first, because it keeps the history and the gate, and knows who is connected to it.
+//! Where none runs, whoever may read its store looks for themselves, by the same use cases.
+//!
 //! *Invariant:* whoever listens at the socket counts as a daemon, also one that does not answer or sends us
 //! away: we never work beside it.
 
 use std::io;
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
 
@@ -13,29 +16,50 @@ use crate::cli::context::apps_of;
 use crate::cli::exit::CliError;
 use crate::client::api::Client;
 use crate::config::settings::Settings;
+use crate::control::Control;
 use crate::daemon::alone;
 use crate::domain::name::AppName;
+use crate::domain::name::JobName;
 use crate::domain::release::Version;
+use crate::domain::run::RunId;
 use crate::wire::app::AllowRelease;
 use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
+use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
+use crate::wire::job::JobView;
+use crate::wire::run::RunView;
+use crate::wire::run::RunsQuery;
+use crate::wire::status::StatusView;
 
 /// Who does the work.
 pub(crate) enum Doer {
     /// The daemon.
     Daemon(Client),
     /// Nobody listens: we do.
-    Ourselves(Box<Settings>),
+    Ourselves(Alone),
+}
+
+/// This process, in place of a daemon.
+pub(crate) struct Alone {
+    /// The configuration.
+    pub(crate) settings: Box<Settings>,
+    /// The daemon that does not run.
+    absent: Client,
 }
 
 impl Doer {
     /// The daemon where one listens.
     pub(crate) async fn find(context: &Context<'_>) -> Result<Self, CliError> {
+        let client = context.client()?;
         match UnixStream::connect(context.socket()?).await {
-            Err(error) if is_nobody(&error) => Ok(Self::Ourselves(Box::new(context.settings()?))),
+            Err(error) if is_nobody(&error) => {
+                Ok(Self::Ourselves(Alone { settings: Box::new(context.settings()?), absent: client }))
+            }
             // What else is wrong with the socket, the first request says better.
-            _ => Ok(Self::Daemon(context.client()?)),
+            _ => Ok(Self::Daemon(client)),
         }
     }
 
@@ -43,7 +67,63 @@ impl Doer {
     pub(crate) async fn apps(&self) -> Result<Vec<AppName>, CliError> {
         match self {
             Self::Daemon(client) => apps_of(client).await,
-            Self::Ourselves(settings) => Ok(settings.apps.keys().cloned().collect()),
+            Self::Ourselves(alone) => Ok(alone.settings.apps.keys().cloned().collect()),
+        }
+    }
+
+    /// Everything on one page.
+    pub(crate) async fn status(&self) -> Result<StatusView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.status().await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.status().await?),
+        }
+    }
+
+    /// All jobs.
+    pub(crate) async fn jobs(&self) -> Result<Vec<JobView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.list_jobs().await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.jobs().await?),
+        }
+    }
+
+    /// One job.
+    pub(crate) async fn job(&self, name: &JobName) -> Result<JobView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.show_job(name).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.job(name).await?),
+        }
+    }
+
+    /// The runs of a job, the newest first.
+    pub(crate) async fn job_history(&self, name: &JobName, limit: Option<u32>) -> Result<Vec<RunView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.job_history(name, limit).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.job_history(name, limit).await?),
+        }
+    }
+
+    /// Runs, the newest first.
+    pub(crate) async fn runs(&self, query: RunsQuery) -> Result<Vec<RunView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.list_runs(&query).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.runs(query).await?),
+        }
+    }
+
+    /// One run with its steps.
+    pub(crate) async fn run(&self, run: RunId) -> Result<RunView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.show_run(run).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.run_view(run).await?),
+        }
+    }
+
+    /// Copies kept for rollback, the newest first.
+    pub(crate) async fn snapshots(&self, app: &AppName) -> Result<Vec<SnapshotView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.list_snapshots(app).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.snapshots(app).await?),
         }
     }
 
@@ -51,7 +131,7 @@ impl Doer {
     pub(crate) async fn doctor(&self, app: &AppName) -> Result<DoctorView, CliError> {
         match self {
             Self::Daemon(client) => Ok(client.doctor(app).await?),
-            Self::Ourselves(settings) => Ok(alone::doctor((**settings).clone(), app).await?),
+            Self::Ourselves(alone) => Ok(alone::doctor((*alone.settings).clone(), app).await?),
         }
     }
 
@@ -59,7 +139,7 @@ impl Doer {
     pub(crate) async fn updates(&self, app: &AppName) -> Result<UpdatesView, CliError> {
         match self {
             Self::Daemon(client) => Ok(client.check_updates(app).await?),
-            Self::Ourselves(settings) => Ok(alone::check_updates((**settings).clone(), app).await?),
+            Self::Ourselves(alone) => Ok(alone::check_updates((*alone.settings).clone(), app).await?),
         }
     }
 
@@ -67,7 +147,29 @@ impl Doer {
     pub(crate) async fn allow_release(&self, app: &AppName, version: Version) -> Result<AllowedView, CliError> {
         match self {
             Self::Daemon(client) => Ok(client.allow_release(app, &AllowRelease { version }).await?),
-            Self::Ourselves(settings) => Ok(alone::allow_release((**settings).clone(), app, version).await?),
+            Self::Ourselves(alone) => Ok(alone::allow_release((*alone.settings).clone(), app, version).await?),
+        }
+    }
+}
+
+impl Alone {
+    /// The use cases upon the daemon's store, for looking.
+    pub(crate) async fn look(&self) -> Result<Arc<Control>, CliError> {
+        match alone::look((*self.settings).clone()).await {
+            Ok(control) => Ok(control),
+            Err(error) => Err(self.neither(error.into()).await),
+        }
+    }
+
+    /// A store that is not to be had is only half of the truth: a daemon would have done as well.
+    async fn neither(&self, why: CliError) -> CliError {
+        match self.absent.status().await {
+            Err(error) if why.kind() == ErrorKind::Unavailable && error.kind() == ErrorKind::Unavailable => {
+                let ErrorView { kind, message, mut because, .. } = error.view();
+                because.push(why.view().message.clone());
+                ErrorView { kind, message, because, hint: why.view().hint.clone() }.into()
+            }
+            _ => why,
         }
     }
 }

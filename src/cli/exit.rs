@@ -1,10 +1,12 @@
 //! How a command ends: every error's kind, its exit code, and its hint.
 
 use std::error::Error;
+use std::io;
 use std::process::ExitCode;
 
 use crate::client::api::ApiError;
 use crate::config::ConfigError;
+use crate::control::error::ControlError;
 use crate::domain::failure::Failure;
 use crate::domain::run::Outcome;
 use crate::wire::error::ErrorKind;
@@ -116,7 +118,15 @@ impl From<ErrorView> for CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let hint = error.hint();
-        Self(ErrorView { hint, ..ErrorView::new(ErrorKind::Usage, error.to_string()) })
+        let is_refused = error.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied);
+        let kind = if is_refused { ErrorKind::NotPermitted } else { ErrorKind::Usage };
+        Self(ErrorView { hint, ..ErrorView::new(kind, error.to_string()) })
+    }
+}
+
+impl From<ControlError> for CliError {
+    fn from(error: ControlError) -> Self {
+        Self(error.view())
     }
 }
 

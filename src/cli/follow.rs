@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio::time::sleep;
 
@@ -32,6 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often a drawn progress moves.
 const TICK: Duration = Duration::from_millis(120);
 
+/// How many lines of the log of a run in this process may wait to be shown.
+const EVENTS_WAITING_MAX: usize = 256;
+
 /// What the lines of a log are to whoever watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lines {
@@ -54,6 +58,29 @@ pub(crate) async fn to_the_end(
     let run = followed?;
     context.ui.answer(&run, text::run::ending)?;
     Ok(Ending::of_run(&run))
+}
+
+/// Drives a run in this process and shows it as it goes.
+pub(crate) async fn here<Driven>(
+    drive: impl FnOnce(mpsc::Sender<RunEventView>) -> Driven,
+    context: &Context<'_>,
+) -> Result<RunView, CliError>
+where
+    Driven: Future<Output = anyhow::Result<RunView>>,
+{
+    let (events, mut shown) = mpsc::channel(EVENTS_WAITING_MAX);
+    let mut screen = Screen::new(context.ui, Lines::AsTalk, context.times());
+    let show = async {
+        while let Some(event) = shown.recv().await {
+            // Whoever does not want to see it any more must not stop the run.
+            let _ = screen.show(&event);
+        }
+    };
+    let (run, ()) = tokio::join!(drive(events), show);
+    drop(screen);
+    let run = run?;
+    context.ui.answer(&run, text::run::ending)?;
+    Ok(run)
 }
 
 async fn follow(client: &Client, id: RunId, screen: &mut Screen<'_>) -> Result<RunView, CliError> {
@@ -109,7 +136,7 @@ async fn read_on(client: &Client, id: RunId, seen: &mut i64, screen: &mut Screen
 }
 
 /// Where a run is shown: lines, and below them, on a terminal, what is going on right now.
-pub(crate) struct Screen<'u> {
+struct Screen<'u> {
     ui: &'u Ui,
     lines: Lines,
     times: Times,
@@ -117,7 +144,7 @@ pub(crate) struct Screen<'u> {
 }
 
 impl<'u> Screen<'u> {
-    pub(crate) fn new(ui: &'u Ui, lines: Lines, times: Times) -> Self {
+    fn new(ui: &'u Ui, lines: Lines, times: Times) -> Self {
         let bar = ui.can_draw().then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {
             bar.enable_steady_tick(TICK);
@@ -126,7 +153,7 @@ impl<'u> Screen<'u> {
     }
 
     /// Shows one line of a log.
-    pub(crate) fn show(&mut self, event: &RunEventView) -> Result<(), CliError> {
+    fn show(&mut self, event: &RunEventView) -> Result<(), CliError> {
         match event {
             RunEventView::Event { logged_at, event, .. } => {
                 if let (Some(bar), RunEvent::StepStarted { at, .. }) = (&self.bar, event) {

@@ -4,6 +4,7 @@ use clap::Args;
 use clap::Subcommand;
 
 use crate::cli::context::Context;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::follow;
@@ -23,6 +24,7 @@ use crate::wire::job::StartRequest;
 /// Create, show, change and start update jobs.
 ///
 /// A job says which application is updated and when. Each time it starts, that is a run; see `afterhours run --help`.
+/// Where no daemon runs, nothing starts; list, show and history then read its store.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct JobArgs {
@@ -135,9 +137,11 @@ pub(crate) async fn run(args: JobArgs, context: &Context<'_>) -> Result<Ending, 
     let times = context.times();
     match args.command {
         JobCommand::Create(args) => create(*args, &client, context).await?,
-        JobCommand::List => ui.answer(&client.list_jobs().await?, |jobs| text::job::list(jobs, &times))?,
+        JobCommand::List => {
+            ui.answer(&Doer::find(context).await?.jobs().await?, |jobs| text::job::list(jobs, &times))?;
+        }
         JobCommand::Show(NameArgs { name }) => {
-            ui.answer(&client.show_job(&name).await?, |job| text::job::show(job, &times))?;
+            ui.answer(&Doer::find(context).await?.job(&name).await?, |job| text::job::show(job, &times))?;
         }
         JobCommand::Edit(args) => edit(*args, &client, context).await?,
         JobCommand::Enable(args) => enable(&args, &client, context).await?,
@@ -157,7 +161,8 @@ pub(crate) async fn run(args: JobArgs, context: &Context<'_>) -> Result<Ending, 
             ui.answer(&client.plan_job(&name).await?, |plan| text::plan::show(plan, &times))?;
         }
         JobCommand::History(HistoryArgs { name, limit }) => {
-            ui.answer(&client.job_history(&name, limit).await?, |runs| text::run::list(runs, &times))?;
+            let runs = Doer::find(context).await?.job_history(&name, limit).await?;
+            ui.answer(&runs, |runs| text::run::list(runs, &times))?;
         }
     }
     Ok(Ending::Good)

@@ -6,26 +6,32 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::Subcommand;
 use clap::ValueEnum;
+use tokio::io::AsyncWriteExt;
 
 use crate::cli::context::Context;
+use crate::cli::doer::Alone;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::follow;
 use crate::cli::follow::Lines;
 use crate::cli::text;
 use crate::cli::text::event::side_name;
-use crate::client::api::Client;
+use crate::daemon::alone;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 use crate::domain::run::Side;
+use crate::wire::error::ErrorKind;
 use crate::wire::run::ResolveRun;
+use crate::wire::run::RunStateName;
 use crate::wire::run::RunsQuery;
 
 /// List, watch, stop and decide runs.
 ///
 /// A run is one execution of a job. It goes through its steps in order; when one fails, everything is put back as it
-/// was. A run that can go neither forward nor back is stuck, and waits for a person.
+/// was. A run that can go neither forward nor back is stuck, and waits for a person. Where no daemon runs, list, show
+/// and bundle read its store, and resolve sees the run through.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct RunArgs {
@@ -52,7 +58,7 @@ struct ListArgs {
     /// Only of this job
     #[arg(long)]
     job: Option<JobName>,
-    /// How many at most [default: 50]
+    /// How many at most [default: 100]
     #[arg(long, value_name = "NUMBER")]
     limit: Option<u32>,
 }
@@ -87,7 +93,8 @@ struct CancelArgs {
 /// Say which version of a stuck run is the good one.
 ///
 /// Look at the application first: which version answers, and are its data whole? The run takes your word, does what is
-/// left to do, opens the gate, and reports.
+/// left to do, opens the gate, and reports. Without a daemon, this command stays until it is over: 0 then, 6 when it is
+/// stuck again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -137,31 +144,26 @@ impl From<SideArg> for Side {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let client = context.client()?;
     let ui = context.ui;
     let times = context.times();
     match args.command {
         RunCommand::List(ListArgs { app, job, limit }) => {
-            let runs = client.list_runs(&RunsQuery { app, job, limit }).await?;
+            let runs = Doer::find(context).await?.runs(RunsQuery { app, job, limit }).await?;
             ui.answer(&runs, |runs| text::run::list(runs, &times))?;
         }
         RunCommand::Show(ShowArgs { run }) => {
-            ui.answer(&client.show_run(run).await?, |run| text::run::show(run, &times))?;
+            ui.answer(&Doer::find(context).await?.run(run).await?, |run| text::run::show(run, &times))?;
         }
-        RunCommand::Watch(WatchArgs { run }) => return follow::to_the_end(&client, run, Lines::AsData, context).await,
+        RunCommand::Watch(WatchArgs { run }) => {
+            return follow::to_the_end(&context.client()?, run, Lines::AsData, context).await;
+        }
         RunCommand::Cancel(CancelArgs { run }) => {
-            let run = client.cancel_run(run).await?;
+            let run = context.client()?.cancel_run(run).await?;
             ui.done(&run, text::run::cancelled(&run))?;
         }
-        RunCommand::Resolve(ResolveArgs { run, side, yes }) => {
-            let side = Side::from(side);
-            let question = format!("Run {run}: is the {} version the good one, with its data whole?", side_name(side));
-            ui.confirm(&question, yes)?;
-            let run = client.resolve_run(run, ResolveRun { side }).await?;
-            ui.done(&run, format!("Run {id} goes on; watch it with `afterhours run watch {id}`.", id = run.id))?;
-        }
+        RunCommand::Resolve(args) => return resolve(args, context).await,
         RunCommand::Bundle(BundleArgs { run, output }) => {
-            let bytes = save_bundle(&client, run, &output).await?;
+            let bytes = save_bundle(&Doer::find(context).await?, run, &output).await?;
             let done = format!("Saved {} as {}.", text::bytes(bytes), output.display());
             ui.done(&serde_json::json!({ "run": run, "file": output, "size_bytes": bytes }), done)?;
         }
@@ -169,8 +171,31 @@ pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, 
     Ok(Ending::Good)
 }
 
+/// The daemon takes the word and goes on; where none runs, we see it through.
+async fn resolve(args: ResolveArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let ResolveArgs { run, side, yes } = args;
+    let doer = Doer::find(context).await?;
+    let side = Side::from(side);
+    let question = format!("Run {run}: is the {} version the good one, with its data whole?", side_name(side));
+    context.ui.confirm(&question, yes)?;
+    let ask = ResolveRun { side };
+    let run = match doer {
+        Doer::Daemon(client) => {
+            let run = client.resolve_run(run, ask).await?;
+            let done = format!("Run {id} goes on; watch it with `afterhours run watch {id}`.", id = run.id);
+            context.ui.done(&run, done)?;
+            return Ok(Ending::Good);
+        }
+        Doer::Ourselves(Alone { settings, .. }) => {
+            follow::here(|events| alone::resolve_run(*settings, run, ask, events), context).await?
+        }
+    };
+    // What was asked for is done, whichever version it was.
+    Ok(if run.state == RunStateName::Stuck { Ending::Bad(ErrorKind::Stuck) } else { Ending::Good })
+}
+
 /// Under its name there is a whole bundle or none.
-async fn save_bundle(client: &Client, run: RunId, output: &Path) -> Result<u64, CliError> {
+async fn save_bundle(doer: &Doer, run: RunId, output: &Path) -> Result<u64, CliError> {
     let failed = |error: &dyn std::error::Error| CliError::failed(format!("write {}", output.display()), error);
     let dir = match output.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
@@ -178,7 +203,14 @@ async fn save_bundle(client: &Client, run: RunId, output: &Path) -> Result<u64, 
     };
     let (file, path) = tempfile::NamedTempFile::new_in(dir).map_err(|error| failed(&error))?.into_parts();
     let mut file = tokio::fs::File::from_std(file);
-    let bytes = client.run_bundle(run, &mut file).await?;
+    let bytes = match doer {
+        Doer::Daemon(client) => client.run_bundle(run, &mut file).await?,
+        Doer::Ourselves(alone) => {
+            let bundle = alone.look().await?.bundle(run).await?;
+            file.write_all(&bundle).await.map_err(|error| failed(&error))?;
+            bundle.len() as u64
+        }
+    };
     file.sync_all().await.map_err(|error| failed(&error))?;
     path.persist(output).map_err(|error| failed(&error))?;
     Ok(bytes)

@@ -4,8 +4,8 @@ use clap::Args;
 use clap::Subcommand;
 
 use crate::cli::context::Context;
-use crate::cli::context::apps_of;
 use crate::cli::context::named_or_all;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::text;
@@ -21,7 +21,7 @@ pub(crate) struct SnapshotArgs {
 
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
-    /// List the snapshots, newest first
+    /// List the snapshots, newest first; needs no daemon
     List(ListArgs),
 }
 
@@ -34,12 +34,12 @@ struct ListArgs {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: SnapshotArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let client = context.client()?;
+    let doer = Doer::find(context).await?;
     let SnapshotCommand::List(ListArgs { app }) = args.command;
-    let all = if app.is_none() { apps_of(&client).await? } else { Vec::new() };
+    let all = if app.is_none() { doer.apps().await? } else { Vec::new() };
     let mut snapshots = Vec::new();
     for app in named_or_all(app, all) {
-        snapshots.extend(client.list_snapshots(&app).await?);
+        snapshots.extend(doer.snapshots(&app).await?);
     }
     context.ui.answer(&snapshots, |snapshots| text::app::snapshots(snapshots, &context.times()))?;
     Ok(Ending::Good)

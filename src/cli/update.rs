@@ -7,17 +7,16 @@ use std::process::Stdio;
 
 use clap::Args;
 use clap::Subcommand;
-use tokio::sync::mpsc;
 
 use crate::cli::context::Context;
 use crate::cli::context::named_or_all;
 use crate::cli::context::named_or_only;
+use crate::cli::doer::Alone;
 use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::follow;
 use crate::cli::follow::Lines;
-use crate::cli::follow::Screen;
 use crate::cli::job::name_the_affected;
 use crate::cli::text;
 use crate::config::settings::Settings;
@@ -26,9 +25,6 @@ use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::wire::app::UpdateNow;
-
-/// How many lines of a run's log may wait to be shown.
-const EVENTS_WAITING_MAX: usize = 256;
 
 /// Look for newer versions, or install them now.
 #[derive(Debug, Args)]
@@ -158,34 +154,17 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
             offer_restart(context.settings().ok().as_ref(), &app, ending, restart, context)?;
             Ok(ending)
         }
-        Doer::Ourselves(settings) => here(*settings, &app, UpdateNow { to, grace }, restart, context).await,
-    }
-}
-
-/// The run in this process, shown as it goes.
-async fn here(
-    settings: Settings,
-    app: &AppName,
-    ask: UpdateNow,
-    restart: bool,
-    context: &Context<'_>,
-) -> Result<Ending, CliError> {
-    let shown_settings = settings.clone();
-    let (events, mut shown) = mpsc::channel(EVENTS_WAITING_MAX);
-    let mut screen = Screen::new(context.ui, Lines::AsTalk, context.times());
-    let show = async {
-        while let Some(event) = shown.recv().await {
-            // Whoever does not want to see it any more must not stop the run.
-            let _ = screen.show(&event);
+        Doer::Ourselves(Alone { settings, .. }) => {
+            let run = follow::here(
+                |events| alone::update_now((*settings).clone(), &app, UpdateNow { to, grace }, events),
+                context,
+            )
+            .await?;
+            let ending = Ending::of_run(&run);
+            offer_restart(Some(&settings), &app, ending, restart, context)?;
+            Ok(ending)
         }
-    };
-    let (run, ()) = tokio::join!(alone::update_now(settings, app, ask, events), show);
-    drop(screen);
-    let run = run?;
-    context.ui.answer(&run, text::run::ending)?;
-    let ending = Ending::of_run(&run);
-    offer_restart(Some(&shown_settings), app, ending, restart, context)?;
-    Ok(ending)
+    }
 }
 
 /// "Restart": starts the program that is no service again, when that is wished.

@@ -191,6 +191,10 @@ impl ControlError {
             | Self::NotInPlace { .. }
             | Self::RunState { .. }
             | Self::Store(StoreError::NameTaken(_) | StoreError::AnotherRun { .. }) => ErrorKind::Refused,
+            Self::Store(StoreError::Absent { .. } | StoreError::TooOld { .. } | StoreError::TooNew { .. }) => {
+                ErrorKind::Unavailable
+            }
+            Self::Store(StoreError::Forbidden { .. }) => ErrorKind::NotPermitted,
             Self::Store(_) | Self::Gate(_) | Self::Sessions(_) | Self::Failed(_) => ErrorKind::Failed,
         }
     }
@@ -227,6 +231,22 @@ impl ControlError {
             }
             Self::Store(StoreError::NoJob(_)) => "see `afterhours job list`".to_owned(),
             Self::Store(StoreError::NoRun(_)) => "see `afterhours run list`".to_owned(),
+            Self::Store(StoreError::Absent { .. }) => {
+                "start the daemon with `afterhours serve`, or `systemctl start afterhours`; \
+                 `afterhours update now` needs none"
+                    .to_owned()
+            }
+            Self::Store(StoreError::Forbidden { .. }) => {
+                "use sudo, or start the daemon, which answers operators".to_owned()
+            }
+            Self::Store(StoreError::TooOld { .. }) => {
+                "start the daemon once, or `afterhours update check`; they bring the store up to date".to_owned()
+            }
+            Self::Store(StoreError::TooNew { .. }) => "a newer Afterhours has worked here; use that one".to_owned(),
+            Self::Store(StoreError::Open { path, .. }) => format!(
+                "see whether {} is whole and its folder can be written; put it back from a backup if it is damaged",
+                path.display()
+            ),
             Self::Engine(error) => match **error {
                 EngineError::Busy { run } => {
                     format!("it may have been heard all the same: `afterhours run show {run}`")

@@ -63,8 +63,8 @@ pub struct Control {
     pub clock: SharedClock,
     /// Wakes the dispatcher when a start has changed.
     pub schedule_changed: Arc<Notify>,
-    /// Since when this process runs.
-    pub started_at: DateTime<Utc>,
+    /// Since when this process is the daemon; nothing when it is none.
+    pub serving_since: Option<DateTime<Utc>>,
 }
 
 impl Control {

@@ -12,7 +12,7 @@ use crate::wire::status::NextJob;
 use crate::wire::status::StatusView;
 
 impl Control {
-    /// Daemon, applications, gates, next jobs, running runs.
+    /// Daemon, applications, gates, next jobs, running runs. Changes nothing.
     ///
     /// # Errors
     /// The store fails.
@@ -58,15 +58,17 @@ impl Control {
                 ));
             }
         }
+        let jobs = self.store.count_jobs().await?.into();
+        let daemon = self.serving_since.map(|started_at| DaemonView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at,
+            now_at: self.now(),
+            zone: iana_time_zone::get_timezone().unwrap_or_else(|_| "UTC".to_owned()),
+            jobs,
+        });
         Ok(StatusView {
-            daemon: DaemonView {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                pid: std::process::id(),
-                started_at: self.started_at,
-                now_at: self.now(),
-                zone: iana_time_zone::get_timezone().unwrap_or_else(|_| "UTC".to_owned()),
-                jobs: self.store.count_jobs().await?.into(),
-            },
+            daemon,
             apps,
             next: next.collect(),
             runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
@@ -81,7 +83,7 @@ impl Control {
         Ok(AppView {
             app: app.clone(),
             title: kit.app.title.clone(),
-            installed: kit.installed().await.ok().flatten(),
+            installed: kit.installed_as_it_stands().await.ok().flatten(),
             gate: self.gate(app).await?,
             sessions: match kit.sessions.census().await {
                 Census::Known(sessions) => Some(sessions.len() as u64),

@@ -1,14 +1,17 @@
 //! The same house without a socket: what one command does where no daemon answers.
 //!
-//! Everything goes through [`Control`](crate::control::Control), as it does for the daemon. Whoever runs
-//! the command is the operator: to open the store for writing takes its owner or root. A run is driven by the
-//! same engine under the same lock, so that a daemon that is started meanwhile waits for its turn.
+//! Everything goes through [`Control`], as it does for the daemon. Whoever runs the command is the operator: to
+//! open the store takes its owner or root. A run is driven by the same engine under the same lock, so that a
+//! daemon that is started meanwhile waits for its turn. Who only looks ([`look`]) takes no lock, makes no store,
+//! and cannot write to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::bail;
+use tokio::sync::broadcast;
 use tokio::sync::mpsc;
 
 use crate::api::caller::user_name;
@@ -17,32 +20,57 @@ use crate::api::events::live_view;
 use crate::config::settings::ServiceControl;
 use crate::config::settings::Settings;
 use crate::control::Caller;
+use crate::control::Control;
 use crate::control::Role;
 use crate::control::apps::updates;
+use crate::control::error::ControlError;
 use crate::daemon::House;
+use crate::daemon::STORE_FILE;
 use crate::daemon::only_one;
+use crate::daemon::open_store;
 use crate::daemon::remember_sessions;
 use crate::daemon::told_to_stop;
+use crate::db::store::Store;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
+use crate::domain::run::RunId;
+use crate::jobs::driver::Live;
 use crate::jobs::kit::state_dir;
 use crate::jobs::lock::AppLock;
 use crate::service::Service;
+use crate::sessions::hub::Change;
 use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
+use crate::wire::run::ResolveRun;
 use crate::wire::run::RunEventView;
 use crate::wire::run::RunView;
+
+/// The house of a process that is no daemon.
+async fn house(settings: Settings) -> Result<(House, mpsc::Receiver<Change>)> {
+    House::build(open_store(&settings)?, settings, None).await
+}
+
+/// The use cases upon the store as it is, for somebody who only looks.
+///
+/// # Errors
+/// There is no store, or this user may not read it, or it is of another schema.
+pub async fn look(settings: Settings) -> Result<Arc<Control>> {
+    let opened = Store::open_to_read(&settings.daemon.data_dir.join(STORE_FILE));
+    let store = opened.map_err(|error| ControlError::from(error).view())?;
+    let (house, _) = House::build(store, settings, None).await?;
+    Ok(house.control)
+}
 
 /// Checks one application without a daemon.
 ///
 /// # Errors
 /// The store cannot be opened, or there is no such application.
 pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
-    let (house, _) = House::build(settings).await?;
+    let (house, _) = house(settings).await?;
     house.control.doctor(app).await.map_err(|error| error.view().into())
 }
 
@@ -51,7 +79,7 @@ pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
 /// # Errors
 /// The store cannot be opened, there is no such application, or its feed cannot be read.
 pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesView> {
-    let (house, _) = House::build(settings).await?;
+    let (house, _) = house(settings).await?;
     let Some(kit) = house.night.kits.get(app) else {
         return house.control.updates(app).await.map_err(|error| error.view().into());
     };
@@ -63,7 +91,7 @@ pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesV
 /// # Errors
 /// The store cannot be opened, or there is no such application.
 pub async fn allow_release(settings: Settings, app: &AppName, version: Version) -> Result<AllowedView> {
-    let (house, _) = House::build(settings).await?;
+    let (house, _) = house(settings).await?;
     house.control.allow_release(&ourselves(), app, version).await.map_err(|error| error.view().into())
 }
 
@@ -84,7 +112,7 @@ pub async fn update_now(
     ask: UpdateNow,
     events: mpsc::Sender<RunEventView>,
 ) -> Result<RunView> {
-    let (house, changes) = House::build(settings).await?;
+    let (house, changes) = house(settings).await?;
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
     let caller = ourselves();
     must_be_free(&house, app)?;
@@ -95,10 +123,48 @@ pub async fn update_now(
         }
     }
     wait_for_turn(&house).await?;
-    let mut live = house.engine.watch();
+    let live = house.engine.watch();
     let started = house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?;
-    let run = started.id;
-    let mut told = 0;
+    let ended = to_the_end(&house, &caller, &started, (live, 0), events).await;
+    memory.abort();
+    ended
+}
+
+/// Says of a stuck run which version is the good one, and drives it to its end: the same engine, in this process.
+///
+/// What happens goes to `events`.
+///
+/// # Errors
+/// There is no such run, it is not stuck, or another process works on its application; then nothing has changed.
+pub async fn resolve_run(
+    settings: Settings,
+    run: RunId,
+    ask: ResolveRun,
+    events: mpsc::Sender<RunEventView>,
+) -> Result<RunView> {
+    // Looked for first: nothing is made where there is nothing to resolve.
+    let stuck = look(settings.clone()).await?.run_view(run).await.map_err(|error| error.view())?;
+    let (house, changes) = house(settings).await?;
+    let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
+    must_be_free(&house, &stuck.app)?;
+    let caller = ourselves();
+    let known = house.store.events(run, 0).await?.last().map_or(0, |logged| logged.seq);
+    let live = house.engine.watch();
+    let resolved = house.control.resolve_run(&caller, run, ask).await.map_err(|error| error.view())?;
+    let ended = to_the_end(&house, &caller, &resolved, (live, known), events).await;
+    memory.abort();
+    ended
+}
+
+/// Keeps the house until the run is over or stuck, and tells what happens after the line of its log that is known.
+async fn to_the_end(
+    house: &House,
+    caller: &Caller,
+    run: &RunView,
+    (mut live, mut told): (broadcast::Receiver<Live>, i64),
+    events: mpsc::Sender<RunEventView>,
+) -> Result<RunView> {
+    let (app, run) = (&run.app, run.id);
     let mut lease = tokio::time::interval(Duration::from_secs(30));
     loop {
         tokio::select! {
@@ -116,7 +182,7 @@ pub async fn update_now(
             stopped = told_to_stop() => {
                 stopped?;
                 // A cancelled run goes back; it is not left where it stands.
-                if let Err(error) = house.control.cancel_run(&caller, run).await {
+                if let Err(error) = house.control.cancel_run(caller, run).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the run cannot be cancelled any more");
                 }
             }
@@ -136,7 +202,6 @@ pub async fn update_now(
     }
     house.halt.cancel();
     house.engine.stopped().await;
-    memory.abort();
     house.control.run_view(run).await.map_err(|error| error.view().into())
 }
 

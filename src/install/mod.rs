@@ -134,6 +134,15 @@ impl Installer {
         self.work(|inner, _| prepare::marker(&inner.layout.install_dir)).await
     }
 
+    /// Which release the tree in place says it is. Other than [`installed`](Self::installed), it changes nothing: an
+    /// interrupted exchange is left as it is, and then there may be no tree.
+    ///
+    /// # Errors
+    /// The tree cannot be read.
+    pub async fn marked(&self) -> Result<Option<ReleaseId>, InstallError> {
+        self.block(|inner, _| prepare::marker(&inner.layout.install_dir)).await
+    }
+
     /// Whether `id` is in place.
     ///
     /// # Errors
@@ -274,12 +283,12 @@ impl Installer {
         self.change(move |inner, _| retire::forget(&inner.layout, run)).await
     }
 
-    /// All snapshots there are.
+    /// All snapshots there are. Changes nothing.
     ///
     /// # Errors
     /// The staging folder cannot be read.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>, InstallError> {
-        self.work(|inner, _| state::infos(&inner.layout)).await
+        self.block(|inner, _| state::infos(&inner.layout)).await
     }
 
     /// Looks for what would make a run fail.

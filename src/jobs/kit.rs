@@ -72,13 +72,27 @@ impl Kit {
     /// # Errors
     /// The tree's own word cannot be read.
     pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
-        if let Some(marked) = self.installer.installed().await? {
-            return Ok(Some(marked));
+        let marked = self.installer.installed().await?;
+        Ok(self.marked_or_told(marked).await)
+    }
+
+    /// The same for somebody who only looks: an interrupted exchange is left as it is.
+    ///
+    /// # Errors
+    /// The tree's own word cannot be read.
+    pub async fn installed_as_it_stands(&self) -> Result<Option<ReleaseId>, InstallError> {
+        let marked = self.installer.marked().await?;
+        Ok(self.marked_or_told(marked).await)
+    }
+
+    async fn marked_or_told(&self, marked: Option<ReleaseId>) -> Option<ReleaseId> {
+        if marked.is_some() {
+            return marked;
         }
-        let Some(version) = self.version_told().await else { return Ok(None) };
+        let version = self.version_told().await?;
         let releases = self.feed.releases().await.unwrap_or_default();
         let build = releases.iter().filter(|r| r.id.version <= version).map(|r| r.id.build).max().unwrap_or(0);
-        Ok(Some(ReleaseId { version, build }))
+        Some(ReleaseId { version, build })
     }
 
     async fn version_told(&self) -> Option<Version> {

@@ -18,8 +18,8 @@ pub const NEXT_JOBS_MAX: u32 = 20;
 /// The daemon and everything it knows, on one page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusView {
-    /// The daemon.
-    pub daemon: DaemonView,
+    /// The daemon; nothing where none runs, and what it would know was read from its store.
+    pub daemon: Option<DaemonView>,
     /// The applications, by name.
     pub apps: Vec<AppView>,
     /// The jobs that start next, soonest first, at most [`NEXT_JOBS_MAX`].

@@ -181,14 +181,16 @@ fn release(release: &ReleaseView) -> String {
 
 /// Everything on one page.
 pub(crate) fn status(view: &StatusView, times: &Times) -> String {
-    let daemon = &view.daemon;
-    let mut parts = vec![format!(
-        "afterhours {}, process {}, up since {}, {}",
-        daemon.version,
-        daemon.pid,
-        times.at(daemon.started_at),
-        count(usize::try_from(daemon.jobs).unwrap_or(usize::MAX), "job")
-    )];
+    let mut parts = vec![match &view.daemon {
+        Some(daemon) => format!(
+            "afterhours {}, process {}, up since {}, {}",
+            daemon.version,
+            daemon.pid,
+            times.at(daemon.started_at),
+            count(usize::try_from(daemon.jobs).unwrap_or(usize::MAX), "job")
+        ),
+        None => "No daemon runs, so no job starts by itself. This is what its store says.".to_owned(),
+    }];
     parts.extend(view.notices.iter().map(|notice| format!("! {notice}")));
     let apps = view.apps.iter().map(|app| {
         let gate = match (&app.gate.gate.position, app.gate.admits) {

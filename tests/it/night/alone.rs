@@ -34,6 +34,84 @@ async fn update_now_without_a_daemon() {
     assert_eq!(site.must_be_whole(&run, &[V2], &["first", "second"]).await, Left::New);
 }
 
+/// What a store says with and without a daemon.
+const LOOKS: &[&[&str]] = &[
+    &["run", "list"],
+    &["run", "show", "1"],
+    &["snapshot", "list", "orders"],
+    &["job", "list"],
+    &["job", "show", "nightly"],
+    &["job", "history", "nightly"],
+];
+
+#[tokio::test]
+async fn what_happened_is_read_without_a_daemon() {
+    let mut site = Site::with(ALONE).await;
+    let (code, said, talk) = site.run(&["run", "list", "--json"]).await;
+    assert_eq!(code, 7, "{said}{talk}");
+    assert!(talk.contains("failed to reach the daemon") && talk.contains("there is no store at"), "{talk}");
+    assert!(!site.path("state").exists(), "looking makes nothing");
+
+    site.serve().await;
+    site.job("nightly", serde_json::json!({})).await;
+    site.stop().await;
+    V2.publish(&site.feed());
+    assert_eq!(site.run(&["update", "now", "orders", "--yes"]).await.0, 0);
+    let store = || fs_err::read(site.path("state/afterhours.db")).unwrap();
+    let before = store();
+    let mut read = Vec::new();
+    for look in LOOKS {
+        let (code, said, talk) = site.run(&[look, &["--json"][..]].concat()).await;
+        assert_eq!((code, talk.as_str()), (0, ""), "{look:?}: {said}");
+        read.push(serde_json::from_str::<Value>(&said).unwrap());
+    }
+    assert_eq!(read[1]["outcome"], "succeeded");
+    let bundle = site.path("bundle");
+    let (code, said, talk) = site.run(&["run", "bundle", "1", "-o", bundle.to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{said}{talk}");
+    assert!(bundle.metadata().unwrap().len() > 100);
+    assert_eq!(site.run(&["run", "show", "2"]).await.0, 3);
+    let (code, said, _) = site.run(&["status", "--json"]).await;
+    assert_eq!(code, 7, "there is no daemon");
+    let status: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&status["daemon"], &status["apps"][0]["installed"]["version"]), (&Value::Null, &"2.0".into()));
+    assert!(site.run(&["status"]).await.1.contains("No daemon runs"));
+    assert!(before == store(), "looking writes nothing");
+
+    // A daemon says the same.
+    site.serve().await;
+    for (look, read) in LOOKS.iter().zip(read) {
+        let (_, said, _) = site.run(&[look, &["--json"][..]].concat()).await;
+        assert_eq!(serde_json::from_str::<Value>(&said).unwrap(), read, "{look:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_daemon_only_who_may_read_the_store_sees_what_happened() {
+    let site = Site::with(ALONE).await;
+    V2.publish(&site.feed());
+    assert_eq!(site.run(&["update", "now", "orders", "--yes"]).await.0, 0);
+    let open = |name: &str| {
+        fs_err::set_permissions(site.path(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    let as_nobody = async || {
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let program = site.command(&["run", "list", "--json"]);
+        let mut command = tokio::process::Command::new("setpriv");
+        command.args(nobody).arg(program.as_std().get_program()).args(program.as_std().get_args());
+        let output = command.output().await.unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    open("");
+    let (code, said) = as_nobody().await;
+    assert_eq!(code, Some(8), "{said}");
+    assert!(said.contains("may not be read by this user") && said.contains("use sudo"), "{said}");
+    open("state");
+    let (code, said) = as_nobody().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("succeeded"), "{said}");
+}
+
 #[tokio::test]
 async fn a_bad_release_without_a_daemon_exits_with_5() {
     let mut site = Site::with(ALONE).await;

@@ -159,6 +159,24 @@ async fn a_stuck_run_is_resolved_as_the_old_version() {
 }
 
 #[tokio::test]
+async fn a_stuck_run_is_resolved_without_a_daemon() {
+    let mut site = stuck("touch DIR/opt/.orders.afterhours/staged/2.0+2/dies").await;
+    site.stop().await;
+    let missing = site.run(&["run", "resolve", "7", "--as", "old", "--yes"]).await;
+    assert_eq!(missing.0, 3, "{missing:?}");
+    fs_err::remove_file(site.path("opt/orders/dies")).unwrap();
+    let (code, said, talk) = site.run(&["run", "resolve", "1", "--as", "old", "--yes", "--json"]).await;
+    assert_eq!(code, 0, "{said}{talk}");
+    let run: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(run["outcome"], "rolled_back");
+    assert_eq!(site.run(&["run", "resolve", "1", "--as", "old", "--yes"]).await.0, 4);
+    site.open().await;
+    let run = site.client().show_run(RunId(1)).await.unwrap();
+    assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::Old);
+    assert!(site.client().show_gate(&app()).await.unwrap().admits);
+}
+
+#[tokio::test]
 async fn a_stuck_run_is_resolved_as_the_new_version() {
     let site = stuck("rm -r DIR/.data.afterhours-snapshot").await;
     assert_eq!(site.read("opt/orders/version"), "2.0");
