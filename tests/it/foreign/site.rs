@@ -95,17 +95,21 @@ impl Site {
 
     /// Runs the product: its exit code, and all it said.
     pub(super) async fn afterhours(&self, args: &[&str]) -> (i32, String) {
+        let output = self.product(args).await;
+        (output.status.code().unwrap_or(-1), all(&output))
+    }
+
+    async fn product(&self, args: &[&str]) -> Output {
         let mut command = self.command(env!("CARGO_BIN_EXE_afterhours"));
         command.arg("--config").arg(self.at("/etc/afterhours/afterhours.toml")).args(args);
-        let output = timeout(BOUND, command.output()).await.expect("in time").expect("the binary");
-        (output.status.code().unwrap_or(-1), all(&output))
+        timeout(BOUND, command.output()).await.expect("in time").expect("the binary")
     }
 
     /// Runs the product with `--json`; it has to end well.
     pub(super) async fn json(&self, args: &[&str]) -> Value {
-        let (code, said) = self.afterhours(&[args, &["--json", "-q"]].concat()).await;
-        assert_eq!(code, 0, "{args:?}: {said}");
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{args:?}: {error}: {said}"))
+        let output = self.product(&[args, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{args:?}: {}", all(&output));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{args:?}: {error}: {}", all(&output)))
     }
 
     /// Starts the daemon; it answers.
