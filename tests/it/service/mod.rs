@@ -1,6 +1,7 @@
 //! Services against real init systems and real processes. Every implementation passes [`conformance`].
 
 mod commands;
+mod ourselves;
 mod supervised;
 mod systemd;
 

@@ -119,6 +119,12 @@ impl SystemdBox {
         }
     }
 
+    /// Puts the program under test where the unit that is shipped looks for it.
+    pub(crate) fn install_program(&self) {
+        let place = self.root().join("usr/local/bin/afterhours");
+        fs_err::copy(env!("CARGO_BIN_EXE_afterhours"), place).expect("the program in the box");
+    }
+
     /// Runs a command in it: whether it ended with 0, and what it printed.
     pub(crate) async fn run(&self, argv: &[&str]) -> (bool, String) {
         let mut command = Command::new("nsenter");
