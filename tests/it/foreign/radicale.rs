@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use crate::foreign::site::Site;
 use crate::foreign::site::text;
 use crate::foreign::site::write;
+use crate::support::systemd_box::SystemdBox;
 
 const EVENT: &str = "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Example//EN\r\nBEGIN:VEVENT\r\nUID:audit\r\n\
                      DTSTAMP:20261121T000000Z\r\nDTSTART:20261122T100000Z\r\nSUMMARY:Audit\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n";
 const CONFIG: &str = "[server]\nhosts = ADDRESS\n[auth]\ntype = htpasswd\nhtpasswd_filename = /etc/radicale/users\n\
                       htpasswd_encryption = plain\n[storage]\nfilesystem_folder = /var/lib/radicale/collections\n";
+
+const EXAMPLE: &str = include_str!("../../../config/examples/radicale.toml");
+const OURSELVES: &str = include_str!("../../../dist/afterhours.service");
+const UNIT: &str = "[Service]\nExecStart=/opt/radicale/radicale --config /etc/radicale/config\nRestart=on-failure\n";
 
 /// What PyPI has, as `.ci/foreign` left it.
 fn program(version: &str) -> PathBuf {
@@ -93,4 +98,59 @@ async fn two_releases_of_radicale_are_installed_and_a_bad_one_is_taken_back() {
     let (code, said) = site.afterhours(&["update", "check"]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("failed here before"), "{said}");
+}
+
+/// The example with the one line that it says a unit takes, and with less patience.
+fn with_a_unit() -> String {
+    let (run, unit) = ("service = { run =", "service = { systemd = \"radicale.service\", port = \"127.0.0.1:5232\" }");
+    assert!(EXAMPLE.contains(&format!("# Where a unit starts it: {unit}")), "the example does not say it any more");
+    let lines = EXAMPLE.lines().map(|line| if line.starts_with(run) { unit } else { line });
+    lines.collect::<Vec<_>>().join("\n").replace("grace = \"5m\"", "grace = \"1s\"")
+}
+
+#[tokio::test]
+async fn radicale_as_a_unit_of_systemd_is_updated_by_configuration_alone() {
+    let (site, _) = site().await;
+    let systemd = SystemdBox::boot().await;
+    let there = |path: &str| systemd.root().join(path.trim_start_matches('/'));
+    systemd.install_program();
+    systemd.write("/etc/afterhours/afterhours.toml", &with_a_unit());
+    systemd.write("/etc/afterhours/radicale.netrc", "machine 127.0.0.1 login probe password probe\n");
+    systemd.write("/etc/radicale/config", &CONFIG.replace("ADDRESS", "127.0.0.1:5232"));
+    systemd.write("/etc/radicale/users.open", "anna:secret\nprobe:probe\n");
+    systemd.write("/etc/radicale/users.closed", "probe:probe\n");
+    for folder in ["/srv/backup", "/srv/releases", "/opt", "/var/lib/radicale/collections"] {
+        fs_err::create_dir_all(there(folder)).expect("a folder in the box");
+    }
+    site.run(&["cp", "-a", text(&site.at("/opt/radicale")), text(&there("/opt"))]).await;
+    site.run(&["cp", "-a", text(&site.at("/srv/releases/radicale")), text(&there("/srv/releases"))]).await;
+    let run = async |argv: &[&str]| {
+        let (good, said) = systemd.run(argv).await;
+        assert!(good, "{argv:?}: {said}");
+        said
+    };
+    run(&["ln", "-s", "users.open", "/etc/radicale/users"]).await;
+    systemd.unit("radicale.service", UNIT).await;
+    systemd.unit("afterhours.service", OURSELVES).await;
+    run(&["systemctl", "start", "radicale.service", "afterhours.service"]).await;
+    let calendar = "http://127.0.0.1:5232/anna/work/";
+    let event = format!("{calendar}audit.ics");
+    let as_anna = async |args: &[&str]| {
+        let curl = ["curl", "-fsS", "--retry", "50", "--retry-delay", "1", "--retry-connrefused", "-u", "anna:secret"];
+        run(&[&curl[..], args].concat()).await
+    };
+    as_anna(&["-X", "MKCALENDAR", calendar]).await;
+    as_anna(&["-H", "Content-Type: text/calendar", "--data-binary", EVENT, "-X", "PUT", &event]).await;
+    let entered = as_anna(&[&event]).await;
+    assert!(entered.contains("SUMMARY:Audit"), "{entered}");
+
+    let afterhours = |args: &[&'static str]| [&["/usr/local/bin/afterhours", "-q"], args].concat();
+    run(&afterhours(&["job", "create", "nightly", "--app", "radicale", "--at", "2099-01-01 02:30", "--enabled"])).await;
+    let said = run(&afterhours(&["job", "run", "nightly", "--yes", "--wait", "--json"])).await;
+    let night: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&night["outcome"], &night["to_version"]), (&"succeeded".into(), &"3.9.0".into()), "{night:#}");
+    assert!(run(&["/opt/radicale/radicale", "--version"]).await.starts_with("3.9.0\n"));
+    assert_eq!(run(&["systemctl", "is-active", "radicale.service"]).await.trim(), "active");
+    assert_eq!(as_anna(&[&event]).await, entered);
+    assert!(!there("/etc/systemd/system/radicale.service.d").exists(), "the hold is taken away");
 }
