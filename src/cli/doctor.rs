@@ -15,7 +15,7 @@ use crate::wire::error::ErrorKind;
 
 /// Check everything a run will need; each finding comes with its remedy.
 ///
-/// Disk space, a real write and rename beside the installation, owners, service control, the health page, the backup,
+/// Disk space and quota, a real write and rename beside the installation, owners, service control, the health page, the backup,
 /// the feed. Needs no daemon and changes nothing. Exits with 1 when a run would not begin. With --json: one object for
 /// one application, a list of them without a name.
 #[derive(Debug, Args)]

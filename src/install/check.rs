@@ -28,6 +28,9 @@ use crate::install::layout::parent;
 use crate::install::measure;
 use crate::install::openers;
 use crate::install::owner::Owner;
+use crate::install::quota;
+use crate::install::quota::Holder;
+use crate::install::quota::Taken;
 use crate::install::scope::Scope;
 use crate::install::scope::ScopeTexts;
 use crate::install::snapshot;
@@ -40,6 +43,8 @@ pub struct SpaceNeed {
     pub download_bytes: u64,
     /// The trees to unpack.
     pub unpacked_bytes: u64,
+    /// The newest backup, where its size is known: a dump of the data may be as large.
+    pub backup_bytes: Option<u64>,
 }
 
 /// Below this much more than needed, we do not begin.
@@ -64,11 +69,15 @@ pub(super) fn check(
     let writes = try_exchange(layout);
     let writable = writes.remedy.is_none();
     findings.push(writes);
+    let target = match &owner {
+        Some(Ok(owner)) => Some(*owner),
+        Some(Err(_)) | None => None,
+    };
     findings.push(ownership(layout, app, owner));
     let data = data(app);
     findings.extend(data);
     if writable {
-        findings.extend(space(layout, app, need));
+        findings.extend(space(layout, app, need, target));
     }
     findings.push(openers::check(app));
     findings
@@ -132,16 +141,18 @@ fn is_immutable(path: &Path) -> bool {
         .is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::IMMUTABLE))
 }
 
+/// A path as it stands in the table of mounts.
+pub(super) fn unescaped(field: &str) -> PathBuf {
+    PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
+}
+
 /// What is mounted below `dir`.
 fn mounts_below(dir: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let unescape = |field: &str| {
-        PathBuf::from(field.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\"))
-    };
     let dir = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     text.lines()
         .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape)
+        .map(unescaped)
         .filter(|mount| mount.starts_with(&dir) && *mount != dir)
         .collect()
 }
@@ -328,7 +339,7 @@ fn data(app: &AppSettings) -> Vec<Finding> {
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::good(CHECK, format!("{} data paths can be read", paths.len())));
+        findings.push(Finding::good(CHECK, "all data paths can be read"));
     }
     findings
 }
@@ -346,47 +357,106 @@ struct Load {
     at: PathBuf,
     bytes: u64,
     entries: u64,
+    /// The same by whom it counts for.
+    taken: BTreeMap<Holder, Taken>,
 }
 
-/// Free space and inodes on every file system that is written to.
-fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed) -> Vec<Finding> {
+/// Free space, inodes and quotas on every file system that is written to. The new tree will belong to `target`, else to
+/// the owner of the old one.
+fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Owner>) -> Vec<Finding> {
+    let mut findings = Vec::new();
     let mut loads: BTreeMap<u64, Load> = BTreeMap::new();
-    let mut put = |at: &Path, bytes: u64, entries: u64| {
+    let mut put = |at: &Path, bytes: u64, entries: u64, owner: Option<Owner>| {
         let Ok(about) = fs::metadata(at) else { return };
         let load = loads.entry(about.dev()).or_default();
         load.at = at.to_owned();
         load.bytes = load.bytes.saturating_add(bytes);
         load.entries = load.entries.saturating_add(entries);
+        // Only root can give files away.
+        let ourselves = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let owner = owner.filter(|_| tree::is_root()).unwrap_or(ourselves);
+        for holder in quota::holders(owner) {
+            let taken = load.taken.entry(holder).or_default();
+            taken.bytes = taken.bytes.saturating_add(bytes);
+            taken.entries = taken.entries.saturating_add(entries);
+        }
     };
+    let owner = target.or_else(|| owner_of(&layout.install_dir));
     let everything = Scope::new(&ScopeTexts::default());
     let installed = everything.map(|scope| measure::measure(&layout.install_dir, &scope)).unwrap_or_default();
-    put(&layout.staging_dir, need.download_bytes.saturating_add(need.unpacked_bytes), installed.entries);
+    put(&layout.staging_dir, need.download_bytes, 0, None);
+    put(&layout.staging_dir, need.unpacked_bytes, installed.entries, owner);
     if let Ok(kept) = Keep::of(app).and_then(|keep| keep.walk(&layout.install_dir))
         && !shares_blocks(&layout.staging_dir)
     {
-        put(&layout.staging_dir, kept.iter().filter(|kept| kept.about.is_file()).map(|kept| kept.about.len()).sum(), 0);
+        put(
+            &layout.staging_dir,
+            kept.iter().filter(|kept| kept.about.is_file()).map(|kept| kept.about.len()).sum(),
+            0,
+            owner,
+        );
+    }
+    if let DataSettings::Dump { .. } = app.data {
+        let (bytes, finding) = dump_size(layout, need);
+        findings.push(finding);
+        put(&layout.staging_dir, bytes, 1, None);
     }
     for (path, amount) in amount_of_data(app) {
+        let owner = owner_of(&path);
         match snapshot::folder_beside(&path) {
             Some(folder) => {
                 put(
                     &folder,
                     if shares_blocks(&folder) { amount.disk_bytes / 50 } else { amount.disk_bytes },
                     amount.entries,
+                    owner,
                 );
                 // Only in use by a run that has a snapshot in it.
                 let _ = fs::remove_dir(&folder);
             }
-            None => put(&layout.staging_dir, amount.disk_bytes, amount.entries),
+            None => put(&layout.staging_dir, amount.disk_bytes, amount.entries, owner),
         }
     }
-    loads.into_values().flat_map(|load| fits(&load)).collect()
+    for (dev, load) in loads {
+        findings.extend(fits(&load));
+        findings.extend(quota::check(dev, parent(&load.at), &load.taken));
+    }
+    findings
+}
+
+fn owner_of(path: &Path) -> Option<Owner> {
+    fs::metadata(path).ok().map(|about| Owner { uid: about.uid(), gid: about.gid() })
+}
+
+/// How large a dump will probably be: like the last one, else like the newest backup.
+fn dump_size(layout: &Layout, need: SpaceNeed) -> (u64, Finding) {
+    const CHECK: &str = "dump_size";
+    let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let last = fs::read_to_string(layout.dump_size()).ok().and_then(|text| text.parse().ok());
+    match (last, need.backup_bytes) {
+        (Some(bytes), _) => {
+            let text = format!("a dump of {} MiB is expected, like the last one", mib(bytes));
+            (bytes, Finding::good(CHECK, text))
+        }
+        (None, Some(bytes)) => {
+            let text = format!("a dump of {} MiB is expected, like the newest backup", mib(bytes));
+            (bytes, Finding::good(CHECK, text))
+        }
+        (None, None) => {
+            let text = "how much room a dump of the data needs is not known before the first run";
+            let remedy = format!(
+                "see yourself that it has room at {}; describing `backup` with its evidence tells its size",
+                layout.staging_dir.display()
+            );
+            (0, Finding::warning(CHECK, text, remedy))
+        }
+    }
 }
 
 fn fits(load: &Load) -> Vec<Finding> {
     let at = if load.at.exists() { load.at.as_path() } else { parent(&load.at) };
     let Ok(free) = rustix::fs::statvfs(at) else { return Vec::new() };
-    let shown = parent(at).display();
+    let shown = parent(&load.at).display();
     let needed = load.bytes.saturating_add(load.bytes / 20).saturating_add(SPARE_BYTES);
     let free_bytes = free.f_bavail.saturating_mul(free.f_frsize);
     let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);

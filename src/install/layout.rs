@@ -72,6 +72,11 @@ impl Layout {
         self.staging_dir.join("trash")
     }
 
+    /// How large the last dump was.
+    pub(super) fn dump_size(&self) -> PathBuf {
+        self.staging_dir.join("dump-size")
+    }
+
     pub(super) fn snapshots(&self) -> PathBuf {
         self.staging_dir.join("snapshot")
     }

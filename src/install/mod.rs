@@ -32,6 +32,7 @@ mod openers;
 mod owner;
 mod prepare;
 mod preview;
+mod quota;
 mod restore;
 mod retire;
 mod scope;

@@ -249,6 +249,8 @@ pub(super) fn end_dump(layout: &Layout, run: RunId, path: &Path) -> Result<Snaps
     durable::sync_file_system(&layout.snapshot(run))?;
     (state.files, state.bytes) = (amount.entries, amount.bytes);
     state.reach(layout, SnapshotPhase::Complete)?;
+    // It outlives the dump, so that the next run knows how much room it will need. No dump is worse for want of it.
+    let _ = durable::write(&layout.dump_size(), amount.bytes.to_string().as_bytes());
     Ok(SnapshotReport {
         files: amount.entries,
         bytes: amount.bytes,

@@ -4,6 +4,7 @@ use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
+use crate::config::settings::DataSettings;
 use crate::db::store::Store;
 use crate::domain::finding::Finding;
 use crate::domain::release::Release;
@@ -19,7 +20,7 @@ const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
 pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, to: Option<&Version>) -> Vec<Finding> {
     let mut findings = vec![clock(store, now).await];
     findings.extend(kit.feed.check().await);
-    let mut need = SpaceNeed::default();
+    let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
     match select(kit, store, to).await {
         Ok(selection) => {
             need.download_bytes = selection.path.iter().map(Release::size_bytes).sum();
@@ -51,6 +52,14 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, to: Option<&
     findings.extend(kit.sessions.check().await);
     findings.extend(kit.gate.check().await);
     findings
+}
+
+/// How large the newest backup is, where that says how large a dump will be.
+async fn backup_size(kit: &Kit, now: DateTime<Utc>) -> Option<u64> {
+    let (Some(backup), DataSettings::Dump { .. }) = (&kit.backup, &kit.app.data) else { return None };
+    // Backups that cannot be listed are a finding of their own.
+    let listed = backup.list(now).await.ok()?;
+    listed.first()?.size_bytes
 }
 
 async fn clock(store: &Store, now: DateTime<Utc>) -> Finding {

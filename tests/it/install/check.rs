@@ -4,11 +4,15 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::fs::symlink;
 use std::process::Command;
+use std::sync::Arc;
 
 use afterhours::config::settings::AppSettings;
 use afterhours::config::settings::DataSettings;
 use afterhours::domain::finding::Finding;
 use afterhours::domain::finding::Severity;
+use afterhours::domain::progress::Silent;
+use afterhours::domain::run::RunId;
+use afterhours::domain::span::Span;
 use afterhours::install::Installer;
 use afterhours::install::SpaceNeed;
 
@@ -37,7 +41,8 @@ async fn all_is_good_with_a_plain_installation_and_nothing_is_left_behind() {
     let root = tempfile::tempdir().unwrap();
     app::install(root.path());
     let before = super::manifest::contents(root.path());
-    let findings = look(&app::settings(root.path()), SpaceNeed { download_bytes: 1, unpacked_bytes: 1 }).await;
+    let findings =
+        look(&app::settings(root.path()), SpaceNeed { download_bytes: 1, unpacked_bytes: 1, backup_bytes: None }).await;
     assert!(findings.iter().all(|finding| finding.severity == Severity::Good), "{findings:#?}");
     let mut checks: Vec<&str> = findings.iter().map(|finding| finding.check.as_str()).collect();
     checks.dedup();
@@ -104,7 +109,7 @@ async fn too_little_space_and_too_few_inodes() {
     let mounted = Mounted::tmpfs(4096);
     app::install(&mounted.at());
     let app = app::settings(&mounted.at());
-    let need = SpaceNeed { download_bytes: 3 << 20, unpacked_bytes: 3 << 20 };
+    let need = SpaceNeed { download_bytes: 3 << 20, unpacked_bytes: 3 << 20, backup_bytes: None };
     let findings = look(&app, need).await;
     let space = findings.iter().find(|finding| finding.check == "space").unwrap();
     assert_eq!(space.severity, Severity::Fatal, "{space:?}");
@@ -114,6 +119,41 @@ async fn too_little_space_and_too_few_inodes() {
     assert_eq!(bad(&app, "space").await.severity, Severity::Fatal);
     run("mount", "mount", &["-o", "remount,nr_inodes=45", mounted.at().to_str().unwrap()]);
     assert_eq!(bad(&app, "inodes").await.severity, Severity::Fatal);
+}
+
+#[tokio::test]
+async fn a_dump_needs_room_too() {
+    let mounted = Mounted::tmpfs(4096);
+    app::install(&mounted.at());
+    let mut app = app::settings(&mounted.at());
+    let sh = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    app.data = DataSettings::Dump {
+        dump: sh("head -c 1500000 /dev/zero > $AFTERHOURS_SNAPSHOT"),
+        restore: sh("true"),
+        verify: None,
+        deadline: Span::secs(20),
+    };
+    let unknown = bad(&app, "dump_size").await;
+    assert_eq!(unknown.severity, Severity::Warning);
+    assert!(unknown.remedy.unwrap().contains("room"));
+
+    let told = |findings: &[Finding], check: &str| {
+        let found = findings.iter().find(|finding| finding.check == check).unwrap();
+        (found.severity, found.text.clone())
+    };
+    let like_the_backup = SpaceNeed { backup_bytes: Some(8 << 20), ..SpaceNeed::default() };
+    let findings = look(&app, like_the_backup).await;
+    let expected = "a dump of 8 MiB is expected, like the newest backup";
+    assert_eq!(told(&findings, "dump_size"), (Severity::Good, expected.to_owned()));
+    assert_eq!(told(&findings, "space").0, Severity::Fatal);
+
+    // One that was made says more than a backup, also when it is gone.
+    Installer::new(&app).snapshot(RunId(7), Arc::new(Silent)).await.unwrap();
+    Installer::new(&app).discard(RunId(7)).await.unwrap();
+    let findings = look(&app, like_the_backup).await;
+    let expected = "a dump of 2 MiB is expected, like the last one";
+    assert_eq!(told(&findings, "dump_size"), (Severity::Good, expected.to_owned()));
+    assert_eq!(told(&findings, "space").0, Severity::Good);
 }
 
 #[tokio::test]
