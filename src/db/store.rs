@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
@@ -299,7 +300,21 @@ fn connect_to_read(path: &Path) -> Result<(Connection, u32), StoreError> {
         }
         (looked, _) => looked,
     };
-    looked.map_err(|source| StoreError::Open { path: path.to_owned(), source })
+    looked.map_err(|source| {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            // What a crash has left beside it is taken in by who may write there.
+            Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly) if !is_ours(&path) => {
+                StoreError::Forbidden { path, source: std::io::ErrorKind::PermissionDenied.into() }
+            }
+            _ => StoreError::Open { path, source },
+        }
+    })
+}
+
+/// Whether we may make files beside it.
+fn is_ours(path: &Path) -> bool {
+    path.parent().is_some_and(|dir| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok())
 }
 
 /// How SQLite is told that a file never changes, where that is true.
@@ -307,8 +322,7 @@ fn unchanging(path: &Path) -> Option<Url> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let is_written = fs_err::metadata(PathBuf::from(log)).is_ok_and(|about| about.len() > 0);
-    let is_ours = path.parent().is_some_and(|dir| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok());
-    if is_written || is_ours {
+    if is_written || is_ours(path) {
         return None;
     }
     let mut uri = Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
