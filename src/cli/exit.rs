@@ -120,7 +120,8 @@ impl From<ConfigError> for CliError {
         let hint = error.hint();
         let is_refused = error.source.as_ref().is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied);
         let kind = if is_refused { ErrorKind::NotPermitted } else { ErrorKind::Usage };
-        Self(ErrorView { hint, ..ErrorView::new(kind, error.to_string()) })
+        let because = error.source.iter().map(ToString::to_string).collect();
+        Self(ErrorView { hint, because, ..ErrorView::new(kind, error.to_string()) })
     }
 }
 

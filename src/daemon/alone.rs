@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use anyhow::Result;
 use anyhow::bail;
+use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
 
@@ -31,6 +33,7 @@ use crate::daemon::open_store;
 use crate::daemon::remember_sessions;
 use crate::daemon::told_to_stop;
 use crate::db::store::Store;
+use crate::db::store::StoreError;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
@@ -65,12 +68,27 @@ pub async fn look(settings: Settings) -> Result<Arc<Control>> {
     Ok(house.control)
 }
 
+/// The house of somebody who only looks, also before there is a store: then upon an empty one that goes away again.
+async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
+    let path = settings.daemon.data_dir.join(STORE_FILE);
+    let (store, empty) = match Store::open_to_read(&path) {
+        Err(StoreError::Absent { .. }) => {
+            let dir = tempfile::tempdir().context("make room for an empty store")?;
+            (Store::open(&dir.path().join(STORE_FILE))?, Some(dir))
+        }
+        // Who may bring it up to date does so, as for every other work.
+        Err(StoreError::TooOld { .. }) => (open_store(&settings)?, None),
+        opened => (opened.map_err(|error| ControlError::from(error).view())?, None),
+    };
+    Ok((House::build(store, settings, None).await?.0, empty))
+}
+
 /// Checks one application without a daemon.
 ///
 /// # Errors
 /// The store cannot be opened, or there is no such application.
 pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
-    let (house, _) = house(settings).await?;
+    let (house, _keep) = looking(settings).await?;
     house.control.doctor(app).await.map_err(|error| error.view().into())
 }
 
@@ -79,7 +97,7 @@ pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
 /// # Errors
 /// The store cannot be opened, there is no such application, or its feed cannot be read.
 pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesView> {
-    let (house, _) = house(settings).await?;
+    let (house, _keep) = looking(settings).await?;
     let Some(kit) = house.night.kits.get(app) else {
         return house.control.updates(app).await.map_err(|error| error.view().into());
     };

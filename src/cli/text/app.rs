@@ -152,11 +152,14 @@ pub(crate) fn snapshots(snapshots: &[SnapshotView], times: &Times) -> String {
 
 /// Newer releases, with their notes.
 pub(crate) fn updates(view: &UpdatesView) -> String {
-    let installed = maybe(view.installed.as_ref());
+    let installed = match &view.installed {
+        Some(installed) => format!("{installed} is installed"),
+        None => "which version is installed is not known".to_owned(),
+    };
     if view.pending.is_empty() {
-        return format!("{}: {installed} is installed, nothing newer", view.app);
+        return format!("{}: {installed}, nothing newer", view.app);
     }
-    let mut parts = vec![format!("{}: {installed} is installed, {} pending", view.app, view.pending.len())];
+    let mut parts = vec![format!("{}: {installed}, {} pending", view.app, view.pending.len())];
     parts.extend(view.pending.iter().map(|release| indented(&self::release(release))));
     parts.join("\n")
 }

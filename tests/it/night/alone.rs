@@ -1,5 +1,6 @@
 //! `update now`: without a daemon, beside one, and killed.
 
+use afterhours::db::store::Store;
 use afterhours::domain::event::RunEvent;
 use afterhours::domain::run::RunId;
 use afterhours::domain::step::Step;
@@ -50,6 +51,8 @@ async fn what_happened_is_read_without_a_daemon() {
     let (code, said, talk) = site.run(&["run", "list", "--json"]).await;
     assert_eq!(code, 7, "{said}{talk}");
     assert!(talk.contains("failed to reach the daemon") && talk.contains("there is no store at"), "{talk}");
+    let (code, said, talk) = site.run(&["update", "check", "orders"]).await;
+    assert_eq!(code, 0, "{said}{talk}");
     assert!(!site.path("state").exists(), "looking makes nothing");
 
     site.serve().await;
@@ -107,9 +110,20 @@ async fn without_a_daemon_only_who_may_read_the_store_sees_what_happened() {
     assert_eq!(code, Some(8), "{said}");
     assert!(said.contains("may not be read by this user") && said.contains("use sudo"), "{said}");
     open("state");
+    // Beside somebody who has it open, and when it rests: then there is no log of writes, and nobody can make one.
+    let store = Store::open(&site.path("state/afterhours.db")).unwrap();
+    let (code, said) = as_nobody().await;
+    assert_eq!(code, Some(0), "{said}");
+    drop(store);
+    let log = site.path("state/afterhours.db-wal");
+    eventually("the store is closed", async || !log.exists()).await;
     let (code, said) = as_nobody().await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("succeeded"), "{said}");
+    // A log that was left by a crash can only be taken in by who may write.
+    fs_err::write(&log, "left").unwrap();
+    let (code, said) = as_nobody().await;
+    assert_eq!(code, Some(8), "{said}");
 }
 
 #[tokio::test]
