@@ -22,6 +22,7 @@ mod manifest;
 pub mod pack;
 pub mod select;
 mod stage;
+pub mod transport;
 
 use std::path::Path;
 use std::sync::Arc;
