@@ -1,28 +1,108 @@
-//! How bytes come from a web server.
+//! How bytes come from a web server that nobody trusts, over a network that breaks.
+//!
+//! ```text
+//! get    ask ──► body, bounded                                   small things: metadata
+//! fetch  lock INTO.part ─► ask from its end on ─► append, hash ─► right? rename to INTO
+//!             ▲                                       │
+//!             └──────── pause, jittered ◄── broke off ┘          archives
+//! ```
+//!
+//! [`ask`] makes one request and reads its answer, [`part`] is the file on its way, [`pace`] computes
+//! how fast and how often, [`licence`] is the number and the contract with the vendor's server.
+//!
+//! *Invariant:* at `into` stands nothing, or the whole file with the hash that was asked for; it was on
+//! disk before it got its name. *Invariant:* every wait has a deadline, and no server can make it wait
+//! for ever or fill the disk: bodies end at their declared length. *Invariant:* a server learns the
+//! address, our version and, if configured, the licence number.
+//!
+//! Deliberately absent: trust in what comes. Hashes and signatures are the caller's; so is a way to
+//! switch the check of certificates off. Bodies are never decoded: what was signed are the bytes.
 
+mod ask;
 mod error;
+mod licence;
+mod pace;
+mod part;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use reqwest::Client;
-use reqwest::Response;
 use reqwest::StatusCode;
-use sha2::Digest;
-use sha2::Sha256;
-use tokio::io::AsyncWriteExt;
+use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::CONTENT_RANGE;
+use tokio::time::Instant;
 use url::Url;
 
 pub use crate::feed::transport::error::TransportError;
+pub use crate::feed::transport::licence::Refusal;
+pub use crate::feed::transport::pace::Patience;
 
 use crate::config::settings::TransportSettings;
 use crate::domain::progress::Progress;
+use crate::domain::span::Span;
+use crate::feed::transport::ask::Answer;
+use crate::feed::transport::ask::Asker;
+use crate::feed::transport::ask::Body;
+use crate::feed::transport::ask::name;
+use crate::feed::transport::pace::Throttle;
+use crate::feed::transport::pace::Tries;
+use crate::feed::transport::part::Beginning;
+use crate::feed::transport::part::Ending;
+use crate::feed::transport::part::Part;
 
-/// Fetches over HTTP, as one feed's settings say.
+/// How long somebody else who fetches the same file is waited for.
+const BUSY_WAIT: Span = Span::mins(30);
+/// The pause between two looks whether that has ended.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// How much is collected before it is written.
+const WRITE_BYTES: usize = 256 * 1024;
+/// How much a try has to bring so that the tries are counted anew.
+const FURTHER_BYTES: u64 = 1024 * 1024;
+
+/// How long a server is waited for, and how little of it is too little.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Until there is a connection, proxy and TLS included.
+    pub connect: Duration,
+    /// From the question to the beginning of the answer, the connection included.
+    pub answer: Duration,
+    /// From one piece of a body to the next.
+    pub read: Duration,
+    /// The least that must come, averaged over `window`.
+    pub bytes_per_second_min: u64,
+    /// How long a slow server is watched before it is cut off.
+    pub window: Duration,
+    /// How often and how long it is tried again.
+    pub patience: Patience,
+}
+
+impl Limits {
+    /// For servers on the other side of the world and lines of the last century.
+    pub const DEFAULT: Self = Self {
+        connect: Duration::from_secs(15),
+        answer: Duration::from_secs(45),
+        read: Duration::from_secs(30),
+        bytes_per_second_min: 512,
+        window: Duration::from_secs(60),
+        patience: Patience {
+            tries_max: 5,
+            span_max: Duration::from_secs(180),
+            pause_first: Duration::from_secs(1),
+            pause_max: Duration::from_secs(60),
+        },
+    };
+}
+
+/// Fetches over HTTP, as one feed's settings say. Clones share their connections and their bandwidth.
 #[derive(Debug, Clone)]
 pub struct Transport {
-    client: Client,
+    asker: Arc<Asker>,
+    throttle: Option<Arc<Mutex<Throttle>>>,
+    limits: Limits,
 }
 
 /// What a file that is fetched has to be.
@@ -35,45 +115,69 @@ pub struct Wanted {
 }
 
 impl Transport {
-    /// A client for one feed. Nothing is asked yet.
+    /// A client for one feed. Nothing is asked yet; the licence number is read when something is.
     ///
     /// # Errors
-    /// The authority's certificate cannot be read or understood.
+    /// The authority's certificate or the proxy's address cannot be read or understood.
     pub fn new(settings: &TransportSettings) -> Result<Self, TransportError> {
-        let mut builder = Client::builder()
-            .user_agent(concat!("afterhours/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(15))
-            .read_timeout(Duration::from_secs(30));
-        if let Some(file) = &settings.ca_file {
-            let pem =
-                std::fs::read(file).map_err(|source| TransportError::ReadAuthority { file: file.clone(), source })?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|source| TransportError::BadAuthority { file: file.clone(), source: Some(source) })?;
-            builder = builder.tls_certs_only(certificates);
-        }
-        Ok(Self { client: builder.build().map_err(|source| TransportError::Prepare { source })? })
+        Self::with_limits(settings, Limits::DEFAULT)
+    }
+
+    /// The same with other limits.
+    ///
+    /// # Errors
+    /// As [`Transport::new`].
+    pub fn with_limits(settings: &TransportSettings, limits: Limits) -> Result<Self, TransportError> {
+        let throttle = settings.bytes_per_second_max.map(|max| Throttle::new(max, Instant::now()));
+        Ok(Self {
+            asker: Arc::new(Asker::new(settings, limits)?),
+            throttle: throttle.map(|throttle| Arc::new(Mutex::new(throttle))),
+            limits,
+        })
     }
 
     /// The body at an address; nothing when the server says that there is none (404, 410).
     ///
     /// # Errors
-    /// The server cannot be reached or does not behave, or the body is longer than `bytes_max`.
+    /// The server cannot be reached, says no or does not behave, or the body is longer than `bytes_max`.
     pub async fn get(&self, url: &Url, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
-        let Some(mut response) = self.ask(url).await? else { return Ok(None) };
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|source| broken(url, source))? {
-            if (body.len() + chunk.len()) as u64 > bytes_max {
-                return Err(TransportError::TooLarge { url: name(url), bytes_max });
+        let mut tries = Tries::new(self.limits.patience, Instant::now());
+        loop {
+            match self.get_once(url, bytes_max).await {
+                Err(error) if error.is_passing() => pause(&mut tries, error).await?,
+                done => return done,
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(Some(body))
     }
 
-    /// Brings a file of known length and hash to `into`. Done at once when it is there and right.
+    async fn get_once(&self, url: &Url, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
+        let Answer::Body(mut body) = self.asker.ask(url, 0).await? else { return Ok(None) };
+        expect_status(url, &body, StatusCode::OK)?;
+        if let Some(encoding) = body.header(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+            return Err(TransportError::Encoded { url: name(url), encoding: encoding.to_owned() });
+        }
+        let too_large = || TransportError::TooLarge { url: name(url), bytes_max };
+        if body.announced_bytes().is_some_and(|announced| announced > bytes_max) {
+            return Err(too_large());
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.next().await? {
+            if (bytes.len() + chunk.len()) as u64 > bytes_max {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
+            self.hold_back(chunk.len()).await;
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Brings a file of known length and hash to `into`. Done at once when it is there and right; goes on
+    /// where an interrupted try ended.
+    ///
+    /// Dropping the future ends the work soon after and keeps what there is; a second call waits for that.
     ///
     /// # Errors
-    /// The server cannot be reached or does not behave, the bytes are not those, or cannot be written.
+    /// The server cannot be reached, says no or does not behave, the bytes are not those, or cannot be written.
     pub async fn fetch(
         &self,
         url: &Url,
@@ -81,56 +185,211 @@ impl Transport {
         into: &Path,
         progress: &dyn Progress,
     ) -> Result<(), TransportError> {
-        let failed = |operation, path: &Path| {
-            let path = path.to_owned();
-            move |source| TransportError::File { operation, path, source }
-        };
-        let mut part = into.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let Some(mut response) = self.ask(url).await? else {
-            return Err(TransportError::Absent { url: name(url) });
-        };
-        let mut file = tokio::fs::File::create(&part).await.map_err(failed("create", &part))?;
-        let (mut hash, mut done) = (Sha256::new(), 0);
-        while let Some(chunk) = response.chunk().await.map_err(|source| broken(url, source))? {
-            done += chunk.len() as u64;
-            if done > want.size_bytes {
-                return Err(TransportError::TooLarge { url: name(url), bytes_max: want.size_bytes });
+        let Some(mut part) = begin(into, want).await? else { return Ok(()) };
+        let mut download = Download { transport: self, url, want, into, progress, is_pieced: part.len() > 0 };
+        loop {
+            part = download.fill(part).await?;
+            let (wanted, is_pieced) = (want.clone(), std::mem::take(&mut download.is_pieced));
+            let ended = on_thread(into, move || match part.finish(&wanted)? {
+                Ending::Wrong(mut part, _) if is_pieced => part.restart().map(|()| Err(part)),
+                Ending::Wrong(part, found) => part.remove().map(|()| Ok(Some(found))),
+                Ending::Right => Ok(Ok(None)),
+            });
+            match ended.await? {
+                Ok(None) => return Ok(()),
+                Ok(Some(found)) => {
+                    return Err(TransportError::WrongHash { url: name(url), declared: want.sha256.clone(), found });
+                }
+                // Put together from several tries, it may be one of them that is to blame: once more, in one piece.
+                Err(empty) => {
+                    tracing::warn!(url = %name(url), "what was fetched in pieces is not right; it is fetched anew");
+                    part = empty;
+                }
             }
-            hash.update(&chunk);
-            file.write_all(&chunk).await.map_err(failed("write", &part))?;
-            progress.advance(done, Some(want.size_bytes), "downloading");
         }
-        file.sync_all().await.map_err(failed("write", &part))?;
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if found != want.sha256 {
-            return Err(TransportError::WrongHash { url: name(url), declared: want.sha256.clone(), found });
-        }
-        tokio::fs::rename(&part, into).await.map_err(failed("rename", &part))
     }
 
-    async fn ask(&self, url: &Url) -> Result<Option<Response>, TransportError> {
-        let response = self.client.get(url.clone()).send().await.map_err(|source| broken(url, source))?;
-        match response.status() {
-            StatusCode::OK => Ok(Some(response)),
-            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(None),
-            status => Err(TransportError::Status { url: name(url), status }),
+    /// Waits as long as the limit on bandwidth asks for after so many bytes.
+    async fn hold_back(&self, bytes: usize) {
+        let Some(throttle) = &self.throttle else { return };
+        let wait = throttle.lock().unwrap_or_else(PoisonError::into_inner).take(bytes as u64, Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
         }
     }
 }
 
-fn broken(url: &Url, source: reqwest::Error) -> TransportError {
-    TransportError::Http { url: name(url), source: source.without_url() }
+/// One file on its way.
+struct Download<'a> {
+    transport: &'a Transport,
+    url: &'a Url,
+    want: &'a Wanted,
+    into: &'a Path,
+    progress: &'a dyn Progress,
+    /// Whether it comes from more than one answer.
+    is_pieced: bool,
 }
 
-/// The address without what is nobody's business.
-fn name(url: &Url) -> String {
-    let mut url = url.clone();
-    // Refused for addresses that cannot have them.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(url.query().map(|_| "…"));
-    url.set_fragment(None);
-    url.to_string()
+impl Download<'_> {
+    /// Fetches what is missing, with as many tries as it takes while each gets further.
+    async fn fill(&mut self, mut part: Part) -> Result<Part, TransportError> {
+        let mut tries = Tries::new(self.transport.limits.patience, Instant::now());
+        let mut farthest = part.len();
+        while part.len() < self.want.size_bytes {
+            self.is_pieced |= part.len() > 0;
+            let tried;
+            (part, tried) = self.fill_once(part).await?;
+            if part.len() >= farthest.saturating_add(FURTHER_BYTES) {
+                farthest = part.len();
+                tries.got_further(Instant::now());
+            }
+            match tried {
+                Ok(()) => {}
+                Err(error) if error.is_passing() => pause(&mut tries, error).await?,
+                Err(error @ TransportError::TooLarge { .. }) => {
+                    on_thread(self.into, move || part.remove()).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(part)
+    }
+
+    /// One answer, as far as it goes. The outer error is one of our files.
+    async fn fill_once(&self, part: Part) -> Result<(Part, Result<(), TransportError>), TransportError> {
+        let mut body = match self.transport.asker.ask(self.url, part.len()).await {
+            Ok(Answer::Body(body)) => body,
+            Ok(Answer::Absent) => return Ok((part, Err(TransportError::Absent { url: name(self.url) }))),
+            Err(error) => return Ok((part, Err(error))),
+        };
+        let mut part = match self.place(&body, part.len()) {
+            Ok(Place::Here) => part,
+            Ok(Place::Start) => self.restart(part).await?,
+            Ok(Place::Nowhere) => return Ok((self.restart(part).await?, Ok(()))),
+            Err(error) => return Ok((part, Err(error))),
+        };
+        let mut waiting = Vec::new();
+        loop {
+            let next = body.next().await;
+            let have = part.len() + waiting.len() as u64;
+            let ended = match next {
+                Ok(Some(chunk)) if have + chunk.len() as u64 > self.want.size_bytes => {
+                    Some(Err(TransportError::TooLarge { url: name(self.url), bytes_max: self.want.size_bytes }))
+                }
+                Ok(Some(chunk)) => {
+                    waiting.extend_from_slice(&chunk);
+                    self.progress.advance(have + chunk.len() as u64, Some(self.want.size_bytes), "downloading");
+                    self.transport.hold_back(chunk.len()).await;
+                    None
+                }
+                Ok(None) if have < self.want.size_bytes => {
+                    let (url, declared) = (name(self.url), self.want.size_bytes);
+                    Some(Err(TransportError::Short { url, declared, found: have }))
+                }
+                Ok(None) => Some(Ok(())),
+                Err(error) => Some(Err(error)),
+            };
+            if ended.is_some() || waiting.len() >= WRITE_BYTES {
+                (part, waiting) = on_thread(self.into, move || {
+                    part.append(&waiting)?;
+                    waiting.clear();
+                    Ok((part, waiting))
+                })
+                .await?;
+            }
+            if let Some(ended) = ended {
+                return Ok((part, ended));
+            }
+        }
+    }
+
+    /// Where the bytes of an answer belong, when `from` bytes are there.
+    fn place(&self, body: &Body, from: u64) -> Result<Place, TransportError> {
+        let wrong_size =
+            |found| TransportError::WrongSize { url: name(self.url), declared: self.want.size_bytes, found };
+        match body.status() {
+            StatusCode::OK => match body.announced_bytes() {
+                Some(announced) if announced != self.want.size_bytes => Err(wrong_size(announced)),
+                _ => Ok(Place::Start),
+            },
+            StatusCode::PARTIAL_CONTENT if from > 0 => match body.header(CONTENT_RANGE).and_then(range) {
+                Some((_, Some(total))) if total != self.want.size_bytes => Err(wrong_size(total)),
+                Some((start, _)) if start == from => Ok(Place::Here),
+                _ => Ok(Place::Nowhere),
+            },
+            StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => Ok(Place::Nowhere),
+            _ => expect_status(self.url, body, StatusCode::OK).map(|()| Place::Start),
+        }
+    }
+
+    async fn restart(&self, mut part: Part) -> Result<Part, TransportError> {
+        if part.len() == 0 {
+            return Ok(part);
+        }
+        on_thread(self.into, move || part.restart().map(|()| part)).await
+    }
+}
+
+/// Where the bytes of an answer belong.
+enum Place {
+    /// After those that are there.
+    Here,
+    /// At the beginning.
+    Start,
+    /// That cannot be said: it has to be asked again, from the start.
+    Nowhere,
+}
+
+/// Takes the part, as soon as nobody else has it; nothing when the file is whole.
+async fn begin(into: &Path, want: &Wanted) -> Result<Option<Part>, TransportError> {
+    let deadline = Instant::now() + BUSY_WAIT.duration();
+    loop {
+        let (place, wanted) = (into.to_owned(), want.clone());
+        match on_thread(into, move || Part::begin(&place, &wanted)).await? {
+            Beginning::Whole => return Ok(None),
+            Beginning::Part(part) => return Ok(Some(part)),
+            Beginning::Busy if Instant::now() >= deadline => {
+                return Err(TransportError::Busy { path: into.to_owned(), waited: BUSY_WAIT });
+            }
+            Beginning::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+        }
+    }
+}
+
+/// Waits before the next try; gives the error back when there is none.
+async fn pause(tries: &mut Tries, error: TransportError) -> Result<(), TransportError> {
+    match tries.failed(error.retry_after(), Instant::now(), fastrand::f64()) {
+        Some(pause) => {
+            tracing::debug!(%error, pause_ms = pause.as_millis() as u64, "fetching is tried again");
+            tokio::time::sleep(pause).await;
+            Ok(())
+        }
+        None => Err(error),
+    }
+}
+
+/// Does what blocks on a thread for that.
+async fn on_thread<T, F>(path: &Path, work: F) -> Result<T, TransportError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, TransportError> + Send + 'static,
+{
+    let thread = |source| TransportError::Thread { path: PathBuf::from(path), source };
+    tokio::task::spawn_blocking(work).await.map_err(thread)?
+}
+
+fn expect_status(url: &Url, body: &Body, expected: StatusCode) -> Result<(), TransportError> {
+    match body.status() {
+        status if status == expected => Ok(()),
+        status => Err(TransportError::Status { url: name(url), status, retry_after: None }),
+    }
+}
+
+/// The first byte and the total of `bytes 5-9/10`.
+fn range(header: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = header.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    let total = if total == "*" { None } else { Some(total.parse().ok()?) };
+    Some((start.parse().ok()?, total))
 }
