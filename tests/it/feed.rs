@@ -3,6 +3,9 @@
 mod faults;
 mod hostile;
 mod reading;
+mod transport;
+mod transport_ways;
+mod web;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
