@@ -24,11 +24,12 @@ const FLOORS: [&[&str]; 9] = [
 const MAY_USE_DB: [&str; 4] = ["jobs", "scheduler", "control", "daemon"];
 /// Crates that are named in one part of the house only, and where. The daemon binds the socket and hands
 /// it to the server together with the router that `api` made: that call is the one use of axum outside.
-const HOMES: [(&str, &[&str]); 5] = [
+const HOMES: [(&str, &[&str]); 6] = [
     ("rusqlite", &["src/db/"]),
     ("tokio_cron_scheduler", &["src/scheduler/chores.rs"]),
     ("axum", &["src/api/", "src/daemon.rs", "src/sample/server.rs"]),
     ("clap", &["src/cli/"]),
+    ("reqwest", &["src/feed/transport/", "src/probe/", "src/client/", "src/sample/"]),
     ("anyhow", &["src/cli/", "src/daemon.rs", "src/daemon/"]),
 ];
 const LINES_MAX: usize = 600;

@@ -83,7 +83,8 @@ impl Asker {
         let prepare = |source| TransportError::Prepare { source };
         let (client, authorities, trusted) = match (authorities, &settings.ca_file) {
             (Some(pinned), Some(file)) => {
-                let client = build(way, is_direct, Some(pinned.clone())).map_err(prepare)?;
+                let bad = |source| TransportError::BadAuthority { file: file.clone(), source: Some(source) };
+                let client = build(way, is_direct, Some(pinned.clone())).map_err(bad)?;
                 (client, Some(pinned), format!("the authorities in {}", file.display()))
             }
             _ => match build(way.clone(), is_direct, None) {

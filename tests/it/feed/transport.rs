@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use afterhours::config::settings::ProxySettings;
 use afterhours::config::settings::TransportSettings;
 use afterhours::domain::failure::Failure;
 use afterhours::domain::progress::Silent;
@@ -48,8 +49,13 @@ pub(super) fn transport(settings: &TransportSettings) -> Transport {
     Transport::with_limits(settings, SHORT).unwrap()
 }
 
+/// No proxy, whatever the environment of the tests says.
+pub(super) fn direct() -> TransportSettings {
+    TransportSettings { proxy: ProxySettings::Direct, ..TransportSettings::default() }
+}
+
 fn plain() -> Transport {
-    transport(&TransportSettings::default())
+    transport(&direct())
 }
 
 /// Bytes that are different everywhere.
@@ -149,7 +155,7 @@ async fn the_server_learns_nothing_but_the_licence_number() {
     let web = Web::start(move |question| Answer::file(question, &served));
     let place = Place::new();
     let licence_file = Some(place.write("licence", "AB-12345\n"));
-    let transport = transport(&TransportSettings { licence_file, ..TransportSettings::default() });
+    let transport = transport(&TransportSettings { licence_file, ..direct() });
     place.leave(&data[..400]);
     fetch(&transport, &web.url("/file"), &data, &place).await.unwrap();
     transport.get(&web.url("/file"), 1000).await.unwrap();
@@ -168,7 +174,7 @@ async fn a_renewed_licence_needs_no_restart_and_a_bad_one_is_not_sent() {
     let web = Web::start(|_| Answer::new(200, "", "x"));
     let place = Place::new();
     let file = place.write("licence", "old");
-    let transport = transport(&TransportSettings { licence_file: Some(file.clone()), ..TransportSettings::default() });
+    let transport = transport(&TransportSettings { licence_file: Some(file.clone()), ..direct() });
     transport.get(&web.url("/"), 1).await.unwrap();
     fs::write(&file, "new").unwrap();
     transport.get(&web.url("/"), 1).await.unwrap();
@@ -189,7 +195,7 @@ async fn a_renewed_licence_needs_no_restart_and_a_bad_one_is_not_sent() {
 async fn the_licence_number_is_not_sent_in_clear() {
     let place = Place::new();
     let licence_file = Some(place.write("licence", "AB-12345"));
-    let transport = transport(&TransportSettings { licence_file, ..TransportSettings::default() });
+    let transport = transport(&TransportSettings { licence_file, ..direct() });
     let error = transport.get(&"http://vendor.invalid/orders/".parse().unwrap(), 1).await.unwrap_err();
     assert!(matches!(error, TransportError::LicenceInClear { .. }), "{error:?}");
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -209,7 +215,7 @@ async fn a_redirect_gets_the_licence_number_only_where_it_belongs() {
     });
     let place = Place::new();
     let licence_file = Some(place.write("licence", "AB-12345"));
-    let transport = transport(&TransportSettings { licence_file, ..TransportSettings::default() });
+    let transport = transport(&TransportSettings { licence_file, ..direct() });
     assert_eq!(transport.get(&web.url("/away"), 1).await.unwrap().unwrap(), b"x");
     assert_eq!(cdn.questions()[0].header_names(), ["accept", "host", "user-agent"]);
     assert_eq!(transport.get(&web.url("/here"), 1).await.unwrap().unwrap(), b"y");
@@ -235,7 +241,7 @@ async fn a_refused_licence_has_its_own_words(
     let web = Web::start(move |_| Answer::new(status, "", format!(r#"{{"error": "{code}"}}"#)));
     let place = Place::new();
     let licence_file = Some(place.write("licence", "AB-12345"));
-    let transport = transport(&TransportSettings { licence_file, ..TransportSettings::default() });
+    let transport = transport(&TransportSettings { licence_file, ..direct() });
     let error = transport.get(&web.url("/"), 1).await.unwrap_err();
     assert!(matches!(error, TransportError::Licence { refusal, .. } if refusal == expected), "{error:?}");
     assert_eq!((error.code(), error.kind()), (Some(code), ErrorKind::Refused));
@@ -294,7 +300,7 @@ async fn an_interrupted_download_goes_on_where_it_ended() {
         _ => Answer::file(question, &served),
     });
     let place = Place::new();
-    let transport = Transport::new(&TransportSettings::default()).unwrap();
+    let transport = Transport::new(&direct()).unwrap();
     let url = web.url("/file");
     {
         let dropped = fetch(&transport, &url, &data, &place);
@@ -407,8 +413,7 @@ async fn bandwidth_is_kept_below_its_limit() {
     let served = data.clone();
     let web = Web::start(move |question| Answer::file(question, &served));
     let place = Place::new();
-    let limited =
-        transport(&TransportSettings { bytes_per_second_max: Some(1_000_000), ..TransportSettings::default() });
+    let limited = transport(&TransportSettings { bytes_per_second_max: Some(1_000_000), ..direct() });
     let begun = Instant::now();
     fetch(&limited, &web.url("/file"), &data, &place).await.unwrap();
     // A quarter of a second's worth may come at once. Slower is no failure, faster is.

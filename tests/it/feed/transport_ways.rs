@@ -20,6 +20,7 @@ use url::Url;
 use crate::feed::run;
 use crate::feed::text;
 use crate::feed::transport::Errand;
+use crate::feed::transport::direct;
 use crate::feed::transport::fetch_elsewhere;
 use crate::feed::transport::noise;
 use crate::feed::transport::told;
@@ -42,7 +43,7 @@ fn authority(dir: &Path) {
 }
 
 fn pinned(file: PathBuf) -> TransportSettings {
-    TransportSettings { ca_file: Some(file), ..TransportSettings::default() }
+    TransportSettings { ca_file: Some(file), ..direct() }
 }
 
 #[tokio::test]
@@ -53,7 +54,7 @@ async fn only_the_pinned_authority_is_trusted() {
     authority(&wrong);
     let web = Web::start_tls(&right, |_| Answer::new(200, "", "x"));
     assert_eq!(transport(&pinned(right.join("ca.pem"))).get(&web.url("/"), 1).await.unwrap().unwrap(), b"x");
-    for settings in [pinned(wrong.join("ca.pem")), TransportSettings::default()] {
+    for settings in [pinned(wrong.join("ca.pem")), direct()] {
         let error = transport(&settings).get(&web.url("/"), 1).await.unwrap_err();
         assert!(matches!(error, TransportError::Untrusted { .. }), "{error:?}");
         assert_eq!(error.kind(), ErrorKind::Failed);
@@ -83,7 +84,7 @@ fn a_file_without_an_authority_is_refused() {
 async fn a_server_that_does_not_shake_hands_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    let error = transport(&TransportSettings::default()).get(&url, 1).await.unwrap_err();
+    let error = transport(&direct()).get(&url, 1).await.unwrap_err();
     assert!(matches!(error, TransportError::Silent { stage: "connect", .. }), "{error:?}");
     assert_eq!(error.code(), Some("server_unreachable"));
 }
@@ -212,7 +213,7 @@ async fn a_proxy_is_asked_with_its_password() {
 }
 
 #[tokio::test]
-async fn the_licence_number_goes_around_a_proxy_of_the_environment() {
+async fn on_this_host_the_licence_number_goes_around_a_proxy_elsewhere() {
     let web = Web::start(|_| Answer::new(200, "", "x"));
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("licence"), "AB-12345").unwrap();
