@@ -106,7 +106,7 @@ impl House {
         let hub = hub_of_before(&store, &clock, remember).await?;
         let mut kits = Kits::new();
         for (name, app) in &settings.apps {
-            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, &hub)?));
+            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, &hub, Arc::clone(&clock))?));
         }
         let live = broadcast::channel(LIVE_MAX).0;
         let night = Arc::new(Night {

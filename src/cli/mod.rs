@@ -19,6 +19,7 @@ mod demo;
 mod doctor;
 mod doer;
 mod exit;
+mod feed;
 mod follow;
 mod gate;
 mod init;
@@ -145,6 +146,7 @@ enum Command {
     Gate(gate::GateArgs),
     Backup(backup::BackupArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Feed(feed::FeedArgs),
     Client(client::ClientArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -222,6 +224,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
         Command::Gate(args) => gate::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Snapshot(args) => snapshot::run(args, context).await,
+        Command::Feed(args) => feed::run(args, context).await,
         Command::Client(args) => client::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),

@@ -147,11 +147,20 @@ pub(super) struct EvidenceInput {
     pub(super) command: Option<Args>,
 }
 
-/// `feed`.
+/// `feed`: one of `dir`, `url`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, expecting = "a table")]
 pub(super) struct FeedInput {
     pub(super) dir: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) root: Option<String>,
+    pub(super) ca_file: Option<String>,
+    pub(super) proxy: Option<String>,
+    pub(super) proxy_user: Option<String>,
+    pub(super) proxy_password_file: Option<String>,
+    pub(super) no_proxy: Option<Vec<String>>,
+    pub(super) licence_file: Option<String>,
+    pub(super) bandwidth: Option<u64>,
 }
 
 /// One of `sessions`: `workstations` or `list`/`message`/`end`.

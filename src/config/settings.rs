@@ -294,10 +294,23 @@ pub enum EvidenceSettings {
 }
 
 /// Where releases come from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum FeedSettings {
     /// A directory, one folder a release.
     Dir(PathBuf),
+    /// A vendor's web server, with signed metadata.
+    Signed(SignedFeedSettings),
+}
+
+/// A vendor's web server, with signed metadata (TUF).
+#[derive(Debug, Clone)]
+pub struct SignedFeedSettings {
+    /// Where `metadata/` and `targets/` are; ends with `/`.
+    pub url: Url,
+    /// The first root to trust, where none is trusted yet; otherwise `feed trust` names one.
+    pub root: Option<PathBuf>,
+    /// How it is reached.
+    pub transport: TransportSettings,
 }
 
 /// How a feed is reached over the network.

@@ -60,8 +60,15 @@ fn with(text: &str, line: &str) -> String {
 fn with_secrets(text: &str, dir: &Path) -> String {
     fs_err::write(dir.join("mail.password"), "secret\n").unwrap();
     fs_err::write(dir.join("mail-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    fs_err::write(dir.join("proxy.password"), "secret\n").unwrap();
+    fs_err::write(dir.join("feed-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     let dir = dir.display().to_string();
-    let names = ["/etc/afterhours/mail.password", "/etc/afterhours/mail-ca.pem"];
+    let names = [
+        "/etc/afterhours/mail.password",
+        "/etc/afterhours/mail-ca.pem",
+        "/etc/afterhours/proxy.password",
+        "/etc/afterhours/feed-ca.pem",
+    ];
     names.iter().fold(text.to_owned(), |text, name| text.replace(name, &name.replace("/etc/afterhours", &dir)))
 }
 
@@ -220,6 +227,19 @@ const WRONG_APPS: &[(&str, &str)] = &[
     ("retention for restic", "backup = { evidence = { restic = \"/r\", password_file = \"/p\" }, keep_last = 3 }"),
     ("a shrink beyond all", "backup = { evidence = { files = \"/b/*\", max_shrink_percent = 101 } }"),
     ("no feed directory", "feed = {}"),
+    ("two feeds", "feed = { dir = \"/srv/releases\", url = \"https://example.com/\" }"),
+    ("a root for a directory", "feed = { dir = \"/srv/releases\", root = \"/etc/root.json\" }"),
+    ("a feed by ftp", "feed = { url = \"ftp://example.com/orders/\" }"),
+    ("a feed without a scheme", "feed = { url = \"example.com/orders\" }"),
+    ("a feed with a password", "feed = { url = \"https://me:pw@example.com/\" }"),
+    ("a feed that is a question", "feed = { url = \"https://example.com/?app=orders\" }"),
+    ("a root somewhere", "feed = { url = \"https://example.com/\", root = \"root.json\" }"),
+    ("an authority that is not there", "feed = { url = \"https://example.com/\", ca_file = \"/nonexistent/ca\" }"),
+    ("a proxy by socks", "feed = { url = \"https://example.com/\", proxy = \"socks5://proxy:1080\" }"),
+    ("a proxy with a password", "feed = { url = \"https://example.com/\", proxy = \"http://me:pw@proxy:3128\" }"),
+    ("a login for no proxy", "feed = { url = \"https://example.com/\", proxy = \"none\", proxy_user = \"u\" }"),
+    ("half a login", "feed = { url = \"https://example.com/\", proxy = \"http://proxy\", proxy_user = \"u\" }"),
+    ("a trickle", "feed = { url = \"https://example.com/\", bandwidth = 10 }"),
     ("no mail address", "report = { group = [\"it@example.com\", \"the it people\"] }"),
     ("no owner", "owner = \"orders\""),
     ("no version", "installed_version = \"two point three\""),

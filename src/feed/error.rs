@@ -9,10 +9,42 @@ use crate::domain::release::BadMarker;
 use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
 use crate::feed::archive::error::ArchiveError;
+use crate::feed::signed::TrustError;
+use crate::feed::transport::TransportError;
 
 /// A feed could not be read, a release not be staged or not be made.
 #[derive(Debug, Error)]
 pub enum FeedError {
+    /// A signed feed is not trusted.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// Something cannot be fetched.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A signed description is in the folder of another build.
+    #[error("accept {target}: it describes build {build}")]
+    ForeignBuild {
+        /// Its name in the feed.
+        target: String,
+        /// The build that it describes.
+        build: u64,
+    },
+    /// A description and the signed metadata say different things of a file.
+    #[error("accept {target}: release.toml says {described}, the signed metadata say {signed}")]
+    Disagreement {
+        /// Its name in the feed.
+        target: String,
+        /// Hash and size by the description.
+        described: String,
+        /// Hash and size by the metadata.
+        signed: String,
+    },
+    /// A file was signed for without a hash that we use.
+    #[error("accept {target}: the signed metadata have no sha256 of it")]
+    NoHash {
+        /// Its name in the feed.
+        target: String,
+    },
     /// The feed's directory cannot be listed.
     #[error("list the releases in {}", .dir.display())]
     List {
@@ -289,6 +321,14 @@ impl FeedError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Trust(error) => return error.hint(),
+            Self::Transport(_) => {
+                "check the network, feed.url and the proxy; what is downloaded already can still be installed"
+                    .to_owned()
+            }
+            Self::ForeignBuild { .. } | Self::Disagreement { .. } | Self::NoHash { .. } => {
+                "the release was not used; ask the vendor to publish it again".to_owned()
+            }
             Self::List { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 "create the directory, mount it, or correct feed.dir".to_owned()
             }

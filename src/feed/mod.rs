@@ -5,10 +5,10 @@
 //!  what there is    which, in order     verified, unpacked, on disk, named in one rename
 //! ```
 //!
-//! [`Feed`] is a closed set. Today there is one variant, a directory ([`dir`]); a signed feed over
-//! HTTPS becomes a second one that brings its archives into files and then goes the same way
-//! through staging (`stage`) and unpacking (`archive`). Callers see no difference: a
-//! [`Release`] carries the hashes, and its `location` means something to its feed only.
+//! [`Feed`] is a closed set: a directory ([`dir`]), or a vendor's web server with signed metadata ([`signed`]), which
+//! brings its archives into files ([`transport`]) and then goes the same way through staging (`stage`) and
+//! unpacking (`archive`). Callers see no difference: a [`Release`] carries the hashes, and its `location` means
+//! something to its feed only.
 //!
 //! *Invariant:* nothing stands at the path a release is staged into, or the whole release does, with
 //! its marker. Every byte that was unpacked was hashed on the same way, and the hash matched.
@@ -21,33 +21,58 @@ mod error;
 mod manifest;
 pub mod pack;
 pub mod select;
+pub mod signed;
 mod stage;
 pub mod transport;
 
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use crate::feed::archive::error::ArchiveError;
 pub use crate::feed::error::FeedError;
 
 use crate::config::settings::FeedSettings;
+use crate::domain::clock::Clock;
 use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
 use crate::domain::release::Release;
 use crate::feed::dir::DirFeed;
+use crate::feed::signed::SignedFeed;
 
 /// A source of releases.
 #[derive(Debug, Clone)]
 pub enum Feed {
     /// A directory, one folder a release.
     Dir(DirFeed),
+    /// A vendor's web server, with signed metadata.
+    Signed(SignedFeed),
+}
+
+/// Where a feed keeps what it knows and what it fetched, and by which clock it judges.
+#[derive(Debug, Clone)]
+pub struct FeedHome {
+    /// What is trusted: a few small files.
+    pub state_dir: PathBuf,
+    /// Archives, by their hash.
+    pub downloads_dir: PathBuf,
+    /// Decides what has expired.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl FeedHome {
+    /// That of an application whose state is in `state_dir` and whose trees are staged in `staging_dir`.
+    pub fn new(state_dir: &Path, staging_dir: &Path, clock: Arc<dyn Clock>) -> Self {
+        Self { state_dir: state_dir.join("feed"), downloads_dir: staging_dir.join("downloads"), clock }
+    }
 }
 
 impl Feed {
     /// The feed that the settings describe. Nothing is looked at yet.
-    pub fn new(settings: &FeedSettings) -> Self {
+    pub fn new(settings: &FeedSettings, home: FeedHome) -> Self {
         match settings {
             FeedSettings::Dir(dir) => Self::Dir(DirFeed::new(dir)),
+            FeedSettings::Signed(settings) => Self::Signed(SignedFeed::new(settings, home)),
         }
     }
 
@@ -58,6 +83,7 @@ impl Feed {
     pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
         match self {
             Self::Dir(feed) => feed.releases().await,
+            Self::Signed(feed) => feed.releases().await,
         }
     }
 
@@ -65,6 +91,7 @@ impl Feed {
     pub async fn check(&self) -> Vec<Finding> {
         match self {
             Self::Dir(feed) => feed.check().await,
+            Self::Signed(feed) => feed.check().await,
         }
     }
 
@@ -78,6 +105,18 @@ impl Feed {
     pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
         match self {
             Self::Dir(feed) => feed.stage(release, into, progress).await,
+            Self::Signed(feed) => feed.stage(release, into, progress).await,
+        }
+    }
+
+    /// Gives back the room of all that was fetched and that none of these releases needs.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn retain(&self, keep: &[Release]) -> Result<(), FeedError> {
+        match self {
+            Self::Dir(_) => Ok(()),
+            Self::Signed(feed) => feed.retain(keep),
         }
     }
 }

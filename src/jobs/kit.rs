@@ -14,6 +14,7 @@ use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::feed::Feed;
+use crate::feed::FeedHome;
 use crate::gate::GateDrivers;
 use crate::install::InstallError;
 use crate::install::Installer;
@@ -49,10 +50,10 @@ impl Kit {
     ///
     /// # Errors
     /// The health settings cannot be used.
-    pub fn new(app: &AppSettings, data_dir: &Path, hub: &Arc<Hub>) -> Result<Self, ProbeError> {
+    pub fn new(app: &AppSettings, data_dir: &Path, hub: &Arc<Hub>, clock: SharedClock) -> Result<Self, ProbeError> {
         let state_dir = state_dir(data_dir, &app.name);
         Ok(Self {
-            feed: Feed::new(&app.feed),
+            feed: Feed::new(&app.feed, FeedHome::new(&state_dir, &app.staging_dir, clock)),
             installer: Installer::new(app),
             service: Service::new(app, &state_dir),
             probe: Probe::new(&app.health)?,

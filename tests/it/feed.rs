@@ -18,7 +18,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 
-use afterhours::config::settings::FeedSettings;
 use afterhours::domain::progress::Progress;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::MARKER;
@@ -26,6 +25,7 @@ use afterhours::domain::release::Release;
 use afterhours::domain::release::ReleaseId;
 use afterhours::feed::Feed;
 use afterhours::feed::FeedError;
+use afterhours::feed::dir::DirFeed;
 use afterhours::feed::pack::PackMeta;
 use afterhours::feed::pack::pack;
 use rstest::rstest;
@@ -55,7 +55,7 @@ impl Site {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("feed")).unwrap();
-        let feed = Feed::new(&FeedSettings::Dir(dir.path().join("feed")));
+        let feed = Feed::Dir(DirFeed::new(dir.path().join("feed")));
         Self { dir, feed }
     }
 

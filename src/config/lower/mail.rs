@@ -1,21 +1,16 @@
 //! `daemon.mail`.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use secrecy::SecretString;
 use url::Url;
 
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::input::MailInput;
 use crate::config::lower::check;
+use crate::config::lower::secret;
 use crate::config::settings::MailSettings;
 use crate::config::settings::MailTls;
-
-/// A longer file is no password.
-const PASSWORD_BYTES_MAX: usize = 4096;
 
 /// How mails are sent. Reads the password, so that a missing one is found at start and not at night.
 pub(super) fn mail(place: &Place, input: MailInput) -> Result<MailSettings, Problem> {
@@ -27,7 +22,7 @@ pub(super) fn mail(place: &Place, input: MailInput) -> Result<MailSettings, Prob
     let text = input.from.ok_or_else(|| from.missing("give the sender of the mails"))?;
     let login = match (input.user, input.password_file) {
         (Some(user), Some(file)) => {
-            Some((check::text(&place.key("user"), user)?, password(&place.key("password_file"), &file)?))
+            Some((check::text(&place.key("user"), user)?, secret::password(&place.key("password_file"), &file)?))
         }
         (Some(_), None) => return Err(place.key("password_file").missing("`user` needs a password")),
         (None, Some(_)) => return Err(place.key("user").missing("`password_file` needs a user")),
@@ -39,7 +34,7 @@ pub(super) fn mail(place: &Place, input: MailInput) -> Result<MailSettings, Prob
         tls,
         from: check::mail_address(&from, &text)?,
         login,
-        ca_file: input.ca_file.map(|file| ca_file(&place.key("ca_file"), &file)).transpose()?,
+        ca_file: input.ca_file.map(|file| secret::ca_file(&place.key("ca_file"), &file, "mail server")).transpose()?,
     })
 }
 
@@ -69,33 +64,4 @@ fn server(place: &Place, text: &str, example: &str) -> Result<(String, u16, Mail
             .hint("use smtp:// (STARTTLS) or smtps://; smtp+plain:// is for a mail server on this machine"));
     }
     Ok((host, url.port().unwrap_or(default_port), tls))
-}
-
-fn password(place: &Place, text: &str) -> Result<SecretString, Problem> {
-    let path = check::path(place, text)?;
-    let hint = "the file holds the password and nothing else, and is readable for the user the daemon runs as";
-    let unreadable = |source| place.wrong(format!("cannot read \"{text}\"")).hint(hint).because(source);
-    let content = std::fs::read_to_string(path).map_err(unreadable)?;
-    // Editors end a file with a line break; it is not part of the password.
-    let password = content.trim_end_matches(['\n', '\r']);
-    if password.is_empty() {
-        return Err(place.wrong(format!("\"{text}\" is empty")).hint(hint));
-    }
-    if password.len() > PASSWORD_BYTES_MAX || password.contains(['\n', '\0']) {
-        return Err(place.wrong(format!("\"{text}\" holds more than a password")).hint(hint));
-    }
-    Ok(SecretString::from(password))
-}
-
-fn ca_file(place: &Place, text: &str) -> Result<PathBuf, Problem> {
-    let path = check::path(place, text)?;
-    let hint = "give a PEM file with the certificate of the authority that signed the mail server's";
-    let unreadable = |source| place.wrong(format!("cannot read \"{text}\"")).hint(hint).because(source);
-    let pem: Result<Vec<u8>, io::Error> = std::fs::read(&path);
-    let pem = pem.map_err(unreadable)?;
-    if String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
-        Ok(path)
-    } else {
-        Err(place.wrong(format!("\"{text}\" holds no certificate")).hint(hint))
-    }
 }

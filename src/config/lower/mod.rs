@@ -5,8 +5,10 @@
 
 mod check;
 mod data;
+mod feed;
 mod mail;
 mod people;
+mod secret;
 mod service;
 
 use std::collections::BTreeMap;
@@ -17,12 +19,10 @@ use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::input::AppInput;
 use crate::config::input::DaemonInput;
-use crate::config::input::FeedInput;
 use crate::config::input::Input;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DaemonSettings;
 use crate::config::settings::DataSettings;
-use crate::config::settings::FeedSettings;
 use crate::config::settings::Settings;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
@@ -107,7 +107,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         health: service::health(&place.key("health"), input.health.unwrap_or_default())?,
         data,
         backup: input.backup.map(|backup| data::backup(&place.key("backup"), backup)).transpose()?,
-        feed: feed(&place.key("feed"), input.feed)?,
+        feed: feed::feed(&place.key("feed"), input.feed)?,
         sessions: people::sessions(&place.key("sessions"), input.sessions)?,
         gate: people::gate(&place.key("gate"), input.gate)?,
         grace,
@@ -144,14 +144,6 @@ fn owner(place: &Place, text: String) -> Result<String, Problem> {
         !user.is_empty() && !group.is_empty() && !text.contains(char::is_whitespace) && !group.contains(':')
     });
     if is_pair { Ok(text) } else { Err(place.wrong(format!("\"{text}\" is not USER:GROUP"))) }
-}
-
-fn feed(place: &Place, input: Option<FeedInput>) -> Result<FeedSettings, Problem> {
-    let example = "say where releases come from: feed = { dir = \"/srv/releases/NAME\" }";
-    let input = input.ok_or_else(|| place.missing(example))?;
-    let place = place.key("dir");
-    let dir = input.dir.ok_or_else(|| place.missing(example))?;
-    Ok(FeedSettings::Dir(check::path(&place, &dir)?))
 }
 
 /// Two applications never stand in, or keep data in, each other's directories; and none of them holds our own store,

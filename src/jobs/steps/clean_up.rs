@@ -22,6 +22,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     if context.machine.is_committed() {
         let path: Vec<_> = context.path().iter().map(|release| release.id.clone()).collect();
         or_fail!(installer.retire(context.run, &path).await);
+        // The archive of what runs now is what the next small download starts from.
+        or_fail!(context.kit.feed.retain(context.path().last().map_or(&[], std::slice::from_ref)));
         return Ok(Done::saying("the old version is kept beside the new one"));
     }
     if context.machine.known().resolved.is_some() {

@@ -13,7 +13,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
-use afterhours::config::settings::FeedSettings;
 use afterhours::domain::progress::Progress;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::MARKER;
@@ -22,6 +21,7 @@ use afterhours::domain::release::ReleaseId;
 use afterhours::feed::ArchiveError;
 use afterhours::feed::Feed;
 use afterhours::feed::FeedError;
+use afterhours::feed::dir::DirFeed;
 use afterhours::feed::pack::PackMeta;
 use afterhours::feed::pack::pack;
 use sha2::Digest;
@@ -221,7 +221,7 @@ async fn staging_in_a_process_of_its_own() {
             (site.path("feed"), site.path("staging/tree"), Some(site))
         }
     };
-    let feed = Feed::new(&FeedSettings::Dir(feed));
+    let feed = Feed::Dir(DirFeed::new(feed));
     let release = feed.releases().await.unwrap().remove(0);
     feed.stage(&release, &into, Arc::new(Silent)).await.unwrap();
     assert!(into.join(MARKER).is_file());

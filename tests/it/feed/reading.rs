@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use afterhours::config::settings::FeedSettings;
 use afterhours::domain::finding::Finding;
 use afterhours::domain::finding::Severity;
 use afterhours::feed::Feed;
 use afterhours::feed::FeedError;
+use afterhours::feed::dir::DirFeed;
 
 use super::Site;
 use super::run;
@@ -92,7 +92,7 @@ async fn a_missing_feed_and_an_empty_one() {
         summary(&site.feed.check().await),
         [("feed_reachable", Severity::Good), ("feed_releases", Severity::Warning)]
     );
-    let missing = Feed::new(&FeedSettings::Dir(site.path("nowhere")));
+    let missing = Feed::Dir(DirFeed::new(site.path("nowhere")));
     let error = missing.releases().await.unwrap_err();
     assert_eq!(error.to_string(), format!("list the releases in {}", site.path("nowhere").display()));
     assert_eq!(error.hint().unwrap(), "create the directory, mount it, or correct feed.dir");

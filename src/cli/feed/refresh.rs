@@ -1,0 +1,49 @@
+//! `afterhours feed refresh`: what is there, verified.
+
+use chrono::DateTime;
+use chrono::Utc;
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::feed::signed;
+use crate::domain::name::AppName;
+use crate::domain::release::ReleaseId;
+
+/// Ask the vendor's server now, verify what it says, and list the releases.
+///
+/// Exits with 4 when what it says is refused, with 7 when it cannot be reached. Nothing is installed or downloaded.
+#[derive(Debug, Args)]
+pub(crate) struct RefreshArgs {
+    /// The application
+    app: AppName,
+}
+
+/// What the feed says.
+#[derive(Debug, Serialize)]
+struct Refreshed {
+    app: AppName,
+    good_until: DateTime<Utc>,
+    releases: Vec<ReleaseId>,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: RefreshArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let feed = signed(&args.app, context)?;
+    let good_until = feed.refresh().await?;
+    let releases = feed.releases().await?.into_iter().map(|release| release.id).collect();
+    context.ui.answer(&Refreshed { app: args.app, good_until, releases }, |refreshed| {
+        let until = refreshed.good_until.format("%Y-%m-%d %H:%M UTC");
+        let mut text = format!("{}: signatures hold until {until}", refreshed.app);
+        for release in &refreshed.releases {
+            text += &format!("\n  {release}");
+        }
+        if refreshed.releases.is_empty() {
+            text += "\n  no release";
+        }
+        text
+    })?;
+    Ok(Ending::Good)
+}

@@ -1,0 +1,43 @@
+//! Files that stand beside the configuration: passwords and authorities. Read here, so that a missing one is
+//! found at start and not at night.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+
+use crate::config::error::Place;
+use crate::config::error::Problem;
+use crate::config::lower::check;
+
+/// A longer file is no password.
+const PASSWORD_BYTES_MAX: usize = 4096;
+
+/// The password in a file.
+pub(super) fn password(place: &Place, text: &str) -> Result<SecretString, Problem> {
+    let path = check::path(place, text)?;
+    let hint = "the file holds the password and nothing else, and is readable for the user the daemon runs as";
+    let unreadable = |source| place.wrong(format!("cannot read \"{text}\"")).hint(hint).because(source);
+    let content = std::fs::read_to_string(path).map_err(unreadable)?;
+    // Editors end a file with a line break; it is not part of the password.
+    let password = content.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return Err(place.wrong(format!("\"{text}\" is empty")).hint(hint));
+    }
+    if password.len() > PASSWORD_BYTES_MAX || password.contains(['\n', '\0']) {
+        return Err(place.wrong(format!("\"{text}\" holds more than a password")).hint(hint));
+    }
+    Ok(SecretString::from(password))
+}
+
+/// A PEM file with the authority behind the certificate of `server`.
+pub(super) fn ca_file(place: &Place, text: &str, server: &str) -> Result<PathBuf, Problem> {
+    let path = check::path(place, text)?;
+    let hint = format!("give a PEM file with the certificate of the authority that signed the {server}'s");
+    let unreadable = |source| place.wrong(format!("cannot read \"{text}\"")).hint(hint.clone()).because(source);
+    let pem = std::fs::read(&path).map_err(unreadable)?;
+    if String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {
+        Ok(path)
+    } else {
+        Err(place.wrong(format!("\"{text}\" holds no certificate")).hint(hint))
+    }
+}

@@ -1,0 +1,310 @@
+//! Releases from a vendor's web server that nobody has to trust: The Update Framework (TUF 1.0).
+//!
+//! ```text
+//!            root.json  by a way a person trusts (`trust`)
+//!                │
+//! releases() ──► refresh ──► which releases, with the hash of every file
+//! stage()    ──► files by their hash into downloads/ ──► the same staging as for a directory
+//! ```
+//!
+//! - `trust` verifies, with the crate `sigstore-tuf`; `store` keeps what is trusted; `remote` fetches.
+//! - `releases` makes releases of it. `error` says what was refused.
+//! - [`tuf_client`] is the same client without an application, as the public conformance suite asks for it.
+//!
+//! *Invariant:* nothing is used that the metadata did not vouch for at the time it was asked; what was refused leaves
+//! no trace beside what was verified before it.
+
+mod error;
+mod releases;
+mod remote;
+mod store;
+mod trust;
+pub mod tuf_client;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::TimeDelta;
+use chrono::Utc;
+use tokio::sync::Mutex;
+
+pub use crate::feed::signed::error::TrustError;
+pub use crate::feed::signed::trust::RootCard;
+
+use crate::config::settings::SignedFeedSettings;
+use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
+use crate::domain::progress::Progress;
+use crate::domain::release::Archive;
+use crate::domain::release::Release;
+use crate::feed::FeedHome;
+use crate::feed::error::FeedError;
+use crate::feed::signed::releases::Listed;
+use crate::feed::signed::releases::Reader;
+use crate::feed::signed::remote::Remote;
+use crate::feed::signed::store::Metadata;
+use crate::feed::stage;
+use crate::feed::transport::Transport;
+use crate::feed::transport::TransportError;
+use crate::feed::transport::Wanted;
+
+/// What was verified so recently is not asked for again: one preflight asks several times.
+const FRESH: TimeDelta = TimeDelta::seconds(30);
+/// How long before the metadata run out somebody should look.
+const SOON: TimeDelta = TimeDelta::days(1);
+
+/// A signed feed and what is kept of it.
+#[derive(Debug, Clone)]
+pub struct SignedFeed {
+    settings: SignedFeedSettings,
+    home: FeedHome,
+    /// What the last refresh found, and when it was.
+    known: Arc<Mutex<Option<(DateTime<Utc>, Listed)>>>,
+}
+
+impl SignedFeed {
+    /// The feed that the settings describe. Nothing is looked at yet.
+    pub fn new(settings: &SignedFeedSettings, home: FeedHome) -> Self {
+        Self { settings: settings.clone(), home, known: Arc::default() }
+    }
+
+    /// All releases, ascending by build, as the metadata vouch for them now.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or what it says is refused.
+    pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
+        Ok(self.listed().await?.releases)
+    }
+
+    /// Asks the server in any case; until when the answer holds.
+    ///
+    /// # Errors
+    /// As for [`SignedFeed::releases`].
+    pub async fn refresh(&self) -> Result<DateTime<Utc>, FeedError> {
+        *self.known.lock().await = None;
+        Ok(self.listed().await?.good_until)
+    }
+
+    async fn listed(&self) -> Result<Listed, FeedError> {
+        // Whoever comes meanwhile waits here and then finds it known.
+        let mut known = self.known.lock().await;
+        let now = self.home.clock.now();
+        if let Some((at, listed)) = &*known
+            && (*at..*at + FRESH).contains(&now)
+            && now <= listed.good_until
+        {
+            return Ok(listed.clone());
+        }
+        *known = None;
+        let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
+        let root = self.root()?;
+        let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
+        let metadata = Metadata::new(&self.metadata_dir(), true);
+        let (updater, trouble) = trust::refresh(&root, metadata, remote.clone(), now).await?;
+        let good_until = trust::good_until(updater.trusted());
+        let dir = self.home.state_dir.join("descriptions");
+        let read = Reader { updater, remote: &remote, dir: &dir, now }.read(good_until).await;
+        if let Some(error) = trouble.take() {
+            return Err(error.into());
+        }
+        let listed = read?;
+        *known = Some((now, listed.clone()));
+        Ok(listed)
+    }
+
+    /// The trusted root, else the first one that the settings name.
+    fn root(&self) -> Result<Vec<u8>, TrustError> {
+        match (trust::trusted_root(&self.metadata_dir())?, &self.settings.root) {
+            (Some(trusted), _) => Ok(trusted),
+            (None, Some(file)) => trust::named_root(file),
+            (None, None) => Err(TrustError::NoRoot { feed: self.settings.url.to_string() }),
+        }
+    }
+
+    /// The root that is trusted now, if any is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn trusted(&self) -> Result<Option<RootCard>, FeedError> {
+        let root = trust::trusted_root(&self.metadata_dir())?;
+        Ok(root.map(|bytes| trust::root_card(&bytes)).transpose()?)
+    }
+
+    /// What the root in a file says of itself.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not prove itself.
+    pub fn look_at_root(file: &Path) -> Result<RootCard, FeedError> {
+        Ok(trust::root_card(&trust::named_root(file)?)?)
+    }
+
+    /// Trusts the root in a file from now on, whatever was trusted before.
+    ///
+    /// # Errors
+    /// It cannot be read, does not prove itself, or cannot be kept.
+    pub async fn trust(&self, file: &Path) -> Result<(), FeedError> {
+        let bytes = trust::named_root(file)?;
+        *self.known.lock().await = None;
+        let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
+        let path = self.metadata_dir().join(trust::ROOT);
+        store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;
+        Ok(())
+    }
+
+    /// Whether there is a root, the server can be reached and is believed, and what is in the feed.
+    pub async fn check(&self) -> Vec<Finding> {
+        let listed = match self.listed().await {
+            Ok(listed) => listed,
+            Err(error) => {
+                let check = match &error {
+                    FeedError::Trust(TrustError::NoRoot { .. } | TrustError::BadRoot { .. }) => "feed_root",
+                    FeedError::Trust(refused) if refused.is_refusal() => "feed_trusted",
+                    FeedError::Trust(_) | FeedError::Transport(_) => "feed_reachable",
+                    _ => "feed_releases",
+                };
+                let remedy = error.hint().unwrap_or_else(|| "look into the feed".to_owned());
+                return vec![Finding::fatal(check, format!("failed to {}", Failure::from_error(&error)), remedy)];
+            }
+        };
+        let url = &self.settings.url;
+        let until = listed.good_until.format("%Y-%m-%d %H:%M UTC");
+        let mut findings =
+            vec![Finding::good("feed_reachable", format!("the feed {url} can be reached and is trusted"))];
+        findings.push(if listed.good_until - self.home.clock.now() < SOON {
+            let remedy = "ask the vendor whether it is signed anew in time; a run after that would be refused";
+            Finding::warning("feed_fresh", format!("the feed's signatures hold only until {until}"), remedy)
+        } else {
+            Finding::good("feed_fresh", format!("the feed's signatures hold until {until}"))
+        });
+        findings.push(match listed.releases.last() {
+            None => Finding::warning(
+                "feed_releases",
+                format!("the feed {url} has no release"),
+                "ask the vendor, or correct feed.url",
+            ),
+            Some(newest) => {
+                let count = listed.releases.len();
+                let noun = if count == 1 { "release" } else { "releases" };
+                Finding::good("feed_releases", format!("the feed has {count} {noun}; the newest is {}", newest.id))
+            }
+        });
+        findings
+    }
+
+    /// See [`crate::feed::Feed::stage`]. What is downloaded already needs no network.
+    ///
+    /// # Errors
+    /// As there, or an archive cannot be fetched.
+    pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
+        self.download(release, progress.as_ref()).await?;
+        let mut paths = std::collections::BTreeMap::new();
+        for archive in &release.archives {
+            paths.insert(archive.file.clone(), self.home.downloads_dir.join(&archive.sha256));
+        }
+        let open = move |name: &str| match paths.get(name) {
+            Some(path) => (File::open(path), path.clone()),
+            None => (Err(io::ErrorKind::NotFound.into()), PathBuf::from(name)),
+        };
+        stage::stage(release.clone(), into.to_owned(), progress, Arc::new(open)).await
+    }
+
+    /// Fetches every archive of a release that is not there yet.
+    ///
+    /// # Errors
+    /// The server cannot be reached or does not behave, or there is no room.
+    pub async fn download(&self, release: &Release, progress: &dyn Progress) -> Result<(), FeedError> {
+        let dir = &self.home.downloads_dir;
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|source| FeedError::Make { path: dir.clone(), source })?;
+        let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
+        let mut before = 0;
+        for archive in &release.archives {
+            let told = Onward { progress, before, total: release.size_bytes(), file: &archive.file };
+            self.bring(&remote, release.id.build, archive, &told).await?;
+            before += archive.size_bytes;
+        }
+        Ok(())
+    }
+
+    async fn bring(
+        &self,
+        remote: &Remote,
+        build: u64,
+        archive: &Archive,
+        progress: &dyn Progress,
+    ) -> Result<(), FeedError> {
+        let into = self.home.downloads_dir.join(&archive.sha256);
+        // It comes by rename, whole; staging computes its hash once more, as it does for every archive.
+        if into.metadata().is_ok_and(|meta| meta.len() == archive.size_bytes) {
+            return Ok(());
+        }
+        let want = Wanted { sha256: archive.sha256.clone(), size_bytes: archive.size_bytes };
+        let url = remote.target(&format!("{build}/{}.{}", archive.sha256, archive.file));
+        let fetched = remote.transport().fetch(&url, &want, &into, progress).await;
+        match fetched {
+            // A feed without consistent snapshots has plain names. The hash decides in any case.
+            Err(TransportError::Absent { .. }) => {
+                let url = remote.target(&format!("{build}/{}", archive.file));
+                remote.transport().fetch(&url, &want, &into, progress).await?;
+                Ok(())
+            }
+            fetched => Ok(fetched?),
+        }
+    }
+
+    /// Gives back the room of all downloads that none of these releases needs.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn retain(&self, keep: &[Release]) -> Result<(), FeedError> {
+        let dir = &self.home.downloads_dir;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FeedError::Clear { path, source }
+        };
+        let mut needed = BTreeSet::new();
+        for archive in keep.iter().flat_map(|release| &release.archives) {
+            needed.insert(archive.sha256.as_str());
+            needed.extend(archive.tar_sha256.as_deref());
+            needed.extend(archive.deltas.iter().map(|delta| delta.sha256.as_str()));
+        }
+        let entries = match std::fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed(dir)(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed(dir))?;
+            let name = entry.file_name();
+            let hash = name.to_str().map(|name| name.split('.').next().unwrap_or(name));
+            if hash.is_some_and(|hash| !needed.contains(hash)) {
+                std::fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn metadata_dir(&self) -> PathBuf {
+        self.home.state_dir.join("metadata")
+    }
+}
+
+/// The progress of one of several archives.
+struct Onward<'p> {
+    progress: &'p dyn Progress,
+    before: u64,
+    total: u64,
+    file: &'p str,
+}
+
+impl Progress for Onward<'_> {
+    fn advance(&self, done: u64, _total: Option<u64>, _what: &str) {
+        self.progress.advance(self.before + done, Some(self.total), self.file);
+    }
+}
