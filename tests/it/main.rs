@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod documents;
 mod feed;
+mod feed_signed;
 mod foreign;
 mod gate;
 mod install;

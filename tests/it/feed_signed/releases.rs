@@ -1,0 +1,107 @@
+//! What goes well: releases of a repository that python-tuf made, staged; and what is not asked for twice.
+
+use afterhours::domain::finding::Severity;
+use afterhours::domain::release::MARKER;
+use chrono::TimeDelta;
+
+use crate::feed_signed::Site;
+use crate::feed_signed::today;
+
+#[tokio::test]
+async fn releases_are_read_staged_and_fetched_once() {
+    let mut site = Site::new("one").await;
+    assert_eq!(site.builds().await, [1]);
+    site.server.take_asked();
+    site.turn("two");
+    assert_eq!(site.builds().await, [1, 2]);
+    let asked = site.server.take_asked();
+    assert!(asked.iter().all(|path| !path.starts_with("targets/1/")), "{asked:?}");
+    let newest = site.newest().await;
+    assert_eq!((newest.notes.as_str(), newest.location.to_str()), ("News of 2.", Some("2")));
+    assert_eq!(site.server.take_asked(), Vec::<String>::new(), "what is fresh is not asked for again");
+
+    let tree = site.stage(&newest).await.unwrap();
+    assert_eq!(fs_err::read_to_string(tree.join("bin/orders")).unwrap(), "release 2\n");
+    assert!(tree.join(MARKER).is_file());
+    assert_eq!(site.files("staging/downloads"), [newest.archives[0].sha256.clone()]);
+    // Byte for byte as it was signed.
+    for (kept, served) in [
+        ("timestamp.json", "timestamp.json"),
+        ("snapshot.json", "2.snapshot.json"),
+        ("targets.json", "2.targets.json"),
+        ("root.json", "1.root.json"),
+    ] {
+        let kept = fs_err::read(site.path("state/feed/metadata").join(kept)).unwrap();
+        assert_eq!(kept, fs_err::read(site.path("vendor/two/metadata").join(served)).unwrap());
+    }
+    let findings = site.feed.check().await;
+    assert!(findings.iter().all(|finding| finding.severity == Severity::Good), "{findings:?}");
+}
+
+#[tokio::test]
+async fn without_a_network_what_is_downloaded_can_be_staged() {
+    let mut site = Site::new("two").await;
+    let newest = site.newest().await;
+    let tree = site.stage(&newest).await.unwrap();
+    fs_err::remove_dir_all(&tree).unwrap();
+    site.server.stop().await;
+    site.turn("two");
+    let error = site.feed.releases().await.unwrap_err();
+    assert_eq!(error.to_string(), "fetch the metadata");
+    assert!(error.hint().unwrap().starts_with("check the network"));
+    let checks: Vec<_> = site.feed.check().await.into_iter().map(|f| (f.check, f.severity)).collect();
+    assert_eq!(checks, [("feed_reachable".to_owned(), Severity::Fatal)]);
+    site.stage(&newest).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_has_run_out_is_not_used_even_if_it_is_fresh() {
+    let site = Site::new("one").await;
+    let end = today() + TimeDelta::days(30);
+    site.clock.set(end - TimeDelta::seconds(1));
+    assert_eq!(site.builds().await, [1]);
+    let soon: Vec<_> = site.feed.check().await.into_iter().filter(|f| f.check == "feed_fresh").collect();
+    assert_eq!(soon[0].severity, Severity::Warning);
+    site.clock.set(end + TimeDelta::seconds(1));
+    let error = site.feed.releases().await.unwrap_err();
+    assert_eq!(error.to_string(), "accept the root metadata: it has expired on 2026-12-20 12:00 UTC");
+}
+
+#[tokio::test]
+async fn keys_change_hands_and_the_old_ones_count_no_longer() {
+    let mut site = Site::new("two").await;
+    assert_eq!(site.builds().await, [1, 2]);
+    site.turn("rotated");
+    assert_eq!(site.builds().await, [1, 2]);
+    assert_eq!(site.version("root"), 2);
+    assert_eq!(site.files("state/feed/metadata/root_history"), ["1.root.json", "2.root.json"]);
+    site.turn("old_key");
+    let error = site.feed.releases().await.unwrap_err();
+    assert_eq!(error.to_string(), "accept the timestamp metadata: 0 good signatures, 1 needed");
+}
+
+#[tokio::test]
+async fn a_delegated_role_speaks_for_its_own_releases_only() {
+    let site = Site::new("delegated").await;
+    assert_eq!(site.builds().await, [1, 2]);
+    let tree = site.stage(&site.newest().await).await.unwrap();
+    assert_eq!(fs_err::read_to_string(tree.join("bin/orders")).unwrap(), "release 2\n");
+    assert_eq!(site.version("beta"), 1);
+}
+
+#[tokio::test]
+async fn room_is_given_back() {
+    let site = Site::new("two").await;
+    let releases = site.feed.releases().await.unwrap();
+    for (release, name) in releases.iter().zip(["one", "two"]) {
+        let into = site.path(&format!("staging/{name}"));
+        site.feed.stage(release, &into, std::sync::Arc::new(afterhours::domain::progress::Silent)).await.unwrap();
+    }
+    fs_err::write(site.path("staging/downloads").join(format!("{}.part", "0".repeat(64))), "half").unwrap();
+    assert_eq!(site.files("staging/downloads").len(), 3);
+    site.feed.retain(&releases[1..]).unwrap();
+    assert_eq!(site.files("staging/downloads"), [releases[1].archives[0].sha256.clone()]);
+    site.feed.retain(&[]).unwrap();
+    site.feed.retain(&[]).unwrap();
+    assert!(site.files("staging/downloads").is_empty());
+}
