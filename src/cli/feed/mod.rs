@@ -79,7 +79,7 @@ fn signed(app: &AppName, context: &Context<'_>) -> Result<SignedFeed, CliError> 
 impl From<FeedError> for CliError {
     fn from(error: FeedError) -> Self {
         let kind = match &error {
-            FeedError::Trust(TrustError::Fetch { .. }) | FeedError::Transport(_) => ErrorKind::Unavailable,
+            FeedError::Trust(TrustError::Fetch { source }) | FeedError::Transport(source) => source.kind(),
             FeedError::Trust(refused) if refused.is_refusal() => ErrorKind::Refused,
             FeedError::ForeignBuild { .. } | FeedError::Disagreement { .. } | FeedError::NoHash { .. } => {
                 ErrorKind::Refused

@@ -250,15 +250,14 @@ impl TrustError {
             }
             Self::TooManyRoles { .. } => "ask the vendor to delegate to fewer roles",
             Self::Fetch { source } => {
-                return Some(match source {
-                    TransportError::Absent { .. } => {
+                return match source {
+                    TransportError::Absent { .. } => Some(
                         "check that feed.url is the folder with metadata/ and targets/; if it is, the vendor's upload is \
                          not complete"
-                            .to_owned()
-                    }
-                    _ => "check the network, feed.url and the proxy; what is downloaded already can still be installed"
-                        .to_owned(),
-                });
+                            .to_owned(),
+                    ),
+                    source => source.hint(),
+                };
             }
             Self::Load { .. } => "give the user that Afterhours runs as the right to read it",
             Self::Keep { source, .. } => return hint_for_write(source),
