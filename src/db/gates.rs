@@ -52,6 +52,13 @@ fn put_gate(tx: &Transaction<'_>, gate: &Gate) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether a run that is not over has the application stopped.
+fn is_away(tx: &Transaction<'_>, app: &AppName) -> Result<bool, StoreError> {
+    Ok(tx
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM runs WHERE app = ?1 AND away) AS away")?
+        .query_row([app.as_str()], |row| row.get("away"))?)
+}
+
 fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
     tx.execute("DELETE FROM passes WHERE valid_until <= ?1", [now])?;
     let used = tx.execute(
@@ -74,16 +81,18 @@ impl Store {
 
     /// Changes a gate in one transaction; `None` leaves it as it is. Answers with what stands afterwards.
     ///
+    /// `change` is told whether the application is away.
+    ///
     /// # Errors
     /// The store fails.
     pub async fn change_gate<F>(&self, app: &AppName, change: F) -> Result<Gate, StoreError>
     where
-        F: FnOnce(&Gate) -> Option<Gate> + Send + 'static,
+        F: FnOnce(&Gate, bool) -> Option<Gate> + Send + 'static,
     {
         let app = app.clone();
         self.write(move |tx| {
             let before = find_gate(tx, &app)?;
-            let Some(after) = change(&before) else { return Ok(before) };
+            let Some(after) = change(&before, is_away(tx, &app)?) else { return Ok(before) };
             put_gate(tx, &after)?;
             Ok(after)
         })

@@ -2,7 +2,8 @@
 //!
 //! A gate that a run closes is a lease: [`Gatekeeper::renew`] keeps it, and if nobody renews it, it
 //! counts as open. While the application is away the gate is pinned: then no lease runs out, because
-//! nobody may log in to half an application. An operator's closure is the operator's: no run opens it.
+//! nobody may log in to half an application. An operator's closure is the operator's: no run opens it, and its own
+//! time does not count while the application is away.
 //!
 //! Closing goes from the inside out (first nobody new is admitted, then the drivers follow); opening
 //! goes the same way, so that a user who is told "ready" is admitted. That the drivers have to open is noted with the
@@ -160,11 +161,20 @@ impl Gatekeeper {
         stays: impl FnOnce(&Gate) -> bool + Send + 'static,
     ) -> Result<Gate, GatekeeperError> {
         let app = kit.app.name.clone();
-        let closed = Gate { app: app.clone(), position };
+        let mut closed = Gate { app: app.clone(), position };
         let _turn = self.turn(&app).await;
         let gate = self
             .store
-            .change_gate(&app, move |before| (!stays(before)).then_some(closed))
+            .change_gate(&app, move |before, away| {
+                if stays(before) {
+                    return None;
+                }
+                if let Position::Closed { lease_until, .. } = &mut closed.position {
+                    // As in [`Gatekeeper::pin`]: no time opens it now.
+                    *lease_until = lease_until.filter(|_| !away);
+                }
+                Some(closed)
+            })
             .await
             .map_err(|source| GatekeeperError::Store { app: app.clone(), source })?;
         if let Position::Closed { message, until, .. } = &gate.position {
@@ -292,7 +302,7 @@ impl Gatekeeper {
         let app = kit.app.name.clone();
         let (message, now) = (message.to_owned(), self.clock.now());
         let _turn = self.turn(&app).await;
-        let pinned = self.store.change_gate(&app, move |before| {
+        let pinned = self.store.change_gate(&app, move |before, _| {
             let mut after = before.clone();
             match &mut after.position {
                 Position::Closed { by: ClosedBy::Operator(_), lease_until, .. } => *lease_until = None,
@@ -336,7 +346,7 @@ impl Gatekeeper {
         app: &AppName,
         change: impl FnOnce(&mut Gate) -> bool + Send + 'static,
     ) -> Result<(), GatekeeperError> {
-        let changed = self.store.change_gate(app, move |before| {
+        let changed = self.store.change_gate(app, move |before, _| {
             let mut after = before.clone();
             change(&mut after).then_some(after)
         });

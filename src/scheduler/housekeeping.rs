@@ -92,13 +92,14 @@ impl Household {
 
     async fn renew_leases(&self) -> Result<(), Failure> {
         let held = self.engine.held();
+        let mut troubles = Troubles::default();
         for run in self.store.unfinished_runs().await? {
             // A stuck run has no task, but its gate is its own until a person decides.
             if held.contains(&run.id) || run.state == "stuck" {
-                self.night.gatekeeper.renew(&run.order.app, run.id).await?;
+                let renewed = self.night.gatekeeper.renew(&run.order.app, run.id).await;
+                troubles.note(&run.order.app, renewed.map_err(Failure::from));
             }
         }
-        let mut troubles = Troubles::default();
         for (app, kit) in &self.night.kits {
             troubles.note(app, self.night.gatekeeper.expire(kit).await.map_err(Failure::from));
         }
@@ -119,9 +120,9 @@ impl Household {
         let mut troubles = Troubles::default();
         for job in self.store.next_jobs(Some(now + PREFETCH_AHEAD), PREFETCH_JOBS_MAX).await? {
             let Some(kit) = self.night.kits.get(&job.spec.app) else { continue };
-            // A run that is under way stages for itself.
-            let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { continue };
             let stage = async {
+                // A run that is under way stages for itself.
+                let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { return Ok(()) };
                 for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {
                     self.stage(kit, &release).await?;
                 }

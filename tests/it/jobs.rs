@@ -7,6 +7,11 @@ use std::process::Command;
 use std::process::Stdio;
 use std::time::Duration;
 
+use afterhours::client::api::Client;
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::SystemClock;
+use afterhours::wire::people::CloseGate;
+use chrono::TimeDelta;
 use rstest::rstest;
 use rusqlite::Connection;
 use rusqlite::OpenFlags;
@@ -30,6 +35,11 @@ impl Drop for Desk {
 
 impl Desk {
     async fn open() -> Self {
+        Self::with("").await
+    }
+
+    /// The same with more applications; `ROOT` is its directory.
+    async fn with(more: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let root = dir.path().display();
         fs_err::create_dir_all(dir.path().join("opt/desk")).unwrap();
@@ -48,6 +58,7 @@ impl Desk {
             gate = [{{ file = "{root}/nologin" }}]
             "#
         );
+        let config = config + &more.replace("ROOT", &root.to_string());
         fs_err::write(dir.path().join("afterhours.toml"), config).unwrap();
         let desk = Self { daemon: serve(dir.path()), dir };
         desk.answers().await;
@@ -296,4 +307,31 @@ async fn a_gate_that_does_not_open_everywhere_says_what_to_do() {
     fs_err::remove_dir(&nologin).unwrap();
     assert_eq!(desk.run(&["gate", "open", "desk"]).0, 0);
     assert_eq!(desk.run(&["gate", "show", "desk"]).1.trim(), "desk: open");
+}
+
+#[tokio::test]
+async fn trouble_with_one_application_keeps_no_chore_from_the_others() {
+    // The first in the order of the alphabet is the one in trouble.
+    let app = |name: &str| {
+        format!(
+            "[app.{name}]\ninstall_dir = \"ROOT/opt/{name}\"\ninstalled_version = \"1.0\"\n\
+             service = {{ none = true }}\nfeed = {{ dir = \"ROOT/releases\" }}\nsessions = []\n\
+             gate = [{{ close = [\"touch\", \"ROOT/{name}.closed\"], open = [\"rm\", \"ROOT/{name}.closed\"] }}]\n"
+        )
+    };
+    let desk = Desk::with(&(app("attic") + &app("cellar"))).await;
+    let client = Client::new(&desk.dir.path().join("afterhours.sock")).unwrap();
+    let until = SystemClock.now() + TimeDelta::seconds(2);
+    for name in ["attic", "cellar"] {
+        let close = CloseGate { until: Some(until), message: None };
+        client.close_gate(&name.parse().unwrap(), &close).await.unwrap();
+    }
+    let closed = |name: &str| desk.dir.path().join(format!("{name}.closed"));
+    // Now the attic's own command cannot open it.
+    fs_err::remove_file(closed("attic")).unwrap();
+    eventually("the cellar is open", Duration::from_secs(90), async || !closed("cellar").exists()).await;
+    assert_eq!(desk.json(&["gate", "show", "cellar"])["position"], "open");
+    // Its trouble over, the attic is not forgotten either.
+    fs_err::write(closed("attic"), "").unwrap();
+    eventually("the attic is open", Duration::from_secs(90), async || !closed("attic").exists()).await;
 }

@@ -200,8 +200,8 @@ async fn a_gate_is_open_until_it_was_closed() {
     };
     let gate = Gate { app: app(), position: closed };
     let change = gate.clone();
-    assert_eq!(it.store.change_gate(&app(), move |_| Some(change)).await.unwrap(), gate);
-    assert_eq!(it.store.change_gate(&app(), |_| None).await.unwrap(), gate, "left as it is");
+    assert_eq!(it.store.change_gate(&app(), move |_, _| Some(change)).await.unwrap(), gate);
+    assert_eq!(it.store.change_gate(&app(), |_, _| None).await.unwrap(), gate, "left as it is");
     assert_eq!(it.again().gate(&app()).await.unwrap(), gate);
 }
 
@@ -260,7 +260,7 @@ async fn what_cannot_be_read_is_named_and_hides_nothing() {
     assert_eq!(ids(it.store.unfinished_runs().await.unwrap()), [garbled, good]);
     assert_eq!(it.store.active_run(&app()).await.unwrap().map(|run| run.id), Some(broken));
     assert!(!it.store.gate(&app()).await.unwrap().admits(night() + TimeDelta::days(999)));
-    let open = |before: &Gate| {
+    let open = |before: &Gate, _| {
         assert!(matches!(before.position, Position::Closed { by: ClosedBy::Operator(_), lease_until: None, .. }));
         Some(Gate::open(app()))
     };

@@ -10,6 +10,7 @@ pub(crate) mod truth;
 
 mod alone;
 mod armed;
+mod away;
 mod chain;
 mod failing;
 mod killed;

@@ -262,7 +262,12 @@ impl Site {
 
     /// Waits until the run is over or stuck.
     pub(crate) async fn settled(&self, run: RunId) -> RunView {
-        let until = Instant::now() + PATIENCE;
+        self.settled_within(run, PATIENCE).await
+    }
+
+    /// The same, with more patience.
+    pub(crate) async fn settled_within(&self, run: RunId, bound: Duration) -> RunView {
+        let until = Instant::now() + bound;
         loop {
             let view = self.client.show_run(run).await.unwrap();
             if view.state.is_settled() {
