@@ -52,6 +52,8 @@ const INBOX_MAX: usize = 8;
 /// How long whoever asks something of a run waits for its task to answer. It answers between two things that it does,
 /// and while it does most of them; only what a crash left running is ended first.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
+/// How long a run that is not first steps back before it asks again.
+const LET_OTHERS_FIRST: Duration = Duration::from_millis(500);
 /// How many live messages a slow watcher may be behind.
 pub const LIVE_MAX: usize = 1024;
 
@@ -123,6 +125,22 @@ impl<S: Steps> Drop for Place<'_, S> {
     fn drop(&mut self) {
         self.inner.held().remove(&self.run);
     }
+}
+
+/// What waiting for the application's turn came to.
+enum Turn {
+    /// It is ours for as long as these live.
+    Ours(Guards),
+    /// The run touches nothing any more.
+    NotNeeded,
+    /// We are shutting down.
+    Interrupted,
+}
+
+/// The application's lock and its turn in this process, given back in this order.
+struct Guards {
+    _lock: AppLock,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
 }
 
 struct Inner<S> {
@@ -314,36 +332,64 @@ impl<S: Steps> Inner<S> {
             let begun = self.driver.begin(run, fence, &row.order).await;
             begun.map_err(|source| EngineError::Drive { run, source })?;
         }
-        if self.needs_no_turn(run).await? {
-            let fence = self.claim(run).await?;
-            return self.drive(&row, fence, &mut inbox).await.map(Some);
-        }
-        let turn = self.turn(&row.order.app);
-        let in_turn = async {
-            let turn = turn.lock_owned().await;
-            let lock = AppLock::take(&self.data_dir, &row.order.app).await?;
-            Ok::<_, LockError>((turn, lock))
-        };
-        tokio::pin!(in_turn);
+        let mut pause = Duration::ZERO;
         let guards = loop {
-            tokio::select! {
-                biased;
-                guards = &mut in_turn => break guards.map_err(|source| EngineError::Lock { run, source })?,
-                () = self.shutdown.cancelled() => return Ok(Some(Driven::Interrupted)),
-                Some(request) = inbox.recv() => {
-                    let fence = self.claim(run).await?;
-                    self.answer_in_queue(&row, fence, request).await?;
-                }
-            }
-            if self.needs_no_turn(run).await? {
-                let fence = self.claim(run).await?;
-                return self.drive(&row, fence, &mut inbox).await.map(Some);
+            match self.wait_for_turn(&row, pause, &mut inbox).await? {
+                Turn::NotNeeded => break None,
+                Turn::Interrupted => return Ok(Some(Driven::Interrupted)),
+                Turn::Ours(guards) if self.goes_first(&row).await? => break Some(guards),
+                Turn::Ours(_) => pause = LET_OTHERS_FIRST,
             }
         };
         let fence = self.claim(run).await?;
         let driven = self.drive(&row, fence, &mut inbox).await?;
         drop(guards);
         Ok(Some(driven))
+    }
+
+    /// Waits for the application's turn and lock, and answers requests meanwhile.
+    async fn wait_for_turn(
+        &self,
+        row: &RunRow,
+        pause: Duration,
+        inbox: &mut mpsc::Receiver<Request>,
+    ) -> Result<Turn, EngineError> {
+        let run = row.id;
+        let turn = self.turn(&row.order.app);
+        let in_turn = async {
+            tokio::time::sleep(pause).await;
+            let turn = turn.lock_owned().await;
+            let lock = AppLock::take(&self.data_dir, &row.order.app).await?;
+            Ok::<_, LockError>(Guards { _lock: lock, _turn: turn })
+        };
+        tokio::pin!(in_turn);
+        loop {
+            if self.needs_no_turn(run).await? {
+                return Ok(Turn::NotNeeded);
+            }
+            tokio::select! {
+                biased;
+                guards = &mut in_turn => {
+                    return guards.map(Turn::Ours).map_err(|source| EngineError::Lock { run, source });
+                }
+                () = self.shutdown.cancelled() => return Ok(Turn::Interrupted),
+                Some(request) = inbox.recv() => {
+                    let fence = self.claim(run).await?;
+                    self.answer_in_queue(row, fence, request).await?;
+                }
+            }
+        }
+    }
+
+    /// Whether no other run of the application was left in the middle: that one goes on first, also when it has only
+    /// just been taken up, or is to be. One that is stuck waits for a person, and nobody waits for it.
+    async fn goes_first(&self, row: &RunRow) -> Result<bool, EngineError> {
+        if row.started_at.is_some() {
+            return Ok(true);
+        }
+        let others = self.store.unfinished_runs().await.map_err(|source| EngineError::Store { run: row.id, source })?;
+        let in_the_middle = |other: &RunRow| other.started_at.is_some() && other.state != "stuck";
+        Ok(!others.iter().any(|other| other.id != row.id && other.order.app == row.order.app && in_the_middle(other)))
     }
 
     async fn claim(&self, run: RunId) -> Result<Fence, EngineError> {

@@ -1,7 +1,10 @@
 //! `update now`: without a daemon, beside one, and killed.
 
+use std::process::Stdio;
+
 use afterhours::db::store::Store;
 use afterhours::domain::event::RunEvent;
+use afterhours::domain::gate::Position;
 use afterhours::domain::run::RunId;
 use afterhours::domain::step::Step;
 use serde_json::Value;
@@ -14,7 +17,7 @@ use super::site::app;
 use super::site::eventually;
 use super::truth::Left;
 
-const ALONE: &[(&str, &str)] = &[
+pub(super) const ALONE: &[(&str, &str)] = &[
     ("installed_version", "\"1.0\""),
     ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"3s\" }"),
 ];
@@ -182,4 +185,25 @@ async fn update_now_that_was_killed_is_finished_by_the_next_one() {
     site.serve().await;
     let run = site.settled(RunId(1)).await;
     site.must_be_whole(&run, &[V2], &["first", "second"]).await;
+}
+
+#[tokio::test]
+async fn update_now_without_a_daemon_keeps_its_gate_closed() {
+    let anna = "[{ list = [\"echo\", \"[{\\\"id\\\": 1, \\\"user\\\": \\\"anna\\\"}]\"] }]";
+    let settings = [ALONE, &[("sessions", anna), ("grace", "\"3m\"")]].concat();
+    let site = Site::with(&settings).await;
+    V2.publish(&site.feed());
+    let mut alone = site.command(&["update", "now", "orders", "--yes"]).stdout(Stdio::null()).spawn().unwrap();
+    let file = site.path("state/afterhours.db");
+    eventually("there is a store", async || file.exists()).await;
+    let store = Store::open(&file).unwrap();
+    let lease = async || match store.gate(&app()).await.unwrap().position {
+        Position::Closed { lease_until, .. } => lease_until,
+        Position::Open => None,
+    };
+    eventually("the gate is closed", async || lease().await.is_some()).await;
+    let first = lease().await;
+    eventually("the lease is renewed", async || lease().await > first).await;
+    assert!(alone.try_wait().unwrap().is_none(), "people still have time");
+    alone.kill().await.unwrap();
 }

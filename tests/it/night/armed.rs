@@ -20,9 +20,9 @@ use super::site::Site;
 use super::site::eventually;
 
 /// A later start counts as missed.
-const LATE_AFTER: TimeDelta = TimeDelta::seconds(5);
+pub(super) const LATE_AFTER: TimeDelta = TimeDelta::seconds(5);
 
-async fn time_is(at: DateTime<Utc>) {
+pub(super) async fn time_is(at: DateTime<Utc>) {
     eventually("the time comes", async || SystemClock.now() >= at).await;
 }
 

@@ -16,3 +16,4 @@ mod failing;
 mod killed;
 mod people;
 mod plain;
+mod turns;
