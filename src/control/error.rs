@@ -101,12 +101,12 @@ pub enum ControlError {
         run: RunId,
     },
     /// What a person says of a stuck run is not what is there.
-    #[error("run {run} cannot be resolved so: {marked} is in {}", .install_dir.display())]
+    #[error("run {run} cannot be resolved so: {} is in {}", in_place(.marked.as_ref()), .install_dir.display())]
     NotInPlace {
         /// The run.
         run: RunId,
-        /// What is in place.
-        marked: ReleaseId,
+        /// What is in place; absent for the tree of before, which bears no mark of ours.
+        marked: Option<ReleaseId>,
         /// Where.
         install_dir: PathBuf,
     },
@@ -162,6 +162,10 @@ boxed! {
     Engine(EngineError)
     Gate(GatekeeperError)
     Sessions(SessionsError)
+}
+
+fn in_place(marked: Option<&ReleaseId>) -> String {
+    marked.map_or_else(|| "the version of before".to_owned(), ToString::to_string)
 }
 
 impl ControlError {

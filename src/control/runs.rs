@@ -22,6 +22,7 @@ use crate::jobs::decide::decide;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::EngineError;
 use crate::jobs::history::view;
+use crate::jobs::steps::failed;
 use crate::wire::app::UpdateNow;
 use crate::wire::run::ResolveRun;
 use crate::wire::run::RunStateName;
@@ -128,12 +129,15 @@ impl Control {
     async fn must_be_in_place(&self, run: RunId, side: Side) -> Result<(), ControlError> {
         let machine = self.engine.machine(run).await?;
         let kit = self.kit(&machine.order().app)?;
-        // A tree without a marker was never put there by us: it is the old one.
-        let Some(marked) = kit.installer.installed().await.ok().flatten() else { return Ok(()) };
+        let marked =
+            kit.installer.installed().await.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
         let path = machine.known().path.as_deref().unwrap_or_default();
-        let fits = match side {
-            Side::Old => path.iter().all(|release| release.id != marked),
-            Side::New => path.last().is_none_or(|release| release.id == marked),
+        // A tree without a marker was never put there by us: it is the old one.
+        let fits = match (side, &marked) {
+            (Side::Old, None) => true,
+            (Side::Old, Some(marked)) => path.iter().all(|release| release.id != *marked),
+            (Side::New, None) => path.is_empty(),
+            (Side::New, Some(marked)) => path.last().is_none_or(|release| release.id == *marked),
         };
         if fits {
             Ok(())

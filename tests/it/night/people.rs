@@ -2,11 +2,14 @@
 
 use std::process::Stdio;
 
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::SystemClock;
 use afterhours::domain::event::RunEvent;
 use afterhours::domain::run::Outcome;
 use afterhours::domain::run::RunId;
 use afterhours::domain::step::Step;
 use afterhours::wire::run::RunStateName;
+use chrono::TimeDelta;
 use rstest::rstest;
 use serde_json::json;
 
@@ -186,5 +189,118 @@ async fn a_stuck_run_is_resolved_as_the_new_version() {
     let run = site.settled(RunId(1)).await;
     assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
     assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::New);
+    site.reports(1).await;
+}
+
+#[rstest]
+#[case::the_new_one_is_there("rm -r DIR/.data.afterhours-snapshot", "2.0", "old", "new")]
+#[case::the_old_one_is_there("touch DIR/opt/.orders.afterhours/staged/2.0+2/dies", "1.0", "new", "old")]
+#[tokio::test]
+async fn a_stuck_run_is_not_resolved_against_what_is_there(
+    #[case] after_start: &str,
+    #[case] there: &str,
+    #[case] wrong: &str,
+    #[case] right: &str,
+) {
+    let site = stuck(after_start).await;
+    assert_eq!(site.read("opt/orders/version"), there);
+    let before = site.client().show_run(RunId(1)).await.unwrap();
+    let (code, _, said) = site.run(&["run", "resolve", "1", "--as", wrong, "--yes"]).await;
+    assert_eq!(code, 4, "{said}");
+    let place = site.installed().display().to_string();
+    assert!(said.contains("cannot be resolved so") && said.contains(&place), "{said}");
+    assert!(said.contains("put the version you mean"), "{said}");
+    assert_eq!(site.client().show_run(RunId(1)).await.unwrap(), before, "nothing has changed");
+    assert!(!site.client().show_gate(&app()).await.unwrap().admits);
+    // What is wrong with either is mended by hand.
+    for flaw in ["sick", "dies"] {
+        let _ = fs_err::remove_file(site.path("opt/orders").join(flaw));
+    }
+    let (code, _, said) = site.run(&["run", "resolve", "1", "--as", right, "--yes"]).await;
+    assert_eq!(code, 0, "{said}");
+    let run = site.settled(RunId(1)).await;
+    assert_eq!(run.state, RunStateName::Finished, "{run:#?}");
+    site.desk_answers(there).await;
+}
+
+#[tokio::test]
+async fn only_a_stuck_run_that_exists_is_resolved() {
+    let mut site = Site::new().await;
+    V2.publish(&site.feed());
+    site.open().await;
+    let (code, _, said) = site.run(&["run", "resolve", "9", "--as", "old", "--yes"]).await;
+    assert_eq!(code, 3, "{said}");
+    let run = site.update().await;
+    assert_eq!(site.settled(run).await.outcome, Some(Outcome::Succeeded));
+    let (code, _, said) = site.run(&["run", "resolve", "1", "--as", "new", "--yes"]).await;
+    assert_eq!(code, 4, "{said}");
+    site.desk_answers("2.0").await;
+}
+
+/// One session, as long as there is a file `anna`; `end` notes whether force was used.
+fn anna(list: &str, end: &str) -> String {
+    let anna = "[{\\\"id\\\": 1, \\\"user\\\": \\\"anna\\\"}]";
+    let list = format!("{list}; if test -e DIR/anna; then echo '{anna}'; else echo '[]'; fi");
+    let end = format!("echo $AFTERHOURS_FORCE >> DIR/asked; {end}");
+    format!("[{{ list = [\"sh\", \"-c\", \"{list}\"], end = [\"sh\", \"-c\", \"{end}\"] }}]")
+}
+
+#[tokio::test]
+async fn who_does_not_go_politely_goes_by_force() {
+    let sessions = anna("true", "test $AFTERHOURS_FORCE = 1 && rm DIR/anna; true");
+    let mut site = Site::with(&[("sessions", &sessions), ("grace", "\"1s\""), ("polite_end", "\"2s\"")]).await;
+    fs_err::write(site.path("anna"), "").unwrap();
+    V2.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
+    assert_eq!(site.read("asked"), "0\n1");
+    let log_out = run.steps.iter().find(|step| step.step == Step::LogOut).unwrap();
+    assert!(log_out.finished_at.unwrap() - log_out.started_at.unwrap() >= TimeDelta::seconds(2), "{log_out:#?}");
+}
+
+#[tokio::test]
+async fn patience_counts_from_the_first_request() {
+    // From the log-out on it is not known who is there, for longer than a request may take.
+    let sessions = anna("test -e DIR/unknown && exit 1", "rm DIR/anna");
+    let settings =
+        [("sessions", sessions.as_str()), ("grace", "\"1s\""), ("polite_end", "\"2s\""), ("census_wait", "\"40s\"")];
+    let mut site = Site::with(&settings).await;
+    fs_err::write(site.path("anna"), "").unwrap();
+    V2.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    assert!(site.see(run, begun(Step::Grace)).await);
+    fs_err::write(site.path("unknown"), "").unwrap();
+    assert!(site.see(run, begun(Step::LogOut)).await);
+    let known_at = SystemClock.now() + TimeDelta::seconds(3);
+    eventually("a request would be overdue", async || SystemClock.now() > known_at).await;
+    assert_eq!(site.read("asked"), "", "nobody is asked while it is not known who is there");
+    fs_err::remove_file(site.path("unknown")).unwrap();
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
+    assert_eq!(site.read("asked"), "0", "politely");
+}
+
+#[tokio::test]
+async fn nobody_is_thrown_out_when_it_is_not_known_who_is_there() {
+    let sessions = anna("test -e DIR/unknown && exit 1", "rm DIR/anna");
+    let settings = [("sessions", sessions.as_str()), ("grace", "\"1s\""), ("census_wait", "\"2s\"")];
+    let mut site = Site::with(&settings).await;
+    fs_err::write(site.path("anna"), "").unwrap();
+    V2.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    assert!(site.see(run, begun(Step::Grace)).await);
+    fs_err::write(site.path("unknown"), "").unwrap();
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::Failed), "{run:#?}");
+    assert!(run.cause.as_ref().unwrap().hint.as_ref().unwrap().contains("session list"), "{run:#?}");
+    let log_out = run.steps.iter().find(|step| step.step == Step::LogOut).unwrap();
+    assert!(log_out.finished_at.unwrap() - log_out.started_at.unwrap() >= TimeDelta::seconds(2), "{log_out:#?}");
+    assert_eq!(site.read("asked"), "");
+    assert_eq!(site.must_be_whole(&run, &[V2], &["first", "second"]).await, Left::Old);
+    assert_eq!(site.read("data/starts"), "1.0", "nobody was disturbed");
     site.reports(1).await;
 }
