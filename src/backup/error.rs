@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::domain::foreign::masked;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
 
@@ -353,11 +354,12 @@ pub(super) fn told(text: &str, repository: &str) -> String {
     clipped(&line)
 }
 
-/// Words of others, cut to a length that fits into a message.
+/// Words of others, without secrets and cut to a length that fits into a message.
 pub(super) fn clipped(text: &str) -> String {
+    let text = masked(text);
     match text.char_indices().nth(TOLD_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        None => text,
     }
 }
 
@@ -370,7 +372,7 @@ mod tests {
         let repository = "rest:https://anna:s:ecr@t@backup.example.com/orders";
         assert_eq!(shown(repository), "rest:https://anna:***@backup.example.com/orders");
         let said = told(&format!("Fatal: {repository} and https://anna:s:ecr@t@x failed\nmore"), repository);
-        assert!(!said.contains("s:ecr@t") && said.starts_with("Fatal: rest:https://anna:***@"), "{said}");
+        assert!(!said.contains("s:ecr@t") && said.starts_with("Fatal: rest:https://***@"), "{said}");
         for plain in ["/srv/repo", "sftp:anna@host:/srv", "ssh://anna@host/./repo"] {
             assert_eq!(shown(plain), plain);
         }

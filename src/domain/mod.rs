@@ -11,6 +11,7 @@ pub mod event;
 pub mod evidence;
 pub mod failure;
 pub mod finding;
+pub mod foreign;
 pub mod gate;
 pub mod job;
 pub mod name;

@@ -35,6 +35,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::domain::foreign;
 use crate::domain::span::Span;
 
 /// How much of each of a command's two outputs is kept: its last bytes, where the error stands.
@@ -83,6 +84,8 @@ pub enum ExecError {
         program: String,
         /// The limit.
         deadline: Span,
+        /// The last lines of both outputs, masked and bounded as in [`foreign`].
+        said: Vec<String>,
     },
     /// It ended with an error.
     #[error("{program} ended with {status}{}", .stderr_tail.as_deref().map(|tail| format!(": {tail}")).unwrap_or_default())]
@@ -91,9 +94,21 @@ pub enum ExecError {
         program: String,
         /// How it ended, in words.
         status: String,
-        /// The last line it wrote to its error output.
+        /// The last line it wrote to its error output, masked.
         stderr_tail: Option<String>,
+        /// The last lines of both outputs, masked and bounded as in [`foreign`].
+        said: Vec<String>,
     },
+}
+
+impl ExecError {
+    /// The last lines that the command wrote before it failed.
+    pub fn said(&self) -> &[String] {
+        match self {
+            Self::Overdue { said, .. } | Self::Failed { said, .. } => said,
+            Self::Spawn { .. } | Self::Log { .. } | Self::Wait { .. } => &[],
+        }
+    }
 }
 
 /// What a command left behind.
@@ -188,9 +203,9 @@ impl Exec {
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let stdout = child.stdout.take();
         let stderr = child.stderr.take();
+        let (mut out, mut err) = (Tail::default(), Tail::default());
         let ended = timeout(self.deadline.duration(), async {
             // A grandchild that keeps the pipe open must not keep us: the outputs are read until the child ends.
-            let (mut out, mut err) = (Tail::default(), Tail::default());
             let status = {
                 let reading = async {
                     tokio::join!(out.fill(stdout), err.fill(stderr));
@@ -219,7 +234,8 @@ impl Exec {
                 group.signal(Signal::TERM);
                 let _ = timeout(TERM_WAIT, child.wait()).await;
                 drop(group);
-                Err(ExecError::Overdue { program, deadline: self.deadline })
+                let stdout = log.as_ref().map_or_else(|| out.text(), Log::appended);
+                Err(ExecError::Overdue { program, deadline: self.deadline, said: said(&stdout, &err.text()) })
             }
         }
     }
@@ -254,8 +270,12 @@ fn failed(program: String, output: &Output) -> ExecError {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "an unknown status".to_owned(),
     };
-    let last = |text: &str| text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned);
-    ExecError::Failed { program, status, stderr_tail: last(&output.stderr).or_else(|| last(&output.stdout)) }
+    let stderr_tail = foreign::last_line(&output.stderr).or_else(|| foreign::last_line(&output.stdout));
+    ExecError::Failed { program, status, stderr_tail, said: said(&output.stdout, &output.stderr) }
+}
+
+fn said(stdout: &str, stderr: &str) -> Vec<String> {
+    foreign::last_lines(&format!("{stdout}\n{stderr}"))
 }
 
 /// A process group that is ended when it goes out of scope.
@@ -346,6 +366,15 @@ mod tests {
     async fn tells_what_a_command_said_last() {
         let error = sh("echo first >&2; echo 'disk is on fire' >&2; exit 3", Span::secs(10)).run().await.unwrap_err();
         assert_eq!(error.to_string(), "sh ended with exit status 3: disk is on fire");
+        assert_eq!(error.said(), ["first", "disk is on fire"]);
+    }
+
+    #[tokio::test]
+    async fn tells_what_an_overdue_command_said_and_no_secret() {
+        let script = "echo connecting to db://anna:hunter2@db; echo PASSWORD=hunter2 >&2; sleep 1000";
+        let error = sh(script, Span::from(Duration::from_millis(500))).run().await.unwrap_err();
+        assert_eq!(error.said(), ["connecting to db://***@db", "PASSWORD=***"]);
+        assert!(!format!("{error:?}").contains("hunter2"));
     }
 
     #[tokio::test]

@@ -4,12 +4,14 @@
 //! too large is therefore copied and emptied, not renamed; what is written in between is lost.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 
+use crate::domain::foreign;
 use crate::service::error::ServiceError;
 use crate::service::state::blocking;
 
@@ -17,9 +19,6 @@ use crate::service::state::blocking;
 pub(crate) const APP_LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How much of the log is searched for last words.
 const LAST_WORDS_BYTES_MAX: usize = 16 * 1024;
-
-/// How much of one of the last lines is told.
-const LINE_CHARS_MAX: usize = 300;
 
 /// The log of one application.
 #[derive(Debug)]
@@ -64,34 +63,33 @@ impl AppLog {
     /// The last line that was written since `from`.
     pub(crate) async fn last_line(&self, from: u64) -> Option<String> {
         let file = self.0.clone();
-        let text = blocking(move || {
-            let mut bytes = vec![0; LAST_WORDS_BYTES_MAX];
-            let read = File::open(file)?.read_at(&mut bytes, from)?;
-            Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
-        });
-        let text = text.await.ok()?;
-        text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+        let text = blocking(move || tail(&file, from)).await.ok()?;
+        foreign::last_line(&text)
     }
 
     /// The last `count` lines that say something, in one.
     pub(crate) async fn last_lines(&self, count: usize) -> Option<String> {
         let file = self.0.clone();
-        let text = blocking(move || {
-            let file = File::open(file)?;
-            let mut bytes = vec![0; LAST_WORDS_BYTES_MAX];
-            let from = file.metadata()?.len().saturating_sub(LAST_WORDS_BYTES_MAX as u64);
-            let read = file.read_at(&mut bytes, from)?;
-            Ok(String::from_utf8_lossy(&bytes[..read]).into_owned())
-        });
-        let text = text.await.ok()?;
+        let text = blocking(move || tail(&file, 0)).await.ok()?;
+        let text = foreign::masked(&text);
         let said: Vec<&str> =
             text.lines().map(str::trim).filter(|line| line.chars().any(char::is_alphanumeric)).collect();
-        let lines: Vec<String> = said[said.len().saturating_sub(count)..]
-            .iter()
-            .map(|line| line.chars().take(LINE_CHARS_MAX).collect())
-            .collect();
+        let lines: Vec<String> =
+            said[said.len().saturating_sub(count)..].iter().map(|line| foreign::short(line)).collect();
         (!lines.is_empty()).then(|| lines.join(" / "))
     }
+}
+
+/// The last bytes that were written since `from`; a line that they begin in the middle of is left out, because
+/// what was before it may say that it is a secret.
+fn tail(file: &Path, from: u64) -> io::Result<String> {
+    let file = File::open(file)?;
+    let begin = from.max(file.metadata()?.len().saturating_sub(LAST_WORDS_BYTES_MAX as u64));
+    let mut bytes = vec![0; LAST_WORDS_BYTES_MAX];
+    let read = file.read_at(&mut bytes, begin)?;
+    let text = String::from_utf8_lossy(&bytes[..read]);
+    let whole = if begin > from { text.split_once('\n').map_or("", |(_, whole)| whole) } else { &text };
+    Ok(whole.to_owned())
 }
 
 #[cfg(test)]
@@ -118,5 +116,19 @@ mod tests {
         assert_eq!(older.len(), APP_LOG_BYTES_MAX + 1);
         assert_eq!(log.last_line(0).await.as_deref(), Some("second"));
         assert_eq!(log.open().await.unwrap().1, 7, "the next start appends");
+    }
+
+    #[tokio::test]
+    async fn last_words_are_few_and_tell_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = AppLog::new(dir.path());
+        let (mut writer, from) = log.open().await.unwrap();
+        // The password stands so that the part that is read begins within it.
+        let filler = "x".repeat(LAST_WORDS_BYTES_MAX - 60);
+        let lines = format!("password={filler}\none\n---\ntwo {}\ntoken=hunter2", "y".repeat(400));
+        writer.write_all(lines.as_bytes()).unwrap();
+        let said = log.last_lines(3).await.unwrap();
+        assert!(said.starts_with("one / two yyy") && said.ends_with("… / token=***"), "{said}");
+        assert_eq!(log.last_line(from).await.as_deref(), Some("token=***"));
     }
 }

@@ -1,0 +1,288 @@
+//! What other programs say, before it becomes part of a failure, a mail or a bundle: bounded, and with
+//! whatever looks like a secret masked.
+//!
+//! A program that fails likes to repeat its command line, its environment or the address it could not reach. All of
+//! that is read by more people than its log is. What is masked too much is still in the log; what is
+//! masked too little cannot be called back.
+
+/// In place of what looked like a secret.
+const MASK: &str = "***";
+/// How many lines of a program's output are kept.
+pub const LINES_MAX: usize = 40;
+/// How many bytes of a program's output are kept, in all lines together.
+pub const BYTES_MAX: usize = 4 * 1024;
+/// How many characters of one line fit into a message.
+pub const LINE_CHARS_MAX: usize = 300;
+/// A name that has one of these in it names a secret, whatever else it says.
+const SECRET_NAMES: [&str; 11] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "passwort",
+    "pwd",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "api-key",
+    "credential",
+];
+/// The same, where it is the last part of a name.
+const SECRET_ENDS: [&str; 7] =
+    ["access_key", "access-key", "private_key", "private-key", "signing_key", "_pass", "-pass"];
+/// Headers of which nothing is told.
+const SECRET_HEADERS: [&str; 4] = ["authorization", "proxy-authorization", "cookie", "set-cookie"];
+/// What stands before a secret without a sign between.
+const SCHEMES: [&str; 1] = ["bearer"];
+
+/// The last lines of a text that say something, masked: at most [`LINES_MAX`] lines and [`BYTES_MAX`] bytes.
+pub fn last_lines(text: &str) -> Vec<String> {
+    let masked = masked(text);
+    let mut kept = Vec::new();
+    let mut room = BYTES_MAX;
+    for line in masked.lines().rev().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
+        let line = printable(line);
+        if line.len() > room {
+            // Of one line that is too long by itself, its beginning says what it is about.
+            if kept.is_empty() {
+                kept.push(line[..line.floor_char_boundary(room)].to_owned());
+            }
+            break;
+        }
+        room -= line.len();
+        kept.push(line);
+    }
+    kept.reverse();
+    kept
+}
+
+/// The last line of a text that says something, masked and short enough for a message.
+pub fn last_line(text: &str) -> Option<String> {
+    let line = last_lines(text).pop()?;
+    Some(clipped(line.trim()))
+}
+
+/// A line that is short enough for a message, masked.
+pub fn short(line: &str) -> String {
+    clipped(&masked(line))
+}
+
+fn clipped(line: &str) -> String {
+    match line.char_indices().nth(LINE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+/// Without what a terminal or a mail would take for more than text.
+fn printable(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A text without what looks like a secret: values of names such as `password` or `token`, what follows
+/// `Authorization`, user and password within an address, and private keys.
+pub fn masked(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut within_key = false;
+    for line in text.split_inclusive('\n') {
+        let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+        let begins = line.contains("-----BEGIN") && line.contains("PRIVATE KEY");
+        if within_key || begins {
+            if begins {
+                out.push_str(MASK);
+                out.push_str(end);
+            }
+            within_key = !line.contains("-----END");
+            continue;
+        }
+        out.push_str(&without_named(&without_userinfo(line)));
+        out.push_str(end);
+    }
+    out
+}
+
+/// Masks what stands between `://` and `@`.
+fn without_userinfo(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        let word = after.split(|c: char| c.is_whitespace() || "\"'<>`".contains(c)).next().unwrap_or_default();
+        let authority = word.split(['/', '?', '#']).next().unwrap_or_default();
+        // A password with a slash in it is written wrongly, and is a password all the same; a port is a number.
+        let broken = || {
+            let (_, after_user) = authority.split_once(':')?;
+            after_user.chars().any(|c| !c.is_ascii_digit()).then(|| word.rfind('@')).flatten()
+        };
+        match authority.rfind('@').or_else(broken) {
+            Some(at) => {
+                out.push_str(MASK);
+                rest = &after[at..];
+            }
+            None => rest = after,
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Masks the values of names that look like those of secrets: `NAME=value`, `NAME: value`, `"NAME": "value"`,
+/// `--NAME value`.
+fn without_named(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(start) = rest.find(is_of_name) {
+        let (before, from) = rest.split_at(start);
+        let (name, after) = from.split_at(from.find(|c| !is_of_name(c)).unwrap_or(from.len()));
+        out.push_str(before);
+        out.push_str(name);
+        rest = after;
+        let lower = name.to_lowercase();
+        let bare = lower.trim_start_matches('-');
+        let Some(sign) = sign(after, lower.starts_with("--") || SCHEMES.contains(&bare)) else { continue };
+        let value = &after[sign..];
+        let ends = if SECRET_HEADERS.contains(&bare) {
+            value.len()
+        } else if is_secret(bare) || SCHEMES.contains(&bare) {
+            end_of_value(value)
+        } else {
+            continue;
+        };
+        if ends > 0 {
+            out.push_str(&after[..sign]);
+            out.push_str(MASK);
+            rest = &value[ends..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+fn is_secret(name: &str) -> bool {
+    name == "pass"
+        || SECRET_NAMES.iter().any(|secret| name.contains(secret))
+        || SECRET_ENDS.iter().any(|secret| name.ends_with(secret))
+}
+
+/// The length of what stands between a name and its value, `: ` or `=` or `": `; a blank only where `blank` is enough.
+fn sign(after: &str, blank: bool) -> Option<usize> {
+    let unquoted = after.trim_start_matches(['"', '\'', '\\', ']']);
+    let trimmed = unquoted.trim_start();
+    let value = match trimmed.strip_prefix([':', '=']) {
+        Some(value) => value.trim_start_matches(['>', '=']).trim_start(),
+        None if blank && trimmed.len() < unquoted.len() => trimmed,
+        None => return None,
+    };
+    Some(after.len() - value.len())
+}
+
+/// Where a value ends: at its closing quote, else at a blank or at what separates it from the next one.
+fn end_of_value(value: &str) -> usize {
+    let inner = value.trim_start_matches('\\');
+    let Some(quote) = inner.chars().next().filter(|c| ['"', '\''].contains(c)) else {
+        return value.find(|c: char| c.is_whitespace() || ",;&\"')}]".contains(c)).unwrap_or(value.len());
+    };
+    let from = value.len() - inner.len() + 1;
+    // Its own backslashes, if the whole text was quoted, are masked with it.
+    let mut escaped = value.starts_with('\\');
+    let nested = escaped;
+    for (at, c) in value[from..].char_indices() {
+        match c {
+            c if c == quote && (!escaped || nested) => return from + at + 1,
+            '\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("password=hunter2", "password=***")]
+    #[case("PGPASSWORD=hunter2 psql", "PGPASSWORD=*** psql")]
+    #[case("could not log in: Password: hunter2", "could not log in: Password: ***")]
+    #[case("db.password = hunter2", "db.password = ***")]
+    #[case("{\"password\": \"hunt er2\", \"user\": \"anna\"}", "{\"password\": ***, \"user\": \"anna\"}")]
+    #[case("{\"password\": \"hunt\\\"er2\"}", "{\"password\": ***}")]
+    #[case("said {\\\"token\\\":\\\"hunter2\\\"}", "said {\\\"token\\\":***}")]
+    #[case("{'api_key': 'hunter2'}", "{'api_key': ***}")]
+    #[case("config[\"secret\"]=hunter2", "config[\"secret\"]=***")]
+    #[case("GET /x?access_token=hunter2&user=anna", "GET /x?access_token=***&user=anna")]
+    #[case("restic --password hunter2 backup", "restic --password *** backup")]
+    #[case("tool --api-key=hunter2", "tool --api-key=***")]
+    #[case("Server=db;Uid=sa;Pwd=hunter2;Timeout=3", "Server=db;Uid=sa;Pwd=***;Timeout=3")]
+    #[case("AWS_SECRET_ACCESS_KEY=hunter2", "AWS_SECRET_ACCESS_KEY=***")]
+    #[case("smtp_pass: hunter2", "smtp_pass: ***")]
+    #[case("Authorization: Basic YW5uYTpodW50ZXIy", "Authorization: ***")]
+    #[case("curl -H 'Authorization: Bearer hunter2' http://x", "curl -H 'Authorization: ***")]
+    #[case("sent Bearer hunter2, refused", "sent Bearer ***, refused")]
+    #[case("Set-Cookie: sid=hunter2; Path=/", "Set-Cookie: ***")]
+    #[case("postgres://anna:hunter2@db:5432/orders is down", "postgres://***@db:5432/orders is down")]
+    #[case("https://hunter2@example.com/x", "https://***@example.com/x")]
+    #[case("mysql://anna:hunt@er2@db/x and ftp://b:hunter2@c", "mysql://***@db/x and ftp://***@c")]
+    #[case("postgres://anna:hunt/er2@db/x", "postgres://***@db/x")]
+    #[case("-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----\nafter", "***\nafter")]
+    fn what_looks_like_a_secret_is_masked(#[case] said: &str, #[case] told: &str) {
+        assert_eq!(masked(said), told);
+        assert_eq!(masked(told), told, "a second time changes nothing");
+    }
+
+    #[rstest]
+    #[case("FATAL: password authentication failed for user \"anna\"")]
+    #[case("wrong password or no key found")]
+    #[case("cannot reach http://127.0.0.1:8080/users/@anna")]
+    #[case("see https://example.com/a@b")]
+    #[case("mail to it@example.com was refused")]
+    #[case("compass: north, passed: 3, bypass = yes, keyboard: de")]
+    #[case("unexpected token '}' at line 3")]
+    #[case("column \"orders.total\" does not exist\n\n")]
+    fn what_does_not_is_left_alone(#[case] said: &str) {
+        assert_eq!(masked(said), said);
+    }
+
+    #[test]
+    fn the_last_lines_are_bounded() {
+        let many: String = (1..=100).map(|n| format!("line {n}  \n\n")).collect();
+        let kept = last_lines(&many);
+        assert_eq!((kept.len(), kept[0].as_str(), kept[39].as_str()), (LINES_MAX, "line 61", "line 100"));
+        let long: String = (1..=30).map(|n| format!("{n}{}\n", "x".repeat(1000))).collect();
+        let kept = last_lines(&long);
+        assert_eq!((kept.len(), &kept[3][..2]), (4, "30"));
+        assert_eq!(last_lines(&"ä".repeat(BYTES_MAX))[0].len(), BYTES_MAX);
+        assert_eq!(last_lines(" \n\n"), Vec::<String>::new());
+        assert_eq!(
+            last_line(&format!("first\n {} \n\n", "x".repeat(400))).unwrap().chars().count(),
+            LINE_CHARS_MAX + 1
+        );
+        assert_eq!(last_line("no licence\n token: x\n").as_deref(), Some("token: ***"));
+        assert_eq!(last_lines("a\u{1b}[31mb\tc\npassword=x"), ["a [31mb c", "password=***"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "(?s).{0,200}") {
+            let once = masked(&text);
+            prop_assert!(last_lines(&text).iter().map(String::len).sum::<usize>() <= BYTES_MAX);
+            prop_assert!(once.lines().count() <= text.lines().count());
+        }
+
+        #[test]
+        fn no_value_comes_through(
+            name in "(PASSWORD|db_token|X-Api-Key|secret)", sign in "(=|: |:)", value in "[a-z0-9/+]{4,20}",
+        ) {
+            let told = masked(&format!("before {name}{sign}{value} after"));
+            prop_assert_eq!(told, format!("before {name}{sign}*** after"));
+        }
+    }
+}
