@@ -151,7 +151,7 @@ impl From<anyhow::Error> for CliError {
         }
         let mut chain = error.chain().map(ToString::to_string);
         let message = chain.next().unwrap_or_default();
-        Self(ErrorView::from_failure(ErrorKind::Failed, Failure { message, because: chain.collect(), hint: None }))
+        Self(ErrorView::from_failure(ErrorKind::Failed, Failure { because: chain.collect(), ..Failure::new(message) }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What went wrong, in the three parts a person needs.
+//! What went wrong, in the three parts a person needs, and what the program that failed said itself.
 
 use std::error::Error;
 use std::fmt;
@@ -14,6 +14,9 @@ pub struct Failure {
     /// The chain of causes, outermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<String>,
+    /// The last lines of the program that failed, as [`crate::domain::foreign`] lets them through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub said: Vec<String>,
     /// What a person can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -22,13 +25,13 @@ pub struct Failure {
 impl Failure {
     /// A failure without a cause below it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), because: Vec::new(), hint: None }
+        Self { message: message.into(), because: Vec::new(), said: Vec::new(), hint: None }
     }
 
     /// Takes an error and its chain of sources apart.
     pub fn from_error(error: &dyn Error) -> Self {
         let because = std::iter::successors(error.source(), |e| (*e).source()).map(ToString::to_string).collect();
-        Self { message: error.to_string(), because, hint: None }
+        Self { message: error.to_string(), because, said: Vec::new(), hint: None }
     }
 
     /// The same failure with a cause below it.

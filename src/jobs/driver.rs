@@ -410,6 +410,7 @@ fn tell(logged: &LoggedEvent) {
             tracing::info!(run.id = run, step = %at, attempt, ?how, "step started");
         }
         RunEvent::StepSucceeded { at, message, .. } => {
+            let message = message.lines().next().unwrap_or_default();
             tracing::info!(run.id = run, step = %at, message, "step succeeded");
         }
         RunEvent::UndoSucceeded { at, message } => tracing::info!(run.id = run, step = %at, message, "undone"),

@@ -27,7 +27,8 @@ fn what(event: &RunEvent, times: &Times) -> String {
             format!("{at}: {}{again}{how}", at.step.row().does)
         }
         RunEvent::StepSucceeded { at, message, .. } if message.is_empty() => format!("{at}: done"),
-        RunEvent::StepSucceeded { at, message, .. } => format!("{at}: done: {message}"),
+        // What it warned of stands below it.
+        RunEvent::StepSucceeded { at, message, .. } => format!("{at}: done: {}", message.replace('\n', "\n          ")),
         RunEvent::StepFailed { at, failure } => format!("{at}: failed: {failure}"),
         RunEvent::Deferred { at, until, reason } => format!("{at}: waits until {}: {reason}", times.time(*until)),
         RunEvent::CancelRequested { by } => format!("{by} wants it to stop"),
@@ -65,17 +66,24 @@ mod tests {
     use crate::domain::step::At;
     use crate::domain::step::Step;
 
+    const WARNED: &str = "migrated 12 orders; it warned:\norder 7 has no date\norder 9 has no date";
+
     #[test]
     fn a_log_reads_as_a_story() {
         let now = "2026-11-22T01:30:00Z".parse().unwrap();
         let times = Times::in_zone(now, Tz::Europe__Berlin);
         let backup = At::first(Step::Backup);
         let migrate = At { step: Step::MigrateData, build: 1 };
-        let failure = Failure { message: "run bin/migrate".into(), because: vec!["exit status 3".into()], hint: None };
+        let failure = Failure::new("run bin/migrate").because("exit status 3");
         let story = [
             RunEvent::Started,
             RunEvent::StepStarted { at: backup, attempt: 1, how: How::Act },
             RunEvent::StepSucceeded { at: backup, output: Output::Nothing, message: "sha256 matches".into() },
+            RunEvent::StepSucceeded {
+                at: At::first(Step::MigrateData),
+                output: Output::Nothing,
+                message: WARNED.into(),
+            },
             RunEvent::StepStarted { at: migrate, attempt: 2, how: How::UndoFirst },
             RunEvent::StepFailed { at: migrate, failure: failure.clone() },
             RunEvent::UnwindStarted { cause: Cause::StepFailed { at: migrate, failure } },

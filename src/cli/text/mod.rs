@@ -127,6 +127,10 @@ pub(crate) fn failure(failure: &Failure) -> String {
         text.push_str("\nbecause: ");
         text.push_str(cause);
     }
+    for line in &failure.said {
+        text.push_str("\nit said: ");
+        text.push_str(line);
+    }
     if let Some(hint) = &failure.hint {
         text.push_str("\nhint: ");
         text.push_str(hint);

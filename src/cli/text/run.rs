@@ -119,7 +119,14 @@ fn steps(steps: &[StepView], times: &Times) -> String {
             step.message.clone().unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
         ]
     });
-    table(&["STEP", "STATE", "AT", "TOOK", "TRIES", "MESSAGE"], rows.collect(), "")
+    let mut text = table(&["STEP", "STATE", "AT", "TOOK", "TRIES", "MESSAGE"], rows.collect(), "");
+    for step in steps {
+        // A message of several lines: the first has stood in the table.
+        if let Some((_, more)) = step.message.as_ref().and_then(|message| message.split_once('\n')) {
+            text.push_str(&format!("\n\n{} said\n{}", step.at(), indented(more)));
+        }
+    }
+    text
 }
 
 /// What a person can do about a run that did not go well; one line to type.
@@ -214,6 +221,13 @@ pub(crate) mod tests {
             downtime_ms: Some(4_300),
             steps: vec![
                 step(Step::Backup, StepState::Succeeded, 1, 3, "orders-2026-11-21.dump, sha256 matches"),
+                step(
+                    Step::MigrateData,
+                    StepState::Succeeded,
+                    300,
+                    310,
+                    "7 orders; it warned:\norder 3 has no date\nnor has 4",
+                ),
                 step(Step::CheckHealth, StepState::Failed, 310, 330, "the new version did not answer"),
             ],
         }
@@ -222,6 +236,7 @@ pub(crate) mod tests {
     fn cause() -> Option<Failure> {
         let mut failure = Failure::new("check_health failed").hint("see the service's own log");
         failure.because.push("http://127.0.0.1:8080/health answered 500".to_owned());
+        failure.said = vec!["Traceback:".to_owned(), "  KeyError: 'vat'".to_owned()];
         Some(failure)
     }
 

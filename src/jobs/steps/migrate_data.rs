@@ -5,9 +5,14 @@
 
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
+use crate::domain::foreign::last_line;
+use crate::domain::foreign::last_lines;
+use crate::domain::foreign::masked;
 use crate::exec::Exec;
+use crate::exec::Output;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::failed;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     if context.how == How::UndoFirst {
@@ -27,16 +32,23 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     }
     let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.marked_env()).dir(install_dir);
     let output = exec.run().await.map_err(|error| {
-        Failure::new(format!("run the migration of {}", release.id))
-            .because(Failure::from_error(&error).to_string())
+        let cause = failed(&error, None);
+        Failure { said: cause.said.clone(), ..Failure::new(format!("run the migration of {}", release.id)) }
+            .because(cause.to_string())
             .hint(format!("the migration is part of {}; its vendor must know", release.id))
     })?;
     // A migration may end well and say what matters in its output: all of it goes into the log.
-    for line in output.stdout.lines().chain(output.stderr.lines()) {
+    for line in masked(&format!("{}\n{}", output.stdout, output.stderr)).lines().filter(|line| !line.is_empty()) {
         tracing::info!(run.id = context.run.0, migrate = line);
     }
-    let last = output.stdout.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("the migration is done");
-    Ok(Done::saying(last.trim().chars().take(200).collect::<String>()))
+    Ok(Done::saying(summary(&output)))
+}
+
+/// What it said last, and below that what it warned of.
+fn summary(output: &Output) -> String {
+    let last = last_line(&output.stdout).unwrap_or_else(|| "the migration is done".to_owned());
+    let warnings = last_lines(&output.stderr);
+    if warnings.is_empty() { last } else { format!("{last}; it warned:\n{}", warnings.join("\n")) }
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {

@@ -30,6 +30,7 @@ mod stop;
 mod swap;
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
 use crate::exec::Exec;
+use crate::exec::ExecError;
 use crate::exec::leftover;
 use crate::jobs::driver::Done;
 use crate::jobs::driver::Live;
@@ -237,9 +239,10 @@ impl Context<'_> {
     async fn hook(&self, name: &str, argv: Option<&Vec<String>>) -> Result<(), Failure> {
         let Some(argv) = argv else { return Ok(()) };
         let exec = Exec::new(argv, self.kit.app.hooks.deadline).envs(&self.marked_env());
-        exec.run().await.map(drop).map_err(|error| {
-            Failure::from_error(&error).hint(format!("the hook {name} of {} must end with 0", self.kit.app.name))
-        })
+        exec.run()
+            .await
+            .map(drop)
+            .map_err(|error| failed(&error, Some(format!("the hook {name} of {} must end with 0", self.kit.app.name))))
     }
 
     /// Tells whoever watches how far long work is.
@@ -261,9 +264,11 @@ impl Progress for Reporter {
     }
 }
 
-/// An error of an adapter, with what a person can do about it.
-pub(crate) fn failed<E: std::error::Error>(error: &E, hint: Option<String>) -> Failure {
-    Failure { hint, ..Failure::from_error(error) }
+/// An error of an adapter, with what a person can do about it, and what the command below it said, if there was one.
+pub(crate) fn failed<E: Error + 'static>(error: &E, hint: Option<String>) -> Failure {
+    let chain = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
+    let said = chain.filter_map(|error| error.downcast_ref::<ExecError>()).flat_map(ExecError::said);
+    Failure { said: said.cloned().collect(), hint, ..Failure::from_error(error) }
 }
 
 /// `1 file`, `2 files`.

@@ -25,6 +25,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     why: "Why",
     began_with: "It began with",
     because: "because",
+    said: "it said",
     hint: "what helps",
     at_step: "step",
     run: "The run",

@@ -25,6 +25,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     why: "Warum",
     began_with: "Womit es begann",
     because: "weil",
+    said: "es meldete",
     hint: "was hilft",
     at_step: "Schritt",
     run: "Der Lauf",

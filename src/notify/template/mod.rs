@@ -91,6 +91,8 @@ struct Phrases {
     /// The title over what made a stuck run turn round.
     began_with: &'static str,
     because: &'static str,
+    /// Before the last lines of a program.
+    said: &'static str,
     hint: &'static str,
     at_step: &'static str,
     run: &'static str,
@@ -186,6 +188,12 @@ fn failed(page: &mut Page, at: At, failure: &Failure, words: &Phrases) {
     for cause in &failure.because {
         page.item(&format!("{}: {cause}", words.because));
     }
+    if !failure.said.is_empty() {
+        page.item(&format!("{}:", words.said));
+    }
+    for line in &failure.said {
+        page.item(&format!("  {line}"));
+    }
     if let Some(hint) = &failure.hint {
         page.item(&format!("{}: {hint}", words.hint));
     }
@@ -220,9 +228,18 @@ fn steps(page: &mut Page, report: &RunReport, words: &Phrases) {
     page.heading(words.steps);
     let row = |step: &StepReport| {
         let took = step.took.map(|span| layout::span(span, words.decimal)).unwrap_or_default();
-        vec![(words.state)(step.state).to_owned(), step_name(step.at, words), took, step.message.clone()]
+        let first = step.message.lines().next().unwrap_or_default().to_owned();
+        vec![(words.state)(step.state).to_owned(), step_name(step.at, words), took, first]
     };
     page.table(&report.steps.iter().map(row).collect::<Vec<_>>());
+    for step in &report.steps {
+        // A message of several lines: the first has stood in the table.
+        if let Some((_, more)) = step.message.split_once('\n') {
+            page.gap();
+            page.item(&format!("{}: {}:", step_name(step.at, words), words.said));
+            more.lines().for_each(|line| page.item(&format!("  {line}")));
+        }
+    }
 }
 
 fn people(page: &mut Page, report: &RunReport, words: &Phrases) {

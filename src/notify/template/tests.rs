@@ -76,6 +76,7 @@ fn unhealthy() -> Failure {
     Failure {
         message: "see version 2.4.1 at http://127.0.0.1:8080/version".to_owned(),
         because: vec!["it answered \"500 Internal Server Error\" for 60s".to_owned()],
+        said: vec!["Traceback:".to_owned(), "  KeyError: 'vat'".to_owned()],
         hint: Some("read the application's own log in /var/log/orders".to_owned()),
     }
 }
@@ -95,6 +96,7 @@ fn failed() -> RunReport {
     let failure = Failure {
         message: "find a backup that is at most 2days old".to_owned(),
         because: vec!["/srv/backup/orders-20261117.dump was made 4 days ago".to_owned()],
+        said: Vec::new(),
         hint: Some("run the backup, or set `make` so that one is made".to_owned()),
     };
     let steps = vec![done(Step::Preflight, 812, "12 checks"), in_state(done(Step::Backup, 90, ""), StepState::Failed)];

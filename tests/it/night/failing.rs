@@ -34,6 +34,48 @@ async fn the_migration_says_no() {
     ends_badly(Site::new().await, says_no, Outcome::RolledBack, &["migrate_data", "no licence"]).await;
 }
 
+/// Everything in the bundle of a run, as one text.
+async fn bundle(site: &Site) -> String {
+    let file = site.path("bundle.tar.zst");
+    let (code, _, said) = site.run(&["run", "bundle", "1", "-o", file.to_str().unwrap()]).await;
+    assert_eq!(code, 0, "{said}");
+    String::from_utf8_lossy(&zstd::decode_all(fs_err::File::open(&file).unwrap()).unwrap()).into_owned()
+}
+
+#[tokio::test]
+async fn what_the_migration_said_is_told_without_its_secrets() {
+    const SCRIPT: &str = "echo checking; echo connecting to db://desk:$(cat $NIGHT_SITE/secret)@db >&2; \
+                          echo order 7 has no date >&2; echo PASSWORD=$(cat $NIGHT_SITE/secret) refused >&2; exit 1";
+    let complains = Edition { migrate: Some(&["sh", "-c", SCRIPT]), ..V2 };
+    let site = Site::new().await;
+    fs_err::write(site.path("secret"), "hunter2").unwrap();
+    let site = ends_badly(site, complains, Outcome::RolledBack, &["migrate_data", "PASSWORD=*** refused"]).await;
+    let shown = site.run(&["run", "show", "1"]).await.1;
+    let (bundle, mail) = (bundle(&site).await, site.mail.taken()[0].content.clone());
+    for text in [&shown, &mail, &bundle] {
+        for line in ["checking", "connecting to db://***@db", "order 7 has no date"] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(!site.read("log").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn what_the_application_said_before_it_ended_is_told_without_its_secrets() {
+    // It cannot start, and what it says has the secret of its environment in it.
+    let run = "echo url=http://desk:$(cat DIR/secret)@db >&2; test -e dies && exit 1; exec python3 -I -S desk.py PORT";
+    let service = format!("{{ run = [\"sh\", \"-c\", \"{run}\"], deadline = \"15s\", port = \"127.0.0.1:PORT\" }}");
+    let quick = ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"2s\" }");
+    let site = Site::with(&[quick, ("service", &service)]).await;
+    fs_err::write(site.path("secret"), "hunter2").unwrap();
+    let dies = Edition { flaw: Some("dies"), ..V2 };
+    let site = ends_badly(site, dies, Outcome::RolledBack, &["url=http://***@db"]).await;
+    for text in [bundle(&site).await, site.mail.taken()[0].content.clone(), site.run(&["run", "show", "1"]).await.1] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn the_migration_spoils_half_of_the_data() {
     const SCRIPT: &str =

@@ -3,6 +3,7 @@
 use afterhours::domain::clock::Clock;
 use afterhours::domain::clock::SystemClock;
 use afterhours::domain::run::Outcome;
+use afterhours::domain::step::Step;
 use chrono::DateTime;
 use chrono::SubsecRound;
 use chrono::TimeDelta;
@@ -10,6 +11,7 @@ use chrono::Utc;
 use serde_json::Value;
 use serde_json::json;
 
+use super::releases::Edition;
 use super::releases::V2;
 use super::releases::V3;
 use super::site::Site;
@@ -54,5 +56,26 @@ async fn a_job_falls_due_and_installs_what_is_pending() {
     assert!(mails[0].subject.contains("Order desk"), "{}", mails[0].subject);
     for part in ["1.0", "3.0", "migrated 3 orders to 3"] {
         assert!(mails[0].content.contains(part), "{part}: {}", mails[0].content);
+    }
+}
+
+#[tokio::test]
+async fn what_a_migration_warned_of_is_told_though_it_ended_well() {
+    const SCRIPT: &str = "python3 -I -S migrate.py 1 2; echo order 7 has no date >&2; echo nor has order 9 >&2";
+    let warns = Edition { migrate: Some(&["sh", "-c", SCRIPT]), ..V2 };
+    let mut site = Site::new().await;
+    warns.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    let run = site.settled(run).await;
+    assert_eq!(site.must_be_whole(&run, &[warns], &["first", "second"]).await, Left::New);
+    let step = run.steps.iter().find(|step| step.step == Step::MigrateData).unwrap();
+    let said = "migrated 2 orders to 2; it warned:\norder 7 has no date\nnor has order 9";
+    assert_eq!(step.message.as_deref(), Some(said));
+    site.reports(1).await;
+    for text in [site.run(&["run", "show", "1"]).await.1, site.mail.taken()[0].content.clone()] {
+        for line in said.lines() {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }
