@@ -1,8 +1,9 @@
 //! All runs of this process: each has a task that drives it, and runs of one application take turns.
 //!
-//! A run is taken up by [`Engine::take_up`], which claims it in the store (the fence rises, so that
-//! whoever held it before can write nothing more), waits for the application's turn and lock, and
-//! drives it. Recovery at start-up is the same call for everything that is not over.
+//! A run is taken up by [`Engine::take_up`], which waits for the application's turn and lock, claims it in
+//! the store (the fence rises, so that whoever held it before can write nothing more), and drives it. What was
+//! left in the middle goes before what has not started. Recovery at start-up is the same call for everything
+//! that is not over.
 //!
 //! Invariants: a run has at most one task; a task ends with the run, with a stuck run, or with the
 //! daemon; there are at most as many tasks as unfinished runs.
