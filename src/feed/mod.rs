@@ -24,6 +24,7 @@ pub mod select;
 pub mod signed;
 mod stage;
 pub mod transport;
+pub mod vendor;
 
 use std::path::Path;
 use std::path::PathBuf;

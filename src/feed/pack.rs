@@ -127,18 +127,7 @@ pub fn pack(tree: &Path, meta: &PackMeta, into_dir: &Path) -> Result<Release, Fe
 fn publish(tree: &Path, meta: &PackMeta, hidden: &Path, folder: &Path) -> Result<Release, FeedError> {
     let file = format!("{}.tar.zst", meta.id.version);
     let archive = write_archive(tree, &hidden.join(&file), file)?;
-    let release = Release {
-        date: meta.date,
-        published_at: meta.published_at,
-        security: meta.security,
-        rollout: meta.rollout.clone(),
-        licences: meta.licences.clone(),
-        notes: meta.notes.clone(),
-        min_version: meta.min_version.clone(),
-        barrier: meta.barrier,
-        migrate: meta.migrate.clone(),
-        ..Release::new(meta.id.clone(), vec![archive], folder)
-    };
+    let release = release(meta, vec![archive], folder);
     if let Some((key, problem)) = manifest::problem(&release) {
         return Err(FeedError::BadValue { file: folder.join(DESCRIPTION), key, problem });
     }
@@ -156,6 +145,22 @@ fn publish(tree: &Path, meta: &PackMeta, hidden: &Path, folder: &Path) -> Result
     Ok(release)
 }
 
+/// The release that `meta` describes.
+pub(in crate::feed) fn release(meta: &PackMeta, archives: Vec<Archive>, location: impl Into<PathBuf>) -> Release {
+    Release {
+        date: meta.date,
+        published_at: meta.published_at,
+        security: meta.security,
+        rollout: meta.rollout.clone(),
+        licences: meta.licences.clone(),
+        notes: meta.notes.clone(),
+        min_version: meta.min_version.clone(),
+        barrier: meta.barrier,
+        migrate: meta.migrate.clone(),
+        ..Release::new(meta.id.clone(), archives, location)
+    }
+}
+
 fn rename(from: &Path, to: &Path) -> Result<(), FeedError> {
     std::fs::rename(from, to).map_err(|source| FeedError::Rename { from: from.to_owned(), to: to.to_owned(), source })
 }
@@ -164,7 +169,8 @@ fn sync_dir(dir: &Path) -> Result<(), FeedError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| FeedError::Sync { path: dir.to_owned(), source })
 }
 
-fn write_archive(tree: &Path, path: &Path, file: String) -> Result<Archive, FeedError> {
+/// Packs everything in `tree` into the new file at `path`, which a release calls `file`.
+pub(in crate::feed) fn write_archive(tree: &Path, path: &Path, file: String) -> Result<Archive, FeedError> {
     let unwritten = |source| FeedError::Write { path: path.to_owned(), source };
     let out = Hashing::new(File::create(path).map_err(unwritten)?);
     let mut encoder = zstd::stream::write::Encoder::new(out, ZSTD_LEVEL).map_err(unwritten)?;

@@ -5,6 +5,7 @@ mod hostile;
 mod reading;
 mod transport;
 mod transport_ways;
+mod vendor;
 mod web;
 
 use std::fs;

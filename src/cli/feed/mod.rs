@@ -1,9 +1,17 @@
 //! `afterhours feed`: signed releases, on the vendor's side and on the site's. No daemon is needed.
 
+mod create;
 mod download;
+mod passphrase;
+mod publish;
 mod refresh;
+mod rotate;
+mod show;
+mod sign;
 mod trust;
 mod tuf_client;
+
+use std::fmt::Display;
 
 use clap::Args;
 use clap::Subcommand;
@@ -19,11 +27,13 @@ use crate::feed::FeedError;
 use crate::feed::FeedHome;
 use crate::feed::signed::SignedFeed;
 use crate::feed::signed::TrustError;
+use crate::feed::vendor::VendorError;
+use crate::feed::vendor::VendorFailure;
 use crate::jobs::kit::state_dir;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
-/// Fetch signed releases.
+/// Publish and fetch signed releases.
 ///
 /// A feed is a folder of plain files for any web server. It follows The Update Framework 1.0: whoever owns the server, the
 /// network or one key cannot make a site install anything, go back to an old version, or stay on one unnoticed.
@@ -31,6 +41,12 @@ use crate::wire::error::ErrorView;
 #[command(
     arg_required_else_help = true,
     after_help = "\
+A vendor's first release:
+  afterhours feed create /srv/feeds/orders
+  afterhours feed publish /srv/feeds/orders --version 2.4.1 --build 24 --tree build/orders --notes NEWS.md
+  rsync the folder /srv/feeds/orders/published to the web server
+  afterhours feed sign /srv/feeds/orders     every day, by a timer; then rsync again
+
 A site's first release:
   afterhours feed trust orders root.json     the vendor's root.json, by a way you trust
   afterhours feed refresh orders             see what is there
@@ -43,6 +59,11 @@ pub(crate) struct FeedArgs {
 
 #[derive(Debug, Subcommand)]
 enum FeedCommand {
+    Create(create::CreateArgs),
+    Publish(publish::PublishArgs),
+    Sign(sign::SignArgs),
+    Rotate(rotate::RotateArgs),
+    Show(show::ShowArgs),
     Trust(trust::TrustArgs),
     Refresh(refresh::RefreshArgs),
     Download(download::DownloadArgs),
@@ -52,6 +73,11 @@ enum FeedCommand {
 /// Does what the arguments say.
 pub(crate) async fn run(args: FeedArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     match args.command {
+        FeedCommand::Create(args) => create::run(args, context).await,
+        FeedCommand::Publish(args) => publish::run(args, context).await,
+        FeedCommand::Sign(args) => sign::run(args, context).await,
+        FeedCommand::Rotate(args) => rotate::run(args, context).await,
+        FeedCommand::Show(args) => show::run(args, context).await,
         FeedCommand::Trust(args) => trust::run(args, context).await,
         FeedCommand::Refresh(args) => refresh::run(args, context).await,
         FeedCommand::Download(args) => download::run(args, context).await,
@@ -89,4 +115,34 @@ impl From<FeedError> for CliError {
         let hint = error.hint();
         Self::from(ErrorView { hint, ..ErrorView::from_failure(kind, Failure::from_error(&error)) })
     }
+}
+
+/// Runs what reads, packs and signs files where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VendorError> + Send + 'static,
+) -> Result<T, CliError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(CliError::from),
+        Err(error) => Err(CliError::failed("finish the work on the feed", &error)),
+    }
+}
+
+impl From<VendorError> for CliError {
+    fn from(error: VendorError) -> Self {
+        let kind = match error.failure() {
+            VendorFailure::Usage => ErrorKind::Usage,
+            VendorFailure::NotFound => ErrorKind::NotFound,
+            VendorFailure::Refused => ErrorKind::Refused,
+            VendorFailure::NotPermitted => ErrorKind::NotPermitted,
+            VendorFailure::Failed => ErrorKind::Failed,
+        };
+        let hint = error.hint();
+        Self::from(ErrorView { hint, ..ErrorView::from_failure(kind, Failure::from_error(&error)) })
+    }
+}
+
+/// Lines of a list that is empty now and then.
+fn or_none(lines: impl IntoIterator<Item = impl Display>) -> String {
+    let lines: Vec<String> = lines.into_iter().map(|line| line.to_string()).collect();
+    if lines.is_empty() { "none".to_owned() } else { lines.join(", ") }
 }

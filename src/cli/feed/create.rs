@@ -1,0 +1,95 @@
+//! `afterhours feed create`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::feed::blocking;
+use crate::cli::feed::passphrase::PassphraseArgs;
+use crate::cli::feed::show;
+use crate::domain::name::AppName;
+use crate::domain::span::Span;
+use crate::feed::vendor;
+use crate::feed::vendor::Hold;
+use crate::feed::vendor::NewFeed;
+use crate::feed::vendor::Scheme;
+
+/// Create a feed with its keys.
+///
+/// DIR/published is what is uploaded; DIR/root.json is what sites are given once, on a way that they trust; DIR/keys are
+/// the keys, sealed with a passphrase. The keys of the root are needed once a year and when a key is replaced: put them on
+/// a stick with --keys, several of them with --root-keys, and keep it in a safe.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterhours feed create /srv/feeds/orders
+  afterhours feed create /srv/feeds/orders --keys /media/stick --root-keys 3 --root-threshold 2
+  afterhours feed create /srv/feeds/orders --passphrase-file /etc/orders-feed.pw --timestamp-holds 1d")]
+pub(crate) struct CreateArgs {
+    /// A folder that does not exist, or is empty
+    dir: PathBuf,
+    /// How archives are called before their version [default: the name of DIR]
+    #[arg(long)]
+    name: Option<AppName>,
+    /// Where the keys of the root are put [default: DIR/keys, with the others]
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
+    /// How many keys the root has
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    root_keys: usize,
+    /// How many of them have to sign
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    root_threshold: usize,
+    /// What keys sign with: ed25519 or ecdsa-p256
+    #[arg(long, default_value = "ed25519")]
+    scheme: Scheme,
+    #[command(flatten)]
+    hold: HoldArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// For how long signatures hold.
+#[derive(Debug, Args)]
+struct HoldArgs {
+    /// How long the root's signatures hold
+    #[arg(long, value_name = "SPAN", default_value = "365d")]
+    root_holds: Span,
+    /// How long the list of files holds
+    #[arg(long, value_name = "SPAN", default_value = "90d")]
+    targets_holds: Span,
+    /// How long the list of metadata holds
+    #[arg(long, value_name = "SPAN", default_value = "30d")]
+    snapshot_holds: Span,
+    /// How long a site believes that there is nothing newer
+    #[arg(long, value_name = "SPAN", default_value = "3d")]
+    timestamp_holds: Span,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let CreateArgs { dir, name, keys, root_keys, root_threshold, scheme, hold, passphrase } = args;
+    let dir = std::path::absolute(&dir).map_err(|error| CliError::failed(format!("find {}", dir.display()), &error))?;
+    let name = match name {
+        Some(name) => name,
+        None => dir.file_name().unwrap_or_default().to_string_lossy().parse().map_err(|_| {
+            CliError::usage(format!("{} gives no name for archives", dir.display()), "say one with --name")
+        })?,
+    };
+    let passphrases = passphrase.passphrases(context.ui, true)?;
+    let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
+    let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };
+    let wish = NewFeed { name: name.to_string(), scheme, root_keys, root_threshold, hold, root_folder: keys };
+    let now = context.now();
+    let standing = blocking(move || vendor::create(&dir, &wish, &passphrases, now)).await?;
+    context.ui.answer(&standing, |standing| show::text(standing, &context.times()))?;
+    context.ui.say(format_args!(
+        "Give {} to the sites, and upload {} after each change.",
+        standing.root.display(),
+        standing.published.display()
+    ));
+    Ok(Ending::Good)
+}

@@ -1,0 +1,144 @@
+//! `afterhours feed publish`.
+
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use chrono::NaiveDate;
+use chrono::SubsecRound;
+use chrono::Utc;
+use clap::ArgGroup;
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::feed::blocking;
+use crate::cli::feed::passphrase::KeyArgs;
+use crate::cli::text;
+use crate::cli::text::Times;
+use crate::domain::release::ReleaseId;
+use crate::domain::release::Rollout;
+use crate::domain::release::Version;
+use crate::feed::pack::PackMeta;
+use crate::feed::vendor;
+use crate::feed::vendor::Content;
+use crate::feed::vendor::Published;
+
+/// Publish a release into a feed.
+///
+/// The tree is packed, described and signed; the same tree gives the same archive. What a site would refuse is refused
+/// here. A site sees the release only when everything of it is in DIR/published and has been uploaded.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("content").args(["tree", "updater"]).required(true),
+    after_help = "\
+Examples:
+  afterhours feed publish /srv/feeds/orders --version 2.4.1 --build 24 --tree build/orders --notes NEWS.md
+  afterhours feed publish /srv/feeds/orders --version 3.0 --build 25 --tree build/orders --barrier
+      --min-version 2.4 --migrate bin/migrate --migrate --yes
+  afterhours feed publish /srv/feeds/orders --version 2.4.2 --build 26 --tree build/orders --security
+  afterhours feed publish /srv/feeds/orders --updater --version 1.1.0 --build 3
+      --triple x86_64-unknown-linux-gnu --binary target/dist/afterhours"
+)]
+pub(crate) struct PublishArgs {
+    /// The feed's folder
+    dir: PathBuf,
+    /// For people, and what the running application must answer
+    #[arg(long)]
+    version: Version,
+    /// For ordering; above that of every release before
+    #[arg(long, value_name = "N")]
+    build: u64,
+    /// What is packed
+    #[arg(long, value_name = "PATH")]
+    tree: Option<PathBuf>,
+    /// What is new, in Markdown
+    #[arg(long, value_name = "FILE")]
+    notes: Option<PathBuf>,
+    /// The lowest version that may be updated to this one directly
+    #[arg(long, value_name = "V")]
+    min_version: Option<Version>,
+    /// No update may jump over this release
+    #[arg(long)]
+    barrier: bool,
+    /// The program that migrates the data, then each of its arguments by a --migrate of its own
+    #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
+    migrate: Vec<String>,
+    /// It mends a hole that others may use: no cool-down, no rollout
+    #[arg(long)]
+    security: bool,
+    /// Spread it over the sites within so many hours
+    #[arg(long, value_name = "N")]
+    rollout_hours: Option<u32>,
+    /// When the first sites take it [default: now]
+    #[arg(long, value_name = "INSTANT", requires = "rollout_hours")]
+    rollout_start: Option<DateTime<Utc>>,
+    /// A class of licences it is for [default: all]
+    #[arg(long, value_name = "CLASS")]
+    licence: Vec<String>,
+    /// The day that people are told [default: today]
+    #[arg(long, value_name = "DAY")]
+    date: Option<NaiveDate>,
+    /// Publish `afterhours` itself
+    #[arg(long, requires = "binary")]
+    updater: bool,
+    /// The platform of the --binary that follows; both may be repeated
+    #[arg(long, value_name = "T", requires = "updater")]
+    triple: Vec<String>,
+    /// The program for that platform
+    #[arg(long, value_name = "PATH", requires = "updater")]
+    binary: Vec<PathBuf>,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    // Nobody reads fractions of a second.
+    let now = context.now().trunc_subsecs(0);
+    let content = content(&args)?;
+    let notes = match &args.notes {
+        Some(file) => fs_err::read_to_string(file).map_err(|error| CliError::failed("read the notes", &error))?,
+        None => String::new(),
+    };
+    let meta = PackMeta {
+        date: Some(args.date.unwrap_or_else(|| now.date_naive())),
+        notes,
+        min_version: args.min_version,
+        barrier: args.barrier,
+        migrate: (!args.migrate.is_empty()).then_some(args.migrate),
+        published_at: Some(now),
+        security: args.security,
+        rollout: args.rollout_hours.map(|hours| Rollout { start: args.rollout_start.unwrap_or(now), hours }),
+        licences: args.licence,
+        ..PackMeta::new(ReleaseId { version: args.version, build: args.build })
+    };
+    let place = args.keys.place(args.dir, context.ui)?;
+    context.ui.say(format_args!("Packing {}; a large tree takes a while.", meta.id));
+    let published = blocking(move || vendor::publish(place, &meta, &content, now)).await?;
+    context.ui.answer(&published, |published| shown(published, &context.times()))?;
+    Ok(Ending::Good)
+}
+
+fn content(args: &PublishArgs) -> Result<Content, CliError> {
+    let Some(tree) = &args.tree else {
+        if args.triple.len() != args.binary.len() {
+            return Err(CliError::usage(
+                format!("{} platforms and {} programs are named", args.triple.len(), args.binary.len()),
+                "name a --triple for each --binary",
+            ));
+        }
+        return Ok(Content::Updater(args.triple.iter().cloned().zip(args.binary.iter().cloned()).collect()));
+    };
+    Ok(Content::Tree(tree.clone()))
+}
+
+fn shown(published: &Published, times: &Times) -> String {
+    let size: u64 = published.archives.iter().map(|archive| archive.size_bytes).sum();
+    format!(
+        "Published {}, {}. The feed holds until {}.",
+        published.id,
+        text::bytes(size),
+        times.at_and_away(published.holds_until)
+    )
+}

@@ -1,0 +1,65 @@
+//! `afterhours feed sign`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::exit::CliError;
+use crate::cli::exit::Ending;
+use crate::cli::feed::blocking;
+use crate::cli::feed::or_none;
+use crate::cli::feed::passphrase::KeyArgs;
+use crate::cli::text::Times;
+use crate::feed::vendor;
+use crate::feed::vendor::PendingRoot;
+use crate::feed::vendor::Signed;
+
+/// Renew the signatures of a feed.
+///
+/// The timestamp is signed anew every time, everything else when a third of its time is left. Run it every day by a timer,
+/// and upload afterwards: sites refuse a feed whose signatures have run out. A root that waits for signatures gets those
+/// whose keys are in DIR/keys or in --keys.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterhours feed sign /srv/feeds/orders --passphrase-file /etc/orders-feed.pw
+  afterhours feed sign /srv/feeds/orders --keys /media/stick")]
+pub(crate) struct SignArgs {
+    /// The feed's folder
+    dir: PathBuf,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+/// Does what the arguments say.
+pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let SignArgs { dir, keys } = args;
+    let place = keys.place(dir, context.ui)?;
+    let now = context.now();
+    let signed = blocking(move || vendor::sign(place, now)).await?;
+    let times = context.times();
+    context.ui.answer(&signed, |signed| text(signed, &times))?;
+    if let Some(at) = signed.root_expires_at {
+        context.ui.warn(format_args!(
+            "the root expires {} and none of its keys is here; name their folder with --keys",
+            times.at_and_away(at)
+        ));
+    }
+    if let Some(pending) = &signed.pending {
+        context.ui.warn(waits(pending));
+    }
+    Ok(Ending::Good)
+}
+
+fn text(signed: &Signed, times: &Times) -> String {
+    format!("Signed {}. The feed holds until {}.", or_none(&signed.roles), times.at_and_away(signed.holds_until))
+}
+
+/// What a root lacks.
+pub(crate) fn waits(pending: &PendingRoot) -> String {
+    format!(
+        "root {} waits for signatures: {} of the present root's keys, {} of its own; `afterhours feed sign DIR --keys KEYS` adds them",
+        pending.version, pending.missing_old, pending.missing_new
+    )
+}

@@ -1,0 +1,321 @@
+//! What can go wrong while a vendor's feed is made or kept.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::domain::release::ReleaseId;
+use crate::domain::span::Span;
+use crate::feed::error::FeedError;
+use crate::feed::error::hint_for_write;
+use crate::feed::vendor::role::Role;
+
+/// A feed could not be made, published into, signed or given other keys.
+#[derive(Debug, Error)]
+pub enum VendorError {
+    /// There is something where the feed should be made.
+    #[error("create a feed in {}: there is something already", .dir.display())]
+    Occupied {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder is no feed.
+    #[error("find a feed in {}", .dir.display())]
+    NoFeed {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The feed's own settings cannot be understood.
+    #[error("understand {}", .file.display())]
+    BadSettings {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Another program works on this feed.
+    #[error("lock {}: another command works on this feed", .lock.display())]
+    Busy {
+        /// The lock.
+        lock: PathBuf,
+    },
+    /// More signatures are asked for than there are keys, or none.
+    #[error("have {threshold} of {keys} root keys sign: that cannot be")]
+    BadThreshold {
+        /// As many have to sign.
+        threshold: usize,
+        /// As many there are.
+        keys: usize,
+    },
+    /// A span for which signatures hold is too short to be kept up.
+    #[error("have signatures of {role} hold for {span}: at least {least} is needed")]
+    ShortSpan {
+        /// The role.
+        role: Role,
+        /// As asked for.
+        span: Span,
+        /// The limit.
+        least: Span,
+    },
+
+    /// Keys must not be sealed with so little.
+    #[error("accept the passphrase: it has fewer than {chars_min} characters")]
+    ShortPassphrase {
+        /// The limit.
+        chars_min: usize,
+    },
+    /// Keys have to be opened, and nobody said how.
+    #[error("open the keys: there is no passphrase")]
+    NoPassphrase,
+    /// The passphrase is not the one that the key is sealed with.
+    #[error("open {}: the passphrase is wrong", .file.display())]
+    WrongPassphrase {
+        /// The key.
+        file: PathBuf,
+    },
+    /// A file is no sealed key.
+    #[error("open {}: it is no sealed PKCS#8 key for Ed25519 or ECDSA P-256", .file.display())]
+    NotAKey {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A file has not the key that its name says.
+    #[error("open {}: it holds another key, {found}", .file.display())]
+    OtherKey {
+        /// The file.
+        file: PathBuf,
+        /// The ID of the key in it.
+        found: String,
+    },
+    /// The cryptographic library refused.
+    #[error("make a key")]
+    MakeKey,
+    /// The cryptographic library refused.
+    #[error("sign with the key {key}")]
+    Sign {
+        /// The key's ID.
+        key: String,
+    },
+    /// Too few keys are here to sign for a role.
+    #[error("sign {role}: {here} of the keys it needs {needed} of are in {places}")]
+    KeysMissing {
+        /// The role.
+        role: Role,
+        /// As many are here.
+        here: usize,
+        /// As many have to sign.
+        needed: usize,
+        /// Where they were looked for.
+        places: String,
+    },
+    /// Metadata cannot be written down in a form that is signed.
+    #[error("encode metadata")]
+    Encode {
+        /// Why.
+        #[source]
+        source: Box<sigstore_tuf::Error>,
+    },
+
+    /// A file cannot be read.
+    #[error("read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is too large to be what it should be.
+    #[error("read {}: it is larger than {bytes_max} bytes", .path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// Something cannot be written, renamed or removed.
+    #[error("write {}", .path.display())]
+    Write {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is published is not what was signed here. Nothing is signed on top of it.
+    #[error("trust {}", .file.display())]
+    Untrusted {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<sigstore_tuf::Error>,
+    },
+    /// A root was exchanged behind our back.
+    #[error("trust {}: it differs from {}", .file.display(), .pinned.display())]
+    OtherRoot {
+        /// What is published.
+        file: PathBuf,
+        /// What was kept.
+        pinned: PathBuf,
+    },
+    /// A site would not accept what was made. It was not published.
+    #[error("show the feed to a site")]
+    Refused {
+        /// What the site says.
+        #[source]
+        source: Box<sigstore_tuf::Error>,
+    },
+    /// A file that the metadata name is not there as they say.
+    #[error("find {} as it was signed", .file.display())]
+    Spoilt {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// The root's signatures hold no more; nothing below it can be renewed.
+    #[error("sign: the root has expired at {expired_at}")]
+    RootExpired {
+        /// When.
+        expired_at: String,
+    },
+    /// A new root waits for signatures.
+    #[error("go on: root {version} waits for signatures")]
+    RootPending {
+        /// Its version.
+        version: u64,
+    },
+    /// The release cannot be made.
+    #[error("make release {id}")]
+    Release {
+        /// Which.
+        id: ReleaseId,
+        /// Why.
+        #[source]
+        source: Box<FeedError>,
+    },
+    /// The description of a published release cannot be understood.
+    #[error("understand {}", .file.display())]
+    Description {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<FeedError>,
+    },
+    /// The build does not come after all others.
+    #[error("publish build {build}: the newest is {newest}")]
+    BuildNotNewer {
+        /// As asked for.
+        build: u64,
+        /// What there is.
+        newest: ReleaseId,
+    },
+    /// The version is there already.
+    #[error("publish version {}: it is there as build {}", .found.version, .found.build)]
+    VersionTaken {
+        /// What there is.
+        found: ReleaseId,
+    },
+    /// The role has no key that begins like this.
+    #[error("find a key {key} of {role}")]
+    NoSuchKey {
+        /// The role.
+        role: Role,
+        /// As asked for.
+        key: String,
+    },
+}
+
+/// What kind of failure it is, for exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VendorFailure {
+    /// Wrong use.
+    Usage,
+    /// There is no such thing.
+    NotFound,
+    /// It will not be done.
+    Refused,
+    /// Whoever asks may not.
+    NotPermitted,
+    /// It could not be done.
+    Failed,
+}
+
+impl VendorError {
+    /// What kind of failure it is.
+    pub const fn failure(&self) -> VendorFailure {
+        match self {
+            Self::BadThreshold { .. } | Self::ShortSpan { .. } | Self::ShortPassphrase { .. } | Self::NoPassphrase => {
+                VendorFailure::Usage
+            }
+            Self::NoFeed { .. } | Self::NoSuchKey { .. } => VendorFailure::NotFound,
+            Self::Occupied { .. }
+            | Self::Busy { .. }
+            | Self::KeysMissing { .. }
+            | Self::RootExpired { .. }
+            | Self::RootPending { .. }
+            | Self::Release { .. }
+            | Self::BuildNotNewer { .. }
+            | Self::VersionTaken { .. } => VendorFailure::Refused,
+            Self::WrongPassphrase { .. } => VendorFailure::NotPermitted,
+            Self::BadSettings { .. }
+            | Self::NotAKey { .. }
+            | Self::OtherKey { .. }
+            | Self::MakeKey
+            | Self::Sign { .. }
+            | Self::Encode { .. }
+            | Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::Write { .. }
+            | Self::Untrusted { .. }
+            | Self::OtherRoot { .. }
+            | Self::Refused { .. }
+            | Self::Description { .. }
+            | Self::Spoilt { .. } => VendorFailure::Failed,
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Occupied { .. } => "name a folder that does not exist, or an empty one",
+            Self::NoFeed { .. } => "make one with `afterhours feed create DIR`",
+            Self::BadSettings { .. } => "correct it; the manual on publishing shows one",
+            Self::Busy { .. } => "wait until the other command has ended",
+            Self::BadThreshold { .. } => "make it 1 to the number of --root-keys",
+            Self::ShortSpan { .. } => "make it longer; it is renewed when a third of it is left",
+            Self::ShortPassphrase { .. } => "take a longer one; nobody asks for it often",
+            Self::NoPassphrase => "name a file with it: --passphrase-file FILE",
+            Self::WrongPassphrase { .. } => {
+                "name the file with the right one: --passphrase-file, or --root-passphrase-file for root keys of their own"
+            }
+            Self::NotAKey { .. } | Self::OtherKey { .. } => {
+                "take the file out of the folder, or put back what was there"
+            }
+            Self::KeysMissing { .. } => "name the folder with the other keys: --keys DIR",
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it as the owner of the feed"
+            }
+            Self::Write { source, .. } => return hint_for_write(source),
+            Self::Untrusted { .. } | Self::OtherRoot { .. } | Self::Spoilt { .. } => {
+                "find out who changed it, and put back what was there; nothing was signed"
+            }
+            Self::Refused { .. } => "nothing was published; please report this",
+            Self::RootExpired { .. } => "renew it with the root keys: `afterhours feed sign DIR --keys KEYS`",
+            Self::RootPending { .. } => {
+                "sign it with the other root keys first: `afterhours feed sign DIR --keys KEYS`"
+            }
+            Self::Release { source, .. } | Self::Description { source, .. } => return source.hint(),
+            Self::BuildNotNewer { newest, .. } => return Some(format!("raise the build above {}", newest.build)),
+            Self::VersionTaken { .. } => "raise the version, too; a version is published once",
+            Self::NoSuchKey { .. } => "see the IDs with `afterhours feed show DIR`",
+            Self::MakeKey | Self::Sign { .. } | Self::Encode { .. } | Self::Read { .. } | Self::TooLarge { .. } => {
+                return None;
+            }
+        };
+        Some(text.to_owned())
+    }
+}

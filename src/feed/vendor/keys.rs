@@ -1,0 +1,343 @@
+//! Keys: made, sealed with a passphrase, found again, and used to sign.
+//!
+//! A key is a file `ROLE-ID.pem`, where ID is the beginning of the key ID that metadata declare: what is in a sealed
+//! file cannot be known otherwise. It is PKCS#8, sealed with scrypt and AES-256, so that `openssl pkey` opens it, too.
+//! The file has mode 0600, its folder 0700.
+//!
+//! *Invariant:* a key that was opened has the ID that it was looked for by; another one is never used in its place.
+
+use std::fmt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::PublicKeyX509Der;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
+use aws_lc_rs::signature::EcdsaKeyPair;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::KeyPair;
+use pkcs8::Document;
+use pkcs8::EncryptedPrivateKeyInfoRef;
+use pkcs8::LineEnding;
+use pkcs8::PrivateKeyInfoRef;
+use pkcs8::SecretDocument;
+use pkcs8::pkcs5::pbes2::Parameters;
+use pkcs8::pkcs5::scrypt::Params;
+use secrecy::ExposeSecret;
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+use serde::Deserialize;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+use sigstore_tuf::Key;
+
+use crate::feed::vendor::disk;
+use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::role::Role;
+
+/// How many digits of a key's ID are in its file's name.
+const NAME_DIGITS: usize = 16;
+/// The cost of scrypt: 2^14 blocks, 16 MiB. More is refused by `openssl` as it is shipped.
+const SCRYPT_LOG_N: u8 = 14;
+const SCRYPT_R: u32 = 8;
+const SCRYPT_P: u32 = 1;
+/// The largest key file that is read.
+const KEY_BYTES_MAX: u64 = 64 * 1024;
+/// The label of a sealed key.
+const SEALED: &str = "ENCRYPTED PRIVATE KEY";
+/// The fewest characters of a passphrase for new keys.
+const PASSPHRASE_CHARS_MIN: usize = 8;
+
+/// What a key signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    /// Ed25519: small and quick.
+    #[default]
+    Ed25519,
+    /// ECDSA over NIST P-256 with SHA-256, where rules ask for it.
+    EcdsaP256,
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "ed25519" => Ok(Self::Ed25519),
+            "ecdsa-p256" => Ok(Self::EcdsaP256),
+            _ => Err("there are ed25519 and ecdsa-p256".to_owned()),
+        }
+    }
+}
+
+/// What opens the keys.
+#[derive(Debug, Clone)]
+pub struct Passphrases {
+    keys: SecretString,
+    root: Option<SecretString>,
+}
+
+impl Passphrases {
+    /// `keys` opens every key; `root` those of the root, where they have one of their own.
+    pub const fn new(keys: SecretString, root: Option<SecretString>) -> Self {
+        Self { keys, root }
+    }
+
+    fn of(&self, role: Role) -> &str {
+        let own = self.root.as_ref().filter(|_| role == Role::Root);
+        own.unwrap_or(&self.keys).expose_secret()
+    }
+
+    /// Whether new keys may be sealed with them.
+    pub(in crate::feed::vendor) fn check(&self) -> Result<(), VendorError> {
+        let short = |secret: &SecretString| secret.expose_secret().chars().count() < PASSPHRASE_CHARS_MIN;
+        if short(&self.keys) || self.root.as_ref().is_some_and(short) {
+            return Err(VendorError::ShortPassphrase { chars_min: PASSPHRASE_CHARS_MIN });
+        }
+        Ok(())
+    }
+}
+
+enum Pair {
+    Ed25519(Ed25519KeyPair),
+    EcdsaP256(EcdsaKeyPair),
+}
+
+/// A key that can sign.
+pub(in crate::feed::vendor) struct Signer {
+    /// Its ID, as `securesystemslib` makes it: 64 hexadecimal digits.
+    pub(in crate::feed::vendor) id: String,
+    /// Its public half, as metadata declare it.
+    pub(in crate::feed::vendor) public: Value,
+    pair: Pair,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// A new key.
+    pub(in crate::feed::vendor) fn generate(scheme: Scheme) -> Result<Self, VendorError> {
+        let pair = match scheme {
+            Scheme::Ed25519 => Ed25519KeyPair::generate().map(Pair::Ed25519),
+            Scheme::EcdsaP256 => EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map(Pair::EcdsaP256),
+        };
+        Self::new(pair.map_err(|_| VendorError::MakeKey)?)
+    }
+
+    fn new(pair: Pair) -> Result<Self, VendorError> {
+        let public = match &pair {
+            Pair::Ed25519(pair) => {
+                let raw: String = pair.public_key().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": raw } })
+            }
+            Pair::EcdsaP256(pair) => {
+                let der: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| VendorError::MakeKey)?;
+                let pem = Document::try_from(der.as_ref())
+                    .and_then(|document| document.to_pem("PUBLIC KEY", LineEnding::LF))
+                    .map_err(|_| VendorError::MakeKey)?;
+                json!({ "keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": { "public": pem } })
+            }
+        };
+        let key: Key = serde_json::from_value(public.clone()).map_err(|_| VendorError::MakeKey)?;
+        let id = key.key_id().map_err(|_| VendorError::MakeKey)?;
+        Ok(Self { id, public, pair })
+    }
+
+    /// The signature over `message`, in hexadecimal digits.
+    pub(in crate::feed::vendor) fn sign(&self, message: &[u8]) -> Result<String, VendorError> {
+        let signature = match &self.pair {
+            Pair::Ed25519(pair) => pair.try_sign(message),
+            Pair::EcdsaP256(pair) => pair.sign(&SystemRandom::new(), message),
+        };
+        let signature = signature.map_err(|_| VendorError::Sign { key: self.id.clone() })?;
+        Ok(signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Writes the key into `folder`, sealed.
+    pub(in crate::feed::vendor) fn keep(
+        &self,
+        role: Role,
+        folder: &Path,
+        passphrases: &Passphrases,
+    ) -> Result<PathBuf, VendorError> {
+        let path = folder.join(file_name(role, &self.id));
+        disk::make_private(folder)?;
+        disk::write_private(&path, self.sealed(passphrases.of(role))?.as_bytes())?;
+        Ok(path)
+    }
+
+    fn sealed(&self, passphrase: &str) -> Result<Zeroizing<String>, VendorError> {
+        let document = match &self.pair {
+            Pair::Ed25519(pair) => pair.to_pkcs8v1(),
+            Pair::EcdsaP256(pair) => pair.to_pkcs8v1(),
+        };
+        let document = document.map_err(|_| VendorError::MakeKey)?;
+        let (mut salt, mut iv) = ([0; 16], [0; 16]);
+        aws_lc_rs::rand::fill(&mut salt).map_err(|_| VendorError::MakeKey)?;
+        aws_lc_rs::rand::fill(&mut iv).map_err(|_| VendorError::MakeKey)?;
+        let cost = Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).map_err(|_| VendorError::MakeKey)?;
+        let sealing = Parameters::generate_scrypt_aes256cbc(cost, &salt, iv).map_err(|_| VendorError::MakeKey)?;
+        PrivateKeyInfoRef::try_from(document.as_ref())
+            .and_then(|key| key.encrypt_with_params(sealing, passphrase))
+            .map_err(|_| VendorError::MakeKey)?
+            .to_pem(SEALED, LineEnding::LF)
+            .map_err(|_| VendorError::MakeKey)
+    }
+
+    /// Opens what [`Signer::keep`] or another program sealed.
+    fn open(path: &Path, passphrase: &str) -> Result<Self, VendorError> {
+        let bytes = Zeroizing::new(disk::read(path, KEY_BYTES_MAX)?);
+        let not_a_key = || VendorError::NotAKey { file: path.to_owned() };
+        let text = std::str::from_utf8(&bytes).map_err(|_| not_a_key())?;
+        let (label, sealed) = SecretDocument::from_pem(text).map_err(|_| not_a_key())?;
+        if label != SEALED {
+            return Err(not_a_key());
+        }
+        let sealed = EncryptedPrivateKeyInfoRef::try_from(sealed.as_bytes()).map_err(|_| not_a_key())?;
+        // A wrong passphrase is seen by what it makes: nothing that could be a key.
+        let wrong = || VendorError::WrongPassphrase { file: path.to_owned() };
+        let key = sealed.decrypt(passphrase).map_err(|_| wrong())?;
+        let der = key.as_bytes();
+        PrivateKeyInfoRef::try_from(der).map_err(|_| wrong())?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+            .map(Pair::Ed25519)
+            .or_else(|_| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).map(Pair::EcdsaP256))
+            .map_err(|_| not_a_key())?;
+        Self::new(pair)
+    }
+}
+
+fn file_name(role: Role, id: &str) -> String {
+    format!("{role}-{}.pem", id.get(..NAME_DIGITS).unwrap_or(id))
+}
+
+/// The folders with keys, and what opens them.
+#[derive(Debug)]
+pub(in crate::feed::vendor) struct KeyRing {
+    folders: Vec<PathBuf>,
+    passphrases: Option<Passphrases>,
+}
+
+impl KeyRing {
+    /// Keys are looked for in `folders`, in that order. Without passphrases they can be found, not opened.
+    pub(in crate::feed::vendor) const fn new(folders: Vec<PathBuf>, passphrases: Option<Passphrases>) -> Self {
+        Self { folders, passphrases }
+    }
+
+    /// Looks into one more folder.
+    pub(in crate::feed::vendor) fn add(&mut self, folder: PathBuf) {
+        if !self.folders.contains(&folder) {
+            self.folders.push(folder);
+        }
+    }
+
+    /// The folders, as people read them.
+    pub(in crate::feed::vendor) fn places(&self) -> String {
+        let places: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();
+        places.join(", ")
+    }
+
+    pub(in crate::feed::vendor) fn passphrases(&self) -> Result<&Passphrases, VendorError> {
+        self.passphrases.as_ref().ok_or(VendorError::NoPassphrase)
+    }
+
+    /// The file of a key, where it is here.
+    pub(in crate::feed::vendor) fn find(&self, role: Role, id: &str) -> Option<PathBuf> {
+        self.folders.iter().map(|folder| folder.join(file_name(role, id))).find(|path| path.is_file())
+    }
+
+    /// Those of the keys that are here, opened.
+    pub(in crate::feed::vendor) fn open<'a>(
+        &self,
+        role: Role,
+        ids: impl IntoIterator<Item = &'a String>,
+    ) -> Result<Vec<Signer>, VendorError> {
+        let mut opened: Vec<Signer> = Vec::new();
+        for id in ids {
+            if opened.iter().any(|signer| signer.id == *id) {
+                continue;
+            }
+            let Some(file) = self.find(role, id) else { continue };
+            let signer = Signer::open(&file, self.passphrases()?.of(role))?;
+            if signer.id != *id {
+                return Err(VendorError::OtherKey { file, found: signer.id });
+            }
+            opened.push(signer);
+        }
+        Ok(opened)
+    }
+
+    /// Puts a key that is not used any more aside, in a folder of its own beside the others.
+    pub(in crate::feed::vendor) fn retire(&self, role: Role, id: &str) -> Result<Option<PathBuf>, VendorError> {
+        let Some(file) = self.find(role, id) else { return Ok(None) };
+        let Some(folder) = file.parent().map(|folder| folder.join("retired")) else { return Ok(None) };
+        disk::make_private(&folder)?;
+        let aside = folder.join(file_name(role, id));
+        disk::rename(&file, &aside)?;
+        Ok(Some(aside))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passphrases(text: &str) -> Passphrases {
+        Passphrases::new(text.into(), None)
+    }
+
+    #[test]
+    fn a_key_opens_with_its_passphrase_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for scheme in [Scheme::Ed25519, Scheme::EcdsaP256] {
+            let made = Signer::generate(scheme).unwrap();
+            let file = made.keep(Role::Targets, dir.path(), &passphrases("correct horse")).unwrap();
+            let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("correct horse")));
+            let opened = ring.open(Role::Targets, [&made.id]).unwrap();
+            assert_eq!((opened.len(), &opened[0].public), (1, &made.public));
+            assert!(!opened[0].sign(b"what is signed").unwrap().is_empty());
+
+            let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("wrong horse")));
+            assert!(matches!(
+                ring.open(Role::Targets, [&made.id]),
+                Err(VendorError::WrongPassphrase { file: found }) if found == file
+            ));
+            // Not one of another role, not one that is somebody else's.
+            assert!(ring.open(Role::Root, [&made.id]).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_file_with_another_key_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (Signer::generate(Scheme::Ed25519).unwrap(), Signer::generate(Scheme::Ed25519).unwrap());
+        let file = one.keep(Role::Targets, dir.path(), &passphrases("correct horse")).unwrap();
+        let name = dir.path().join(file_name(Role::Targets, &two.id));
+        std::fs::rename(file, &name).unwrap();
+        let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("correct horse")));
+        match ring.open(Role::Targets, [&two.id]).unwrap_err() {
+            VendorError::OtherKey { file, found } => assert_eq!((file, found), (name, one.id)),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = "0".repeat(64);
+        let path = dir.path().join(file_name(Role::Root, &id));
+        for text in ["", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"] {
+            std::fs::write(&path, text).unwrap();
+            let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("correct horse")));
+            assert!(matches!(ring.open(Role::Root, [&id]), Err(VendorError::NotAKey { .. })), "{text}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! The vendor's side: a signed feed is created, published into, kept fresh, and given other keys.
+//!
+//! ```text
+//! create ──► publish ──► sign, sign, sign … ──► rotate
+//!  keys       a tree       by a timer            another key for a role
+//! ```
+//!
+//! What comes out is a folder of plain files for any web server: The Update Framework 1.0 with consistent snapshots.
+//! [`state`] says what lies where and how it changes; [`keys`] and [`role`] make signatures; [`renew`] decides what has
+//! to be signed; [`site`] asks the client that sites use before anything is written.
+//!
+//! *Invariant:* whatever moment we die in, a site can use the folder as it is then: everything new comes first, and the
+//! file that makes it count last.
+//!
+//! Deliberately absent: uploading, and delegations.
+
+mod create;
+mod disk;
+mod error;
+mod keys;
+mod publish;
+mod renew;
+mod role;
+mod rotate;
+mod sign;
+mod site;
+mod standing;
+mod state;
+
+pub use crate::feed::vendor::create::NewFeed;
+pub use crate::feed::vendor::create::create;
+pub use crate::feed::vendor::error::VendorError;
+pub use crate::feed::vendor::error::VendorFailure;
+pub use crate::feed::vendor::keys::Passphrases;
+pub use crate::feed::vendor::keys::Scheme;
+pub use crate::feed::vendor::publish::Content;
+pub use crate::feed::vendor::publish::Published;
+pub use crate::feed::vendor::publish::publish;
+pub use crate::feed::vendor::role::Role;
+pub use crate::feed::vendor::rotate::Rotated;
+pub use crate::feed::vendor::rotate::rotate;
+pub use crate::feed::vendor::sign::Signed;
+pub use crate::feed::vendor::sign::sign;
+pub use crate::feed::vendor::standing::FeedStanding;
+pub use crate::feed::vendor::standing::KeyStanding;
+pub use crate::feed::vendor::standing::PendingRoot;
+pub use crate::feed::vendor::standing::RoleStanding;
+pub use crate::feed::vendor::standing::standing;
+pub use crate::feed::vendor::state::Hold;
+pub use crate::feed::vendor::state::Place;

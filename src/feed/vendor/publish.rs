@@ -1,0 +1,202 @@
+//! A tree becomes a release: packed, described, signed.
+//!
+//! The archives and the description come first, in a folder of their own build; then the targets that name them, the
+//! snapshot that names these, and last the timestamp. Before that last rename no site knows of the release.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use chrono::Utc;
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::json;
+
+use crate::domain::release::Archive;
+use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
+use crate::feed::error::FeedError;
+use crate::feed::manifest;
+use crate::feed::manifest::DESCRIPTION;
+use crate::feed::pack;
+use crate::feed::pack::PackMeta;
+use crate::feed::vendor::disk;
+use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::renew::Renewal;
+use crate::feed::vendor::renew::expires_at;
+use crate::feed::vendor::renew::own;
+use crate::feed::vendor::role::describe;
+use crate::feed::vendor::standing::UPDATER;
+use crate::feed::vendor::state::Current;
+use crate::feed::vendor::state::Place;
+use crate::feed::vendor::state::Workshop;
+
+/// How the updater's own program is called inside its archive.
+const UPDATER_PROGRAM: &str = "afterhours";
+
+/// What is published.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// The application, as a tree.
+    Tree(PathBuf),
+    /// The updater itself: a program for each platform, named by its target triple.
+    Updater(Vec<(String, PathBuf)>),
+}
+
+/// What came of publishing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// Which release.
+    #[serde(flatten)]
+    pub id: ReleaseId,
+    /// Where it is, below the published folder's `targets`.
+    pub location: PathBuf,
+    /// Its archives.
+    pub archives: Vec<Archive>,
+    /// Until when sites accept the feed without another signature.
+    pub holds_until: DateTime<Utc>,
+}
+
+/// Publishes `content` as the release that `meta` describes. Blocking.
+///
+/// # Errors
+/// The build is not above all others, the tree is one that sites would refuse, a key is missing, or something cannot be
+/// written. What is published is then as it was.
+pub fn publish(place: Place, meta: &PackMeta, content: &Content, now: DateTime<Utc>) -> Result<Published, VendorError> {
+    let workshop = Workshop::enter(place)?;
+    let current = workshop.current()?;
+    workshop.check_root(&current, now)?;
+    if let Some((_, pending)) = workshop.pending()? {
+        return Err(VendorError::RootPending { version: pending.signed().version });
+    }
+    let folder = match content {
+        Content::Tree(_) => None,
+        Content::Updater(_) => Some(UPDATER),
+    };
+    check_is_newer(&workshop.releases(current.targets.signed(), folder)?, &meta.id)?;
+    // Whether the keys can be opened is known before hours are spent on packing.
+    let root = current.root.signed();
+    Renewal { targets: Some(own(&current.targets_bytes)), snapshot: true }.files(&workshop, &current, &[root], now)?;
+
+    let release = workshop.make(meta, content, folder)?;
+    let targets = workshop.place_files(&release, &current)?;
+    let files = Renewal { targets: Some(targets), snapshot: true }.files(&workshop, &current, &[root], now)?;
+    workshop.commit(&files, now)?;
+    disk::remove_folder(&workshop.drafts())?;
+    let current = workshop.current()?;
+    let Release { id, location, archives, .. } = release;
+    Ok(Published { id, location, archives, holds_until: current.holds_until() })
+}
+
+fn check_is_newer(releases: &BTreeMap<u64, Release>, id: &ReleaseId) -> Result<(), VendorError> {
+    if let Some((newest, release)) = releases.last_key_value()
+        && *newest >= id.build
+    {
+        return Err(VendorError::BuildNotNewer { build: id.build, newest: release.id.clone() });
+    }
+    match releases.values().find(|release| release.id.version == id.version) {
+        Some(release) => Err(VendorError::VersionTaken { found: release.id.clone() }),
+        None => Ok(()),
+    }
+}
+
+impl Current {
+    /// Until when sites accept what is published without another signature.
+    pub(in crate::feed::vendor) fn holds_until(&self) -> DateTime<Utc> {
+        let (root, targets) = (self.root.signed().expires, self.targets.signed().expires);
+        let (snapshot, timestamp) = (self.snapshot.signed().expires, self.timestamp.signed().expires);
+        expires_at(root.min(targets).min(snapshot).min(timestamp))
+    }
+}
+
+impl Workshop {
+    fn drafts(&self) -> PathBuf {
+        self.dir.join("drafts")
+    }
+
+    /// Below an expired root nothing else is accepted.
+    pub(in crate::feed::vendor) fn check_root(&self, current: &Current, now: DateTime<Utc>) -> Result<(), VendorError> {
+        let expired_at = expires_at(current.root.signed().expires);
+        if expired_at <= now {
+            return Err(VendorError::RootExpired { expired_at: expired_at.to_rfc3339() });
+        }
+        Ok(())
+    }
+
+    /// Packs into the drafts, which no site looks into.
+    fn make(&self, meta: &PackMeta, content: &Content, folder: Option<&str>) -> Result<Release, VendorError> {
+        let failed = |source: FeedError| VendorError::Release { id: meta.id.clone(), source: Box::new(source) };
+        let drafts = self.drafts();
+        disk::remove_folder(&drafts)?;
+        disk::make(&drafts)?;
+        let mut archives = Vec::new();
+        let trees: Vec<(String, PathBuf)> = match content {
+            Content::Tree(tree) => {
+                vec![(format!("{}-{}.tar.zst", self.settings.name, meta.id.version), tree.clone())]
+            }
+            Content::Updater(programs) => {
+                let mut trees = Vec::new();
+                for (triple, program) in programs {
+                    trees
+                        .push((format!("{UPDATER_PROGRAM}-{triple}.tar.zst"), updater_tree(&drafts, triple, program)?));
+                }
+                trees
+            }
+        };
+        for (file, tree) in trees {
+            archives.push(pack::write_archive(&tree, &drafts.join(&file), file).map_err(failed)?);
+        }
+        let build = meta.id.build.to_string();
+        let location = folder.map_or_else(|| PathBuf::from(&build), |folder| Path::new(folder).join(&build));
+        let release = pack::release(meta, archives, location);
+        match manifest::problem(&release) {
+            Some((key, problem)) => {
+                Err(failed(FeedError::BadValue { file: release.location.join(DESCRIPTION), key, problem }))
+            }
+            None => Ok(release),
+        }
+    }
+
+    /// Puts a release's files where they are served from, and says how targets with them look.
+    fn place_files(&self, release: &Release, current: &Current) -> Result<Value, VendorError> {
+        let failed = |source: FeedError| VendorError::Release { id: release.id.clone(), source: Box::new(source) };
+        let text = manifest::write(release).map_err(failed)?;
+        let location = release.location.to_string_lossy();
+        let folder = self.published().join("targets").join(&release.location);
+        // Of a try that came to nothing; no metadata that count name them.
+        disk::remove_folder(&folder)?;
+        disk::make(&folder)?;
+        let mut targets = own(&current.targets_bytes);
+        for archive in &release.archives {
+            let path = format!("{location}/{}", archive.file);
+            disk::rename(&self.drafts().join(&archive.file), &self.target_file(&path, &archive.sha256))?;
+            targets["targets"][path] = json!({ "length": archive.size_bytes, "hashes": { "sha256": archive.sha256 } });
+        }
+        let path = format!("{location}/{DESCRIPTION}");
+        let described = describe(text.as_bytes());
+        let sha256 = described["hashes"]["sha256"].as_str().unwrap_or_default().to_owned();
+        disk::write(&self.target_file(&path, &sha256), text.as_bytes())?;
+        targets["targets"][path] = described;
+        disk::sync_up(&folder, &self.published())?;
+        Ok(targets)
+    }
+}
+
+/// A folder with nothing but the program. Its time stays, so that the same program gives the same bytes.
+fn updater_tree(drafts: &Path, triple: &str, program: &Path) -> Result<PathBuf, VendorError> {
+    let tree = drafts.join(triple);
+    disk::make(&tree)?;
+    let inside = tree.join(UPDATER_PROGRAM);
+    let unread = |source| VendorError::Read { path: program.to_owned(), source };
+    let mut from = File::open(program).map_err(unread)?;
+    let changed = from.metadata().and_then(|meta| meta.modified()).map_err(unread)?;
+    let mut to = disk::create_program(&inside)?;
+    std::io::copy(&mut from, &mut to).map_err(|source| VendorError::Write { path: inside.clone(), source })?;
+    to.set_modified(changed).map_err(|source| VendorError::Write { path: inside.clone(), source })?;
+    File::open(&tree)
+        .and_then(|tree| tree.set_modified(changed))
+        .map_err(|source| VendorError::Write { path: tree.clone(), source })?;
+    Ok(tree)
+}

@@ -1,0 +1,104 @@
+//! Another key for a role: a new root says so, signed with enough keys of the old root and of the new one.
+//!
+//! The new key is on disk first, then the new root as one that waits for signatures, and only then is anything published:
+//! after a crash `sign` goes on where this ended.
+
+use std::path::PathBuf;
+
+use chrono::DateTime;
+use chrono::Utc;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::keys::Signer;
+use crate::feed::vendor::renew::own;
+use crate::feed::vendor::role::Envelope;
+use crate::feed::vendor::role::Role;
+use crate::feed::vendor::role::keys_of;
+use crate::feed::vendor::standing::PendingRoot;
+use crate::feed::vendor::standing::pending_root;
+use crate::feed::vendor::state::KEYS;
+use crate::feed::vendor::state::Place;
+use crate::feed::vendor::state::Workshop;
+
+/// What came of a rotation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rotated {
+    /// Whose keys.
+    pub role: Role,
+    /// The IDs of the keys that are used no more.
+    pub old: Vec<String>,
+    /// The IDs of the keys in their place.
+    pub new: Vec<String>,
+    /// The version of the root that says so.
+    pub root: u64,
+    /// What that root still lacks; nothing when it is published.
+    pub pending: Option<PendingRoot>,
+    /// Until when sites accept the feed without another signature.
+    pub holds_until: DateTime<Utc>,
+}
+
+/// Replaces the keys of `role` whose ID begins with `only`, or all of them. New ones are put into `folder`, or with the
+/// others. Blocking.
+///
+/// # Errors
+/// Another root waits for signatures, a key is missing or cannot be opened, or something cannot be written.
+pub fn rotate(
+    place: Place,
+    role: Role,
+    only: Option<&str>,
+    folder: Option<PathBuf>,
+    now: DateTime<Utc>,
+) -> Result<Rotated, VendorError> {
+    let mut workshop = Workshop::enter(place)?;
+    let current = workshop.current()?;
+    if let Some((_, pending)) = workshop.pending()? {
+        return Err(VendorError::RootPending { version: pending.signed().version });
+    }
+    let root = current.root.signed();
+    let old: Vec<String> =
+        keys_of(root, role).0.iter().filter(|id| only.is_none_or(|only| id.starts_with(only))).cloned().collect();
+    if old.is_empty() {
+        return Err(VendorError::NoSuchKey { role, key: only.unwrap_or_default().to_owned() });
+    }
+    // Whether the root can be signed at all, and the passphrase opens what there is, is known before keys are made.
+    let (root_keys, _) = keys_of(root, Role::Root);
+    if workshop.keys.open(Role::Root, root_keys)?.is_empty() {
+        let (here, needed) = (0, keys_of(root, Role::Root).1);
+        return Err(VendorError::KeysMissing { role: Role::Root, here, needed, places: workshop.keys.places() });
+    }
+    let folder = folder.unwrap_or_else(|| workshop.dir.join(KEYS));
+    let mut own = own(&current.root_bytes);
+    let mut new = Vec::new();
+    for id in &old {
+        let signer = Signer::generate(workshop.settings.scheme)?;
+        signer.keep(role, &folder, workshop.keys.passphrases()?)?;
+        own["keys"][&signer.id] = signer.public.clone();
+        for place in own["roles"][role.name()]["keyids"].as_array_mut().into_iter().flatten() {
+            if place == id.as_str() {
+                *place = signer.id.as_str().into();
+            }
+        }
+        new.push(signer.id);
+    }
+    forget_unused(&mut own);
+    let version = root.version + 1;
+    workshop.propose(Envelope::new(Role::Root, version, workshop.root_holds_until(now), own))?;
+    workshop.keys.add(folder);
+    workshop.complete(&current, now)?;
+    let after = workshop.current()?;
+    let pending = workshop.pending()?.map(|(envelope, new)| pending_root(&envelope, after.root.signed(), new.signed()));
+    Ok(Rotated { role, old, new, root: version, pending, holds_until: after.holds_until() })
+}
+
+/// Takes keys out that no role has any more.
+fn forget_unused(own: &mut Value) {
+    let used: Vec<Value> = Role::ALL
+        .into_iter()
+        .flat_map(|role| own["roles"][role.name()]["keyids"].as_array().cloned().unwrap_or_default())
+        .collect();
+    if let Some(keys) = own["keys"].as_object_mut() {
+        keys.retain(|id, _| used.iter().any(|used| used == id.as_str()));
+    }
+}

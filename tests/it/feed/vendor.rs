@@ -1,0 +1,395 @@
+//! A vendor's feed, made with the program itself, read by python-tuf as a site, and killed at every write.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::feed::run;
+use crate::feed::text;
+
+const PASSPHRASE: &str = "correct horse battery";
+
+/// A feed in a temporary directory, and a site that read it before.
+struct Vendor {
+    dir: tempfile::TempDir,
+}
+
+impl Vendor {
+    fn new() -> Self {
+        let vendor = Self { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir_all(vendor.path("tree/bin")).unwrap();
+        fs::write(vendor.path("tree/bin/orders"), "#!/bin/sh\necho orders\n").unwrap();
+        fs::write(vendor.path("pw"), format!("{PASSPHRASE}\n")).unwrap();
+        vendor
+    }
+
+    /// The same with a feed in it, made with these flags.
+    fn with_feed(flags: &[&str]) -> Self {
+        let vendor = Self::new();
+        vendor.good(&[&["create", vendor.feed().as_str(), "--name", "orders"], flags].concat());
+        fs::copy(vendor.path("orders/root.json"), vendor.path("first-root.json")).unwrap();
+        vendor
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn feed(&self) -> String {
+        text(&self.path("orders")).to_owned()
+    }
+
+    fn command(&self, wrap: &[&str], args: &[&str]) -> Command {
+        let program = [wrap, &[env!("CARGO_BIN_EXE_afterhours")]].concat();
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg("--json").arg("feed").args(args);
+        if !["show"].contains(&args[0]) && !args.contains(&"--passphrase-file") {
+            command.arg("--passphrase-file").arg(self.path("pw"));
+        }
+        command
+    }
+
+    fn feed_command(&self, args: &[&str]) -> Output {
+        self.command(&[], args).output().unwrap()
+    }
+
+    /// Has to go well; what it answers.
+    #[track_caller]
+    fn good(&self, args: &[&str]) -> Value {
+        let output = self.feed_command(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Must not go well, and change nothing that is published; the exit code and what is said.
+    #[track_caller]
+    fn bad(&self, args: &[&str]) -> (i32, String) {
+        let before = listing(&self.path("orders/published"));
+        let output = self.feed_command(args);
+        assert_eq!(listing(&self.path("orders/published")), before, "{args:?}");
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(answer["error"]["hint"].is_string(), "{args:?}: {answer}");
+        (output.status.code().unwrap(), answer["error"]["message"].as_str().unwrap().to_owned())
+    }
+
+    fn publish(&self, version: &str, build: u64) -> Value {
+        self.good(&self.publishing(version, &build.to_string(), &self.feed(), &text(&self.path("tree"))))
+    }
+
+    fn publishing<'a>(&self, version: &'a str, build: &'a str, feed: &'a str, tree: &'a &'a str) -> Vec<&'a str> {
+        vec!["publish", feed, "--version", version, "--build", build, "--tree", tree]
+    }
+
+    fn show(&self) -> Value {
+        self.good(&["show", &self.feed()])
+    }
+
+    /// What python-tuf, which has trusted the first root, reads; one line for each target it fetched.
+    #[track_caller]
+    fn site(&self, targets: &[&str]) -> String {
+        let tuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign/python-tuf-7.0.1");
+        assert!(tuf.exists(), "{} is missing; `make test` fetches it", tuf.display());
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/feed/site.py");
+        let output = Command::new("/usr/bin/python3")
+            .arg(script)
+            .args([self.path("orders/published"), self.path("site"), self.path("first-root.json")])
+            .args(targets)
+            .env("PYTHONPATH", tuf)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .unwrap_or_else(|error| panic!("python3 cannot be run ({error}); install the package python3"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Every file below a folder with its bytes.
+fn listing(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found: Vec<_> = walkdir::WalkDir::new(dir)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| (entry.path().to_owned(), fs::read(entry.path()).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+fn versions(standing: &Value) -> Vec<&str> {
+    standing["releases"].as_array().unwrap().iter().map(|release| release["version"].as_str().unwrap()).collect()
+}
+
+#[rstest]
+#[case("ed25519")]
+#[case("ecdsa-p256")]
+fn another_client_reads_what_is_published_whatever_was_rotated(#[case] scheme: &str) {
+    let vendor = Vendor::with_feed(&["--scheme", scheme]);
+    fs::write(vendor.path("notes.md"), "Faster search.\n").unwrap();
+    let (feed, notes, tree) = (vendor.feed(), vendor.path("notes.md"), vendor.path("tree"));
+    let mut args = vendor
+        .publishing("2.4.1", "24", &feed, &tree.to_str().unwrap())
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    args.extend(["--notes", text(&notes), "--min-version", "2.0", "--barrier", "--security"].map(str::to_owned));
+    args.extend(["--migrate", "bin/migrate", "--migrate", "--yes", "--licence", "pro"].map(str::to_owned));
+    args.extend(["--rollout-hours", "72", "--date", "2026-11-20"].map(str::to_owned));
+    let published = vendor.good(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let archive = &published["archives"][0];
+    let fetched = vendor.site(&["24/release.toml", "24/orders-2.4.1.tar.zst"]);
+    assert!(fetched.contains(&format!("24/orders-2.4.1.tar.zst {}", archive["size_bytes"])), "{fetched}");
+
+    for role in ["timestamp", "snapshot", "targets", "root"] {
+        let before = vendor.show();
+        let rotated = vendor.good(&["rotate", &feed, role]);
+        assert_eq!(rotated["pending"], Value::Null);
+        let old = rotated["old"][0].as_str().unwrap();
+        let name = format!("orders/keys/retired/{role}-{}.pem", &old[..16]);
+        assert!(vendor.path(&name).is_file(), "{name}");
+        assert_ne!(vendor.show()["roles"], before["roles"]);
+        assert_eq!(vendor.site(&["24/release.toml"]).lines().count(), 1, "{role}");
+    }
+    vendor.good(&["sign", &feed]);
+    vendor.publish("2.4.2", 25);
+    vendor.site(&["24/orders-2.4.1.tar.zst", "25/orders-2.4.2.tar.zst"]);
+
+    // What was said of the release stands in its description.
+    let description = listing(&vendor.path("orders/published/targets/24"))
+        .into_iter()
+        .find(|(path, _)| text(path).ends_with(".release.toml"))
+        .map(|(_, bytes)| String::from_utf8(bytes).unwrap())
+        .unwrap();
+    for line in [
+        "notes = \"\"\"\nFaster search.\n\"\"\"",
+        "min_version = \"2.0\"",
+        "barrier = true",
+        "security = true",
+        "migrate = [\"bin/migrate\", \"--yes\"]",
+        "licences = [\"pro\"]",
+        "date = \"2026-11-20\"",
+        "hours = 72",
+    ] {
+        assert!(description.contains(line), "{line}: {description}");
+    }
+    // The same tree gave the same bytes.
+    let archive = |build: &str| {
+        let found = listing(&vendor.path(&format!("orders/published/targets/{build}")));
+        found.into_iter().find(|(path, _)| text(path).ends_with(".tar.zst")).unwrap().1
+    };
+    assert_eq!(archive("24"), archive("25"));
+}
+
+#[test]
+fn keys_are_private_and_open_with_other_programs() {
+    let vendor = Vendor::with_feed(&[]);
+    let mode = |name: &str| fs::metadata(vendor.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("orders/keys"), 0o700);
+    for (key, _) in listing(&vendor.path("orders/keys")) {
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let pass = format!("file:{}", text(&vendor.path("pw")));
+        let shown = run("openssl", "openssl", &["pkey", "-in", text(&key), "-passin", &pass, "-noout", "-text"]);
+        assert!(shown.contains("ED25519"), "{shown}");
+    }
+    // No key and nothing private is uploaded.
+    let all = listing(&vendor.path("orders/published"));
+    assert!(all.iter().all(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("PRIVATE KEY")));
+}
+
+#[test]
+fn what_must_not_be_published_is_refused() {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    let (feed, tree) = (vendor.feed(), vendor.path("tree"));
+    let tree = text(&tree);
+    let publish = |version, build| vendor.bad(&vendor.publishing(version, build, &feed, &tree));
+    assert_eq!(publish("2.4.2", "24"), (4, "failed to publish build 24: the newest is 2.4.1 (build 24)".to_owned()));
+    assert_eq!(publish("2.4.1", "25"), (4, "failed to publish version 2.4.1: it is there as build 24".to_owned()));
+    std::os::unix::fs::symlink("/etc/shadow", vendor.path("tree/leak")).unwrap();
+    assert_eq!(publish("2.4.2", "25"), (4, "failed to make release 2.4.2 (build 25)".to_owned()));
+    fs::remove_file(vendor.path("tree/leak")).unwrap();
+
+    fs::write(vendor.path("wrong"), "wrong horse battery\n").unwrap();
+    let wrong = vendor.path("wrong");
+    let args = [vendor.publishing("2.4.2", "25", &feed, &tree), vec!["--passphrase-file", text(&wrong)]].concat();
+    let (code, message) = vendor.bad(&args);
+    assert_eq!(code, 8, "{message}");
+    assert!(message.contains("the passphrase is wrong"), "{message}");
+
+    fs::rename(vendor.path("orders/keys"), vendor.path("orders/elsewhere")).unwrap();
+    let (code, message) = publish("2.4.2", "25");
+    assert_eq!(code, 4, "{message}");
+    assert!(message.contains("0 of the keys it needs 1 of"), "{message}");
+    fs::rename(vendor.path("orders/elsewhere"), vendor.path("orders/keys")).unwrap();
+
+    assert_eq!(vendor.bad(&["create", &feed]).0, 4);
+    assert_eq!(vendor.bad(&["sign", text(&vendor.path("tree"))]).0, 3);
+    assert_eq!(vendor.bad(&["rotate", &feed, "targets", "--only", "zz"]).0, 3);
+    vendor.publish("2.4.2", "25".parse().unwrap());
+    vendor.site(&["25/release.toml"]);
+}
+
+#[test]
+fn nothing_is_signed_on_top_of_what_others_wrote() {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    let feed = vendor.feed();
+    for (name, from, to) in [
+        ("2.targets.json", "24/release.toml", "25/release.toml"),
+        ("1.root.json", "\"threshold\": 1", "\"threshold\": 0"),
+        ("timestamp.json", "\"version\": 2", "\"version\": 3"),
+    ] {
+        let path = vendor.path("orders/published/metadata").join(name);
+        let good = fs::read_to_string(&path).unwrap();
+        assert!(good.contains(from), "{name}");
+        fs::write(&path, good.replace(from, to)).unwrap();
+        let (code, message) = vendor.bad(&["sign", &feed]);
+        assert_eq!(code, 1, "{name}");
+        assert!(message.contains("failed to trust"), "{name}: {message}");
+        fs::write(&path, good).unwrap();
+    }
+    let archive = listing(&vendor.path("orders/published/targets/24")).pop().unwrap().0;
+    let bytes = fs::read(&archive).unwrap();
+    fs::write(&archive, "short").unwrap();
+    assert_eq!(vendor.bad(&["sign", &feed]).0, 1);
+    fs::write(&archive, bytes).unwrap();
+    vendor.good(&["sign", &feed]);
+    vendor.site(&["24/release.toml"]);
+}
+
+#[test]
+fn root_keys_that_are_elsewhere_sign_one_after_the_other() {
+    let vendor = Vendor::new();
+    let (feed, stick, one, two) = (vendor.feed(), vendor.path("stick"), vendor.path("one"), vendor.path("two"));
+    fs::write(vendor.path("root-pw"), "the keys in the safe\n").unwrap();
+    let root_pw = vendor.path("root-pw");
+    let keys = ["--keys", text(&stick), "--root-passphrase-file", text(&root_pw)];
+    vendor.good(&[&["create", feed.as_str(), "--root-keys", "3", "--root-threshold", "2"], &keys[..]].concat());
+    fs::copy(vendor.path("orders/root.json"), vendor.path("first-root.json")).unwrap();
+    assert_eq!(listing(&vendor.path("orders/keys")).len(), 3);
+    let root_keys = listing(&stick);
+    assert_eq!(root_keys.len(), 3);
+    for (folder, (path, bytes)) in [&one, &two].into_iter().zip(&root_keys) {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join(path.file_name().unwrap()), bytes).unwrap();
+    }
+
+    // Every day without them.
+    vendor.publish("2.4.1", 24);
+    vendor.good(&["sign", &feed]);
+    assert_eq!(vendor.bad(&["rotate", &feed, "targets"]).0, 4);
+    // One of them is not enough.
+    let root = ["--root-passphrase-file", text(&root_pw)];
+    let before = listing(&vendor.path("orders/published"));
+    let rotated = vendor.good(&[&["rotate", &feed, "targets", "--keys", text(&one)], &root[..]].concat());
+    assert_eq!((&rotated["pending"]["missing_old"], &rotated["pending"]["version"]), (&1.into(), &2.into()));
+    assert_eq!(listing(&vendor.path("orders/published")), before);
+    assert_eq!(vendor.show()["pending"]["unsigned"].as_array().unwrap().len(), 2);
+    // Meanwhile the feed stays fresh, and nobody begins another.
+    vendor.good(&["sign", &feed]);
+    vendor.site(&["24/release.toml"]);
+    assert_eq!(vendor.bad(&[&["rotate", &feed, "root", "--keys", text(&two)], &root[..]].concat()).0, 4);
+    // With the second one it is.
+    let signed = vendor.good(&[&["sign", &feed, "--keys", text(&two)], &root[..]].concat());
+    assert_eq!(signed["pending"], Value::Null);
+    assert!(signed["roles"].as_array().unwrap().contains(&"targets".into()), "{signed}");
+    vendor.site(&["24/release.toml"]);
+
+    // One key of the root is replaced; two of the old ones and two of the new ones have signed.
+    let only = text(root_keys[2].0.file_stem().unwrap().as_ref()).trim_start_matches("root-").to_owned();
+    let rotated =
+        vendor.good(&[&["rotate", &feed, "root", "--only", &only, "--new-keys", text(&stick)], &keys[..]].concat());
+    assert_eq!((&rotated["pending"], &rotated["root"]), (&Value::Null, &3.into()));
+    assert!(stick.join("retired").join(root_keys[2].0.file_name().unwrap()).is_file());
+    vendor.site(&["24/release.toml"]);
+}
+
+#[test]
+fn the_updater_has_releases_of_its_own() {
+    let vendor = Vendor::with_feed(&[]);
+    let (feed, program) = (vendor.feed(), vendor.path("tree/bin/orders"));
+    let platforms = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+    let binaries = platforms.map(|triple| ["--triple", triple, "--binary", text(&program)]).concat();
+    let updater = ["publish", &feed, "--updater", "--version", "1.1.0", "--build", "3"];
+    vendor.good(&[&updater[..], &binaries[..]].concat());
+    // Their builds are counted for themselves.
+    vendor.publish("2.4.1", 1);
+    let archive = format!("updater/3/afterhours-{}.tar.zst", platforms[1]);
+    vendor.site(&["updater/3/release.toml", &archive, "1/release.toml"]);
+    let packed = vendor.path("site/targets").join(archive.replace('/', "%2F"));
+    assert_eq!(run("tar", "tar", &["--zstd", "-tf", text(&packed)]), "./\nafterhours\n");
+    let standing = vendor.show();
+    assert_eq!((versions(&standing), &standing["updater"][0]["build"]), (vec!["2.4.1"], &3.into()));
+    assert_eq!(vendor.bad(&[&updater[..], &binaries[..]].concat()).0, 4);
+    assert_eq!(vendor.bad(&[&updater[..], &binaries[..4], &["--triple", "other"]].concat()).0, 2);
+}
+
+/// Runs a command and kills it at its `nth` rename. Says whether it came through before.
+fn comes_through(vendor: &Vendor, args: &[&str], nth: usize) -> bool {
+    let inject = format!("inject=rename,renameat,renameat2:signal=SIGKILL:when={nth}");
+    let wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2", "-e", &inject];
+    let output = vendor.command(&wrap, args).output();
+    let output = output.unwrap_or_else(|error| panic!("strace cannot be run ({error}); install the package strace"));
+    // Whoever is killed says nothing.
+    assert_eq!(output.status.success(), !output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    output.status.success()
+}
+
+#[test]
+fn a_site_reads_the_feed_wherever_publishing_dies() {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    let (feed, tree) = (vendor.feed(), vendor.path("tree"));
+    let tree = text(&tree);
+    let args = vendor.publishing("2.4.2", "25", &feed, &tree);
+    // Each try meets what the one before left.
+    let kills = (1..100).take_while(|nth| {
+        let whole = comes_through(&vendor, &args, *nth);
+        vendor.site(&["24/release.toml", "24/orders-2.4.1.tar.zst"]);
+        assert_eq!(versions(&vendor.show()).len(), if whole { 2 } else { 1 }, "rename {nth}");
+        !whole
+    });
+    assert!(kills.count() >= 5);
+    vendor.site(&["25/release.toml", "25/orders-2.4.2.tar.zst"]);
+}
+
+#[rstest]
+#[case("targets")]
+#[case("timestamp")]
+#[case("root")]
+fn a_site_reads_the_feed_wherever_a_rotation_dies(#[case] role: &str) {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    let (feed, pristine) = (vendor.feed(), vendor.path("pristine"));
+    run("coreutils", "cp", &["-a", &feed, text(&pristine)]);
+    let kills = (1..100).take_while(|nth| {
+        fs::remove_dir_all(&feed).unwrap();
+        let _ = fs::remove_dir_all(vendor.path("site"));
+        run("coreutils", "cp", &["-a", text(&pristine), &feed]);
+        let whole = comes_through(&vendor, &["rotate", &feed, role], *nth);
+        vendor.site(&["24/release.toml"]);
+        // What was begun is brought to its end.
+        assert_eq!(vendor.good(&["sign", &feed])["pending"], Value::Null, "rename {nth}");
+        vendor.site(&["24/release.toml"]);
+        !whole
+    });
+    assert!(kills.count() >= 5);
+    vendor.publish("2.4.2", 25);
+    vendor.site(&["25/orders-2.4.2.tar.zst"]);
+}
+
+#[test]
+fn two_commands_do_not_work_on_one_feed() {
+    let vendor = Vendor::with_feed(&[]);
+    let lock = fs::File::open(vendor.path("orders/lock")).unwrap();
+    lock.lock().unwrap();
+    let (code, message) = vendor.bad(&["sign", &vendor.feed()]);
+    assert_eq!(code, 4, "{message}");
+    drop(lock);
+    vendor.good(&["sign", &vendor.feed()]);
+}
