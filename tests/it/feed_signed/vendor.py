@@ -168,6 +168,11 @@ one = Feed().add(release(1)).publish("one")
 write(os.path.join(OUT, "root.json"), one.roots[1])
 two = one.after().add(release(2)).publish("two")
 
+# What the vendor publishes after all of it, with higher versions than any thief had.
+mended = two.after()
+for _ in range(3):
+    mended.publish("mended")
+
 # Good by its signatures, but its timestamp ends before the sites' today.
 frozen = one.after()
 frozen.timestamp.expires = NOW - timedelta(days=1)
