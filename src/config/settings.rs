@@ -299,7 +299,7 @@ pub enum FeedSettings {
     /// A directory, one folder a release.
     Dir(PathBuf),
     /// A vendor's web server, with signed metadata.
-    Signed(SignedFeedSettings),
+    Signed(Box<SignedFeedSettings>),
 }
 
 /// A vendor's web server, with signed metadata (TUF).

@@ -47,7 +47,7 @@ pub enum Feed {
     /// A directory, one folder a release.
     Dir(DirFeed),
     /// A vendor's web server, with signed metadata.
-    Signed(SignedFeed),
+    Signed(Box<SignedFeed>),
 }
 
 /// Where a feed keeps what it knows and what it fetched, and by which clock it judges.
@@ -73,7 +73,7 @@ impl Feed {
     pub fn new(settings: &FeedSettings, home: FeedHome) -> Self {
         match settings {
             FeedSettings::Dir(dir) => Self::Dir(DirFeed::new(dir)),
-            FeedSettings::Signed(settings) => Self::Signed(SignedFeed::new(settings, home)),
+            FeedSettings::Signed(settings) => Self::Signed(Box::new(SignedFeed::new(settings, home))),
         }
     }
 

@@ -112,5 +112,5 @@ impl Site {
 fn feed(dir: &Path, server: &Server, root: Option<PathBuf>, clock: Arc<ManualClock>) -> Feed {
     let transport = TransportSettings { proxy: ProxySettings::Direct, ..TransportSettings::default() };
     let settings = SignedFeedSettings { url: server.url(), root, transport };
-    Feed::new(&FeedSettings::Signed(settings), FeedHome::new(&dir.join("state"), &dir.join("staging"), clock))
+    Feed::new(&FeedSettings::Signed(Box::new(settings)), FeedHome::new(&dir.join("state"), &dir.join("staging"), clock))
 }

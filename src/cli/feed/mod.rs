@@ -67,7 +67,7 @@ enum FeedCommand {
     Trust(trust::TrustArgs),
     Refresh(refresh::RefreshArgs),
     Download(download::DownloadArgs),
-    TufClient(tuf_client::TufClientArgs),
+    TufClient(Box<tuf_client::TufClientArgs>),
 }
 
 /// Does what the arguments say.
@@ -81,7 +81,7 @@ pub(crate) async fn run(args: FeedArgs, context: &Context<'_>) -> Result<Ending,
         FeedCommand::Trust(args) => trust::run(args, context).await,
         FeedCommand::Refresh(args) => refresh::run(args, context).await,
         FeedCommand::Download(args) => download::run(args, context).await,
-        FeedCommand::TufClient(args) => tuf_client::run(args, context).await,
+        FeedCommand::TufClient(args) => tuf_client::run(*args, context).await,
     }
 }
 

@@ -37,7 +37,9 @@ pub(super) fn feed(place: &Place, input: Option<FeedInput>) -> Result<FeedSettin
     check::only_with(place, "url", input.url.is_some(), &only_with_url)?;
     match (input.dir.take(), input.url.take()) {
         (Some(dir), _) => Ok(FeedSettings::Dir(check::path(&place.key("dir"), &dir)?)),
-        (None, url) => signed(place, &url.unwrap_or_default(), input).map(FeedSettings::Signed),
+        (None, url) => {
+            signed(place, &url.unwrap_or_default(), input).map(|signed| FeedSettings::Signed(Box::new(signed)))
+        }
     }
 }
 

@@ -59,13 +59,16 @@ const FRESH: TimeDelta = TimeDelta::seconds(30);
 /// How long before the metadata run out somebody should look.
 const SOON: TimeDelta = TimeDelta::days(1);
 
+/// What a refresh found, and when it was.
+type Known = (DateTime<Utc>, Listed);
+
 /// A signed feed and what is kept of it.
 #[derive(Debug, Clone)]
 pub struct SignedFeed {
     settings: SignedFeedSettings,
     home: FeedHome,
     /// What the last refresh found, and when it was.
-    known: Arc<Mutex<Option<(DateTime<Utc>, Listed)>>>,
+    known: Arc<Mutex<Option<Known>>>,
 }
 
 impl SignedFeed {
