@@ -52,6 +52,8 @@ pub(super) struct Asker {
     /// For messages: what certificates are measured by.
     trusted: String,
     licence_file: Option<PathBuf>,
+    /// Whether no proxy is asked, whatever the environment says.
+    is_direct: bool,
     /// Whether the configured proxy is on this host, so that it sees nothing that is not ours already.
     is_proxy_here: bool,
     limits: Limits,
@@ -98,7 +100,8 @@ impl Asker {
         };
         let direct = build(None, true, authorities).map_err(prepare)?;
         let is_proxy_here = matches!(&settings.proxy, ProxySettings::Through { url, .. } if is_loopback(url));
-        Ok(Self { client, direct, trusted, licence_file: settings.licence_file.clone(), is_proxy_here, limits })
+        let licence_file = settings.licence_file.clone();
+        Ok(Self { client, direct, trusted, licence_file, is_direct, is_proxy_here, limits })
     }
 
     /// Asks for what is at `url`, from the byte `from` on, and follows where the server sends.
@@ -167,10 +170,10 @@ impl Asker {
     /// What an answer that is no body means.
     async fn refused(&self, url: &Url, response: Response, was_sent: bool) -> TransportError {
         let status = response.status();
-        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            return TransportError::ProxyLogin { url: name(url) };
-        }
         let headers = response.headers().clone();
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || self.is_proxys_401(url, status, &headers) {
+            return TransportError::ProxyLogin { url: name(url), status: status.as_u16() };
+        }
         let mut body = Body {
             url: url.clone(),
             floor: Floor::new(self.limits.bytes_per_second_min, self.limits.window),
@@ -188,6 +191,14 @@ impl Asker {
             Some(refusal) => TransportError::Licence { url: name(url), refusal },
             None => TransportError::Status { url: name(url), status, retry_after: retry_after(&headers) },
         }
+    }
+
+    /// Without encryption a proxy can answer in the server's place, and some do so when they do not know a password: with
+    /// a challenge for a user and a password, which no vendor asks for (see [`super::licence`]).
+    fn is_proxys_401(&self, url: &Url, status: StatusCode, headers: &HeaderMap) -> bool {
+        let asks_password =
+            || text(headers, WWW_AUTHENTICATE).is_some_and(|asked| asked.trim_start().starts_with("Basic"));
+        status == StatusCode::UNAUTHORIZED && url.scheme() == "http" && !self.is_direct && asks_password()
     }
 
     /// What an error of the connection means.
@@ -274,7 +285,8 @@ fn redirected(from: &Url, headers: &HeaderMap) -> Result<Url, TransportError> {
     let bad = |to: String| TransportError::BadRedirect { url: name(from), to };
     let location = text(headers, LOCATION).ok_or_else(|| bad("nowhere".to_owned()))?;
     let mut to = from.join(location).map_err(|_| bad("an address that is none".to_owned()))?;
-    if from.scheme() == "https" && to.scheme() != "https" {
+    let may = if from.scheme() == "https" { &["https"][..] } else { &["http", "https"] };
+    if !may.contains(&to.scheme()) {
         return Err(bad(name(&to)));
     }
     if to.origin() != from.origin() {
@@ -312,7 +324,7 @@ fn broken(url: &Url, source: reqwest::Error, stage: (Duration, &'static str), tr
     if is_untrusted {
         TransportError::Untrusted { url, trusted: trusted.to_owned(), source }
     } else if asks_login {
-        TransportError::ProxyLogin { url }
+        TransportError::ProxyLogin { url, status: 407 }
     } else if is_refused {
         TransportError::ProxyRefused { url, source }
     } else if source.is_timeout() {

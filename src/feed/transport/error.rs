@@ -110,10 +110,12 @@ pub enum TransportError {
         source: reqwest::Error,
     },
     /// The proxy asks for other credentials, or for some.
-    #[error("fetch {url}: the proxy asks for a user and a password that it knows (407)")]
+    #[error("fetch {url}: the proxy asks for a user and a password that it knows ({status})")]
     ProxyLogin {
         /// The address.
         url: String,
+        /// How it says so: 407, or 401 where it takes itself for the server.
+        status: u16,
     },
     /// The proxy cannot or will not connect to the server.
     #[error("fetch {url}: the proxy does not connect to the server")]

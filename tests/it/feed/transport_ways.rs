@@ -197,7 +197,7 @@ async fn a_proxy_is_asked_with_its_password() {
             let error = refused.get(&web.url("/file"), 1).await.unwrap_err();
             let said = told(&error);
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-            assert!(said.contains("(407)") && said.contains("feed.proxy_password_file"), "{said}");
+            assert!(said.contains("a user and a password that it knows") && said.contains("feed.proxy_password_file"), "{said}");
             assert!(!said.contains("wrong"), "{said}");
         }
     }
@@ -244,6 +244,6 @@ fn the_environment_names_the_proxy_where_the_configuration_does_not() {
     assert!(fetch("through", &[("HTTP_PROXY", right.as_str())]).0);
     assert!(proxy.log().contains(&format!("GET {url}")), "{}", proxy.log());
     let (done, said) = fetch("refused", &[("http_proxy", wrong.as_str())]);
-    assert!(!done && said.contains("(407)") && !said.contains("wrong"), "{said}");
+    assert!(!done && said.contains("a user and a password that it knows") && !said.contains("wrong"), "{said}");
     assert!(fetch("around", &[("HTTP_PROXY", wrong.as_str()), ("NO_PROXY", "example.com, 127.0.0.1")]).0);
 }
