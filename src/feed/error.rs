@@ -322,10 +322,7 @@ impl FeedError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Trust(error) => return error.hint(),
-            Self::Transport(_) => {
-                "check the network, feed.url and the proxy; what is downloaded already can still be installed"
-                    .to_owned()
-            }
+            Self::Transport(error) => return error.hint(),
             Self::ForeignBuild { .. } | Self::Disagreement { .. } | Self::NoHash { .. } => {
                 "the release was not used; ask the vendor to publish it again".to_owned()
             }
