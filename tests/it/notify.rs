@@ -63,7 +63,7 @@ struct Server {
 impl Server {
     async fn start(args: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/smtp.py");
-        let mut command = Command::new("python3");
+        let mut command = Command::new("/usr/bin/python3");
         command.arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("python3 (Debian package: python3)");
         let said = BufReader::new(child.stdout.take().unwrap()).lines();
