@@ -19,6 +19,7 @@ use crate::domain::session::Session;
 use crate::domain::session::SessionId;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::exec::ExecError;
 use crate::exec::OUTPUT_BYTES_MAX;
 use crate::sessions::SessionsError;
 
@@ -108,7 +109,8 @@ impl Commands {
             .exec(argv)
             .env("AFTERHOURS_MESSAGE", text)
             .env("AFTERHOURS_SESSION", session.map(|session| session.0.as_str()).unwrap_or_default());
-        let failed = |source| SessionsError::Command { verb: "message", program: name(argv), source };
+        let failed =
+            |source: ExecError| SessionsError::Command { verb: "message", program: name(argv), source: source.into() };
         exec.run().await.map(drop).map_err(failed)
     }
 
@@ -119,7 +121,8 @@ impl Commands {
             .exec(argv)
             .env("AFTERHOURS_SESSION", session.0.as_str())
             .env("AFTERHOURS_FORCE", if force { "1" } else { "0" });
-        let failed = |source| SessionsError::Command { verb: "end", program: name(argv), source };
+        let failed =
+            |source: ExecError| SessionsError::Command { verb: "end", program: name(argv), source: source.into() };
         exec.run().await.map(drop).map_err(failed)
     }
 

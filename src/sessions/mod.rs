@@ -53,7 +53,7 @@ pub enum SessionsError {
         program: String,
         /// Why.
         #[source]
-        source: ExecError,
+        source: Box<ExecError>,
     },
     /// No provider can show anything to this session.
     #[error("message session {session}: no workstation has it, and no sessions provider has a \"message\" command")]

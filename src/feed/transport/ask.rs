@@ -164,7 +164,7 @@ impl Asker {
 
     fn answer(&self, url: Url, response: Response) -> Answer {
         let floor = Floor::new(self.limits.bytes_per_second_min, self.limits.window);
-        Answer::Body(Body { url, response, floor, limits: self.limits })
+        Answer::Body(Box::new(Body { url, response, floor, limits: self.limits }))
     }
 
     /// What an answer that is no body means.
@@ -214,7 +214,7 @@ pub(super) enum Answer {
     /// There is nothing.
     Absent,
     /// It sends something; see its status.
-    Body(Body),
+    Body(Box<Body>),
 }
 
 /// A body on its way.

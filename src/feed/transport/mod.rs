@@ -191,19 +191,19 @@ impl Transport {
             part = download.fill(part).await?;
             let (wanted, is_pieced) = (want.clone(), std::mem::take(&mut download.is_pieced));
             let ended = on_thread(into, move || match part.finish(&wanted)? {
-                Ending::Wrong(mut part, _) if is_pieced => part.restart().map(|()| Err(part)),
-                Ending::Wrong(part, found) => part.remove().map(|()| Ok(Some(found))),
-                Ending::Right => Ok(Ok(None)),
+                Ending::Right => Ok(Then::Done),
+                // Put together from several tries, it may be one of them that is to blame: once more, in one piece.
+                Ending::Wrong(mut part, _) if is_pieced => part.restart().map(|()| Then::Again(Box::new(part))),
+                Ending::Wrong(part, found) => part.remove().map(|()| Then::Refuse(found)),
             });
             match ended.await? {
-                Ok(None) => return Ok(()),
-                Ok(Some(found)) => {
+                Then::Done => return Ok(()),
+                Then::Refuse(found) => {
                     return Err(TransportError::WrongHash { url: name(url), declared: want.sha256.clone(), found });
                 }
-                // Put together from several tries, it may be one of them that is to blame: once more, in one piece.
-                Err(empty) => {
+                Then::Again(empty) => {
                     tracing::warn!(url = %name(url), "what was fetched in pieces is not right; it is fetched anew");
-                    part = empty;
+                    part = *empty;
                 }
             }
         }
@@ -217,6 +217,16 @@ impl Transport {
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// What follows when all bytes are there.
+enum Then {
+    /// It is the right file, and in its place.
+    Done,
+    /// Once more, from the start.
+    Again(Box<Part>),
+    /// It is another file, with this hash.
+    Refuse(String),
 }
 
 /// One file on its way.
