@@ -35,7 +35,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::support::figures::Dice;
+use crate::support::dice::Dice;
 use crate::support::figures::Lateness;
 use crate::support::process;
 use crate::support::process::Idle;

@@ -1,5 +1,6 @@
 //! What the benchmarks share.
 
+pub(crate) mod dice;
 pub(crate) mod figures;
 pub(crate) mod process;
 pub(crate) mod store;

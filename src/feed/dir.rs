@@ -20,6 +20,7 @@ use rustix::fs::OFlags;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
+use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::span::Span;
 use crate::feed::error::FeedError;
@@ -27,6 +28,8 @@ use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
 use crate::feed::stage;
+use crate::feed::stage::Opened;
+use crate::feed::stage::Proof;
 
 /// The most entries of a feed's directory.
 const RELEASES_MAX: usize = 10_000;
@@ -93,9 +96,9 @@ impl DirFeed {
     /// As there.
     pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
         let folder = release.location.clone();
-        let open = move |name: &str| {
-            let path = folder.join(name);
-            (open_file(&path), path)
+        let open = move |archive: &Archive| {
+            let path = folder.join(&archive.file);
+            Opened { file: open_file(&path), path, proof: Proof::File }
         };
         stage::stage(release.clone(), into.to_owned(), progress, Arc::new(open)).await
     }

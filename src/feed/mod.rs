@@ -15,7 +15,9 @@
 //!
 //! [`pack`] is the other direction, for vendors, the demo and tests.
 
+mod ahead;
 mod archive;
+pub mod delta;
 pub mod dir;
 mod error;
 mod manifest;

@@ -13,8 +13,8 @@
 //! own, ends with the process, and moves along with the rename. It keeps apart a prefetch and a
 //! run, and a try whose caller has gone away from the one after it.
 //!
-//! A hash is computed over the bytes on their way from the one open file into the unpacker, and
-//! to the file's end; nothing is read twice. If unpacking fails and the bytes are not the declared
+//! A hash is computed over the bytes on their way from the one open file into the unpacker (`ahead`, in a thread of its
+//! own), and to the file's end; nothing is read twice. If unpacking fails and the bytes are not the declared
 //! ones, that is reported: it is the cause.
 
 use std::fs::File;
@@ -43,10 +43,14 @@ use crate::domain::release::MARKER;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
+use crate::feed::ahead::ReadAhead;
 use crate::feed::archive::Cancel;
 use crate::feed::archive::Limits;
+use crate::feed::archive::decompressed;
+use crate::feed::archive::error::ArchiveError;
 use crate::feed::archive::tree::Tree;
 use crate::feed::archive::unpack;
+use crate::feed::archive::unpack_tar;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 
@@ -57,8 +61,28 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// The longest marker that is read.
 const MARKER_BYTES_MAX: u64 = 64 * 1024;
 
-/// Opens an archive by its file name; the path is for messages.
-pub(in crate::feed) type OpenArchive = dyn Fn(&str) -> (io::Result<File>, PathBuf) + Send + Sync;
+/// An archive to unpack.
+#[derive(Debug)]
+pub(in crate::feed) struct Opened {
+    /// The file.
+    pub(in crate::feed) file: io::Result<File>,
+    /// Its path, for messages.
+    pub(in crate::feed) path: PathBuf,
+    /// What proves that it is the right one.
+    pub(in crate::feed) proof: Proof,
+}
+
+/// What proves that an archive is the one that the release declares.
+#[derive(Debug)]
+pub(in crate::feed) enum Proof {
+    /// It is the published file, to the byte: its size and hash.
+    File,
+    /// It was made here, by a delta: the hash of the tar archive in it.
+    Tar,
+}
+
+/// Opens an archive of a release.
+pub(in crate::feed) type OpenArchive = dyn Fn(&Archive) -> Opened + Send + Sync;
 
 /// Stages a release whose archives `open` opens.
 ///
@@ -226,41 +250,18 @@ impl Staging {
 
     /// Unpacks one archive and proves that it was the right one.
     fn add(&self, archive: &Archive, tree: &mut Tree, limits: &Limits, before: u64) -> Result<(), FeedError> {
-        let (opened, path) = (self.open)(&archive.file);
+        let Opened { file, path, proof } = (self.open)(archive);
         let unread = |source| FeedError::ReadArchive { file: path.clone(), source };
-        let file = opened.map_err(unread)?;
+        let file = file.map_err(unread)?;
         let meta = file.metadata().map_err(unread)?;
         if !meta.is_file() {
             return Err(FeedError::NotAFile { file: path });
         }
-        let declared = archive.size_bytes;
-        if meta.len() != declared {
-            return Err(FeedError::WrongSize { file: path, declared, found: meta.len() });
+        let job = Unpacking { staging: self, archive, path: &path, before, limits };
+        match proof {
+            Proof::File => job.published(file, meta.len(), tree),
+            Proof::Tar => job.made_here(file, meta.len(), tree),
         }
-        let total = self.release.size_bytes();
-        let mut hashed = Hashed {
-            file,
-            hash: Sha256::new(),
-            left: declared,
-            told: |read| self.progress.advance(before + read, Some(total), &archive.file),
-            declared,
-        };
-        let unpacked = unpack(&mut hashed, archive.unpacked_bytes, tree, limits, &self.cancel);
-        match unpacked {
-            Err(_) if self.cancel.is_cancelled() => return Err(FeedError::Cancelled),
-            Err(source) if source.is_ours() => return Err(FeedError::Unpack { file: path, source }),
-            _ => {}
-        }
-        // A failed unpacking stops early; the hash is that of all declared bytes.
-        io::copy(&mut hashed, &mut io::sink()).map_err(unread)?;
-        if hashed.left > 0 {
-            return Err(FeedError::WrongSize { file: path, declared, found: declared - hashed.left });
-        }
-        let found: String = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if found != archive.sha256 {
-            return Err(FeedError::WrongHash { file: path, declared: archive.sha256.clone(), found });
-        }
-        unpacked.map_err(|source| FeedError::Unpack { file: path, source })
     }
 
     /// The one moment at which the tree comes to be.
@@ -356,27 +357,117 @@ fn clear(dir: impl AsFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// A file that is hashed as it is read, and read no further than it was declared to be long.
-struct Hashed<F> {
-    file: File,
-    hash: Sha256,
-    left: u64,
-    declared: u64,
+/// One archive on its way into the tree.
+struct Unpacking<'a> {
+    staging: &'a Staging,
+    archive: &'a Archive,
+    path: &'a Path,
+    /// The bytes of the archives before it.
+    before: u64,
+    limits: &'a Limits,
+}
+
+impl Unpacking<'_> {
+    /// Unpacks the published file and proves it by its size and hash.
+    fn published(&self, file: File, found: u64, tree: &mut Tree) -> Result<(), FeedError> {
+        let declared = self.archive.size_bytes;
+        if found != declared {
+            return Err(self.wrong_size(found));
+        }
+        let mut ahead = ReadAhead::new(file, declared);
+        let source = Told { source: &mut ahead, read: 0, told: |read| self.tell(read) };
+        let unpacked = unpack(source, self.archive.unpacked_bytes, tree, self.limits, &self.staging.cancel);
+        let unpacked = self.unless_ours(unpacked)?;
+        // A failed unpacking stops early; the hash is that of all declared bytes.
+        let (found, sha256) = ahead.finish().map_err(|source| self.unread(source))?;
+        if found != declared {
+            return Err(self.wrong_size(found));
+        }
+        self.judge(unpacked, &self.archive.sha256, sha256)
+    }
+
+    /// Unpacks an archive that a delta has made and proves it by the hash of the tar archive in it.
+    fn made_here(&self, file: File, size: u64, tree: &mut Tree) -> Result<(), FeedError> {
+        // Counted in the bytes of the published file, which is what was announced.
+        let share =
+            |read: u64| u64::try_from(u128::from(read) * u128::from(self.archive.size_bytes) / u128::from(size.max(1)));
+        let told = |read| self.tell(share(read).unwrap_or(u64::MAX));
+        let tar = decompressed(Told { source: file, read: 0, told }).map_err(|source| self.unread(source))?;
+        let mut hashed = Hashed { source: tar, hash: Sha256::new() };
+        let unpacked = unpack_tar(&mut hashed, self.archive.unpacked_bytes, tree, self.limits, &self.staging.cancel);
+        let unpacked = self.unless_ours(unpacked)?;
+        let drained = io::copy(&mut hashed, &mut io::sink());
+        let sha256 = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        match &self.archive.tar_sha256 {
+            Some(declared) => self.judge(unpacked, declared, sha256)?,
+            None => {
+                return Err(FeedError::WrongHash {
+                    file: self.path.to_owned(),
+                    declared: String::new(),
+                    found: sha256,
+                });
+            }
+        }
+        drained.map(drop).map_err(|source| self.unread(source))
+    }
+
+    /// What is wrong with the archive is told only when its bytes are the right ones: else that is the cause.
+    fn judge(&self, unpacked: Result<(), ArchiveError>, declared: &str, found: String) -> Result<(), FeedError> {
+        if found != declared {
+            return Err(FeedError::WrongHash { file: self.path.to_owned(), declared: declared.to_owned(), found });
+        }
+        unpacked.map_err(|source| FeedError::Unpack { file: self.path.to_owned(), source })
+    }
+
+    /// What is no fault of the archive ends the work at once.
+    fn unless_ours(&self, unpacked: Result<(), ArchiveError>) -> Result<Result<(), ArchiveError>, FeedError> {
+        match unpacked {
+            Err(_) if self.staging.cancel.is_cancelled() => Err(FeedError::Cancelled),
+            Err(source) if source.is_ours() => Err(FeedError::Unpack { file: self.path.to_owned(), source }),
+            unpacked => Ok(unpacked),
+        }
+    }
+
+    fn tell(&self, read: u64) {
+        let total = self.staging.release.size_bytes();
+        self.staging.progress.advance(self.before + read, Some(total), &self.archive.file);
+    }
+
+    fn unread(&self, source: io::Error) -> FeedError {
+        FeedError::ReadArchive { file: self.path.to_owned(), source }
+    }
+
+    fn wrong_size(&self, found: u64) -> FeedError {
+        FeedError::WrongSize { file: self.path.to_owned(), declared: self.archive.size_bytes, found }
+    }
+}
+
+/// Tells how far the reading is.
+struct Told<R, F> {
+    source: R,
+    read: u64,
     told: F,
 }
 
-impl<F: Fn(u64)> Read for Hashed<F> {
+impl<R: Read, F: Fn(u64)> Read for Told<R, F> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(into.len());
-        let read = loop {
-            match self.file.read(&mut into[..want]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
-        };
+        let read = self.source.read(into)?;
+        self.read += read as u64;
+        (self.told)(self.read);
+        Ok(read)
+    }
+}
+
+/// Hashes what is read through it.
+struct Hashed<R> {
+    source: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(into)?;
         self.hash.update(&into[..read]);
-        self.left -= read as u64;
-        (self.told)(self.declared - self.left);
         Ok(read)
     }
 }

@@ -53,6 +53,9 @@ const PADDING_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const PAX_KEYS: [&str; 12] =
     ["path", "linkpath", "size", "mtime", "atime", "ctime", "uid", "gid", "uname", "gname", "comment", "hdrcharset"];
 
+/// Where we are before the first entry.
+const BEGINNING: &str = "its beginning";
+
 /// What an archive may at most ask of us.
 #[derive(Debug, Clone)]
 pub(in crate::feed) struct Limits {
@@ -106,12 +109,36 @@ pub(in crate::feed) fn unpack(
     limits: &Limits,
     cancel: &Cancel,
 ) -> Result<(), ArchiveError> {
+    let decoder =
+        decompressed(source).map_err(|source| ArchiveError::Broken { after: BEGINNING.to_owned(), source })?;
+    unpack_tar(decoder, unpacked_bytes, tree, limits, cancel)
+}
+
+/// What is inside a compressed archive: a plain tar archive.
+///
+/// # Errors
+/// There is no room for a decoder.
+pub(in crate::feed) fn decompressed<R: Read>(source: R) -> io::Result<impl Read> {
+    let mut decoder = zstd::stream::read::Decoder::new(source)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+/// The same for a plain tar archive.
+///
+/// # Errors
+/// As of [`unpack`].
+pub(in crate::feed) fn unpack_tar(
+    source: impl Read,
+    unpacked_bytes: u64,
+    tree: &mut Tree,
+    limits: &Limits,
+    cancel: &Cancel,
+) -> Result<(), ArchiveError> {
     let broken = |after: &str, source| ArchiveError::Broken { after: after.to_owned(), source };
-    let mut after = "its beginning".to_owned();
-    let mut decoder = zstd::stream::read::Decoder::new(source).map_err(|e| broken(&after, e))?;
-    decoder.window_log_max(WINDOW_LOG_MAX).map_err(|e| broken(&after, e))?;
+    let mut after = BEGINNING.to_owned();
     let meter = Meter { allowed: Cell::new(0), at_end: Cell::new(false), cancel };
-    let mut archive = tar::Archive::new(Metered { inner: decoder, meter: &meter });
+    let mut archive = tar::Archive::new(Metered { inner: source, meter: &meter });
     tree.next_archive();
     let mut unpacker = Unpacker { tree, limits, declared: unpacked_bytes, left: unpacked_bytes };
 

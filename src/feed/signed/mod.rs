@@ -50,6 +50,8 @@ use crate::feed::signed::releases::Reader;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store::Metadata;
 use crate::feed::stage;
+use crate::feed::stage::Opened;
+use crate::feed::stage::Proof;
 use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
 use crate::feed::transport::Wanted;
@@ -210,9 +212,13 @@ impl SignedFeed {
         for archive in &release.archives {
             paths.insert(archive.file.clone(), self.home.downloads_dir.join(&archive.sha256));
         }
-        let open = move |name: &str| match paths.get(name) {
-            Some(path) => (File::open(path), path.clone()),
-            None => (Err(io::ErrorKind::NotFound.into()), PathBuf::from(name)),
+        let open = move |archive: &Archive| match paths.get(&archive.file) {
+            Some(path) => Opened { file: File::open(path), path: path.clone(), proof: Proof::File },
+            None => Opened {
+                file: Err(io::ErrorKind::NotFound.into()),
+                path: PathBuf::from(&archive.file),
+                proof: Proof::File,
+            },
         };
         stage::stage(release.clone(), into.to_owned(), progress, Arc::new(open)).await
     }
