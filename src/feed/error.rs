@@ -9,6 +9,7 @@ use crate::domain::release::BadMarker;
 use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
 use crate::feed::archive::error::ArchiveError;
+use crate::feed::delta::DeltaError;
 use crate::feed::signed::TrustError;
 use crate::feed::transport::TransportError;
 
@@ -21,6 +22,13 @@ pub enum FeedError {
     /// Something cannot be fetched.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A small download is of no use.
+    #[error("use a small download")]
+    Delta {
+        /// Why.
+        #[source]
+        source: DeltaError,
+    },
     /// A signed description is in the folder of another build.
     #[error("accept {target}: it describes build {build}")]
     ForeignBuild {
@@ -323,6 +331,7 @@ impl FeedError {
         let text = match self {
             Self::Trust(error) => return error.hint(),
             Self::Transport(error) => return error.hint(),
+            Self::Delta { source } => return source.hint(),
             Self::ForeignBuild { .. } | Self::Disagreement { .. } | Self::NoHash { .. } => {
                 "the release was not used; ask the vendor to publish it again".to_owned()
             }

@@ -20,6 +20,7 @@ mod archive;
 pub mod delta;
 pub mod dir;
 mod error;
+mod hash;
 mod manifest;
 pub mod pack;
 pub mod select;

@@ -116,7 +116,8 @@ pub(in crate::feed) async fn stage(
     }
 }
 
-struct CancelOnDrop(Cancel);
+/// Tells a thread when nobody waits for it any more.
+pub(in crate::feed) struct CancelOnDrop(pub(in crate::feed) Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

@@ -2,12 +2,14 @@
 //!
 //! - `vendor.py` makes every state of the feed, the good ones and those of a thief;
 //! - `server.rs` serves one of them at a time, and remembers what was asked for;
-//! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands.
+//! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
+//! - `small.rs` small downloads, made by our own vendor's side.
 
 mod attacks;
 mod cli;
 mod releases;
 mod server;
+mod small;
 
 use std::path::Path;
 use std::path::PathBuf;

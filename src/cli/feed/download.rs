@@ -57,8 +57,7 @@ pub(crate) async fn run(args: DownloadArgs, context: &Context<'_>) -> Result<End
     } else {
         context.ui.say(format_args!("Fetching {}.", release.id));
     }
-    feed.download(&release, &bar).await?;
-    drop(bar);
+    feed.download(&release, std::sync::Arc::new(bar)).await?;
     let size_bytes = release.size_bytes();
     let downloaded = Downloaded { app, release: release.id, size_bytes };
     context.ui.done(&downloaded, format_args!("{} is here, {size_bytes} bytes.", downloaded.release))?;

@@ -79,6 +79,9 @@ pub(crate) struct PublishArgs {
     /// The day that people are told [default: today]
     #[arg(long, value_name = "DAY")]
     date: Option<NaiveDate>,
+    /// From how many builds before it small downloads are made; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=16))]
+    deltas: u64,
     /// Publish `afterhours` itself
     #[arg(long, requires = "binary")]
     updater: bool,
@@ -115,7 +118,8 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
     };
     let place = args.keys.place(args.dir, context.ui)?;
     context.ui.say(format_args!("Packing {}; a large tree takes a while.", meta.id));
-    let published = blocking(move || vendor::publish(place, &meta, &content, now)).await?;
+    let deltas = usize::try_from(args.deltas).unwrap_or(usize::MAX);
+    let published = blocking(move || vendor::publish(place, &meta, &content, deltas, now)).await?;
     context.ui.answer(&published, |published| shown(published, &context.times()))?;
     Ok(Ending::Good)
 }
@@ -135,8 +139,12 @@ fn content(args: &PublishArgs) -> Result<Content, CliError> {
 
 fn shown(published: &Published, times: &Times) -> String {
     let size: u64 = published.archives.iter().map(|archive| archive.size_bytes).sum();
+    let deltas = published.archives.iter().flat_map(|archive| &archive.deltas);
+    let small: Vec<String> =
+        deltas.map(|delta| format!("{} from build {}", text::bytes(delta.size_bytes), delta.from_build)).collect();
+    let small = if small.is_empty() { String::new() } else { format!(" ({})", small.join(", ")) };
     format!(
-        "Published {}, {}. The feed holds until {}.",
+        "Published {}, {}{small}. The feed holds until {}.",
         published.id,
         text::bytes(size),
         times.at_and_away(published.holds_until)

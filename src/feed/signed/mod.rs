@@ -8,12 +8,13 @@
 //! ```
 //!
 //! - `trust` verifies, with the crate `sigstore-tuf`; `store` keeps what is trusted; `remote` fetches.
-//! - `releases` makes releases of it. `error` says what was refused.
+//! - `releases` makes releases of it; `download` brings their archives. `error` says what was refused.
 //! - [`tuf_client`] is the same client without an application, as the public conformance suite asks for it.
 //!
 //! *Invariant:* nothing is used that the metadata did not vouch for at the time it was asked; what was refused leaves
 //! no trace beside what was verified before it.
 
+mod download;
 mod error;
 mod releases;
 mod remote;
@@ -22,7 +23,6 @@ mod trust;
 pub mod tuf_client;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -45,16 +45,13 @@ use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::feed::FeedHome;
 use crate::feed::error::FeedError;
+use crate::feed::signed::download::Bringing;
 use crate::feed::signed::releases::Listed;
 use crate::feed::signed::releases::Reader;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store::Metadata;
 use crate::feed::stage;
-use crate::feed::stage::Opened;
-use crate::feed::stage::Proof;
 use crate::feed::transport::Transport;
-use crate::feed::transport::TransportError;
-use crate::feed::transport::Wanted;
 
 /// What was verified so recently is not asked for again: one preflight asks several times.
 const FRESH: TimeDelta = TimeDelta::seconds(30);
@@ -202,69 +199,40 @@ impl SignedFeed {
         findings
     }
 
-    /// See [`crate::feed::Feed::stage`]. What is downloaded already needs no network.
+    /// See [`crate::feed::Feed::stage`]. What is downloaded already needs no network. An archive that turns out to be damaged
+    /// is brought once more.
     ///
     /// # Errors
     /// As there, or an archive cannot be fetched.
     pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
-        self.download(release, progress.as_ref()).await?;
-        let mut paths = std::collections::BTreeMap::new();
-        for archive in &release.archives {
-            paths.insert(archive.file.clone(), self.home.downloads_dir.join(&archive.sha256));
-        }
-        let open = move |archive: &Archive| match paths.get(&archive.file) {
-            Some(path) => Opened { file: File::open(path), path: path.clone(), proof: Proof::File },
-            None => Opened {
-                file: Err(io::ErrorKind::NotFound.into()),
-                path: PathBuf::from(&archive.file),
-                proof: Proof::File,
-            },
+        let damaged = match self.try_stage(release, into, &progress).await {
+            Err(FeedError::WrongHash { file, .. } | FeedError::WrongSize { file, .. }) => file,
+            staged => return staged,
         };
-        stage::stage(release.clone(), into.to_owned(), progress, Arc::new(open)).await
+        tracing::warn!(path = %damaged.display(), "what was downloaded is damaged; it is fetched anew");
+        // Somebody else may have come to the same conclusion.
+        download::remove_if_there(&damaged)?;
+        self.try_stage(release, into, &progress).await
     }
 
-    /// Fetches every archive of a release that is not there yet.
+    async fn try_stage(&self, release: &Release, into: &Path, progress: &Arc<dyn Progress>) -> Result<(), FeedError> {
+        self.download(release, Arc::clone(progress)).await?;
+        let downloads = self.home.downloads_dir.clone();
+        let open = move |archive: &Archive| download::opened(&downloads, archive);
+        stage::stage(release.clone(), into.to_owned(), Arc::clone(progress), Arc::new(open)).await
+    }
+
+    /// Brings every archive of a release that is not there yet: by a small download where that goes, else whole.
     ///
     /// # Errors
     /// The server cannot be reached or does not behave, or there is no room.
-    pub async fn download(&self, release: &Release, progress: &dyn Progress) -> Result<(), FeedError> {
+    pub async fn download(&self, release: &Release, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
         let dir = &self.home.downloads_dir;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| FeedError::Make { path: dir.clone(), source })?;
         let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
-        let mut before = 0;
-        for archive in &release.archives {
-            let told = Onward { progress, before, total: release.size_bytes(), file: &archive.file };
-            self.bring(&remote, release.id.build, archive, &told).await?;
-            before += archive.size_bytes;
-        }
-        Ok(())
-    }
-
-    async fn bring(
-        &self,
-        remote: &Remote,
-        build: u64,
-        archive: &Archive,
-        progress: &dyn Progress,
-    ) -> Result<(), FeedError> {
-        let into = self.home.downloads_dir.join(&archive.sha256);
-        // It comes by rename, whole; staging computes its hash once more, as it does for every archive.
-        if into.metadata().is_ok_and(|meta| meta.len() == archive.size_bytes) {
-            return Ok(());
-        }
-        let want = Wanted { sha256: archive.sha256.clone(), size_bytes: archive.size_bytes };
-        let url = remote.target(&format!("{build}/{}.{}", archive.sha256, archive.file));
-        let fetched = remote.transport().fetch(&url, &want, &into, progress).await;
-        match fetched {
-            // A feed without consistent snapshots has plain names. The hash decides in any case.
-            Err(TransportError::Absent { .. }) => {
-                let url = remote.target(&format!("{build}/{}", archive.file));
-                remote.transport().fetch(&url, &want, &into, progress).await?;
-                Ok(())
-            }
-            fetched => Ok(fetched?),
-        }
+        let descriptions = self.home.state_dir.join("descriptions");
+        Bringing { remote: &remote, downloads: dir, descriptions: &descriptions, release }.all(&progress).await
     }
 
     /// Gives back the room of all downloads that none of these releases needs.
@@ -281,7 +249,6 @@ impl SignedFeed {
         for archive in keep.iter().flat_map(|release| &release.archives) {
             needed.insert(archive.sha256.as_str());
             needed.extend(archive.tar_sha256.as_deref());
-            needed.extend(archive.deltas.iter().map(|delta| delta.sha256.as_str()));
         }
         let entries = match std::fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -301,19 +268,5 @@ impl SignedFeed {
 
     fn metadata_dir(&self) -> PathBuf {
         self.home.state_dir.join("metadata")
-    }
-}
-
-/// The progress of one of several archives.
-struct Onward<'p> {
-    progress: &'p dyn Progress,
-    before: u64,
-    total: u64,
-    file: &'p str,
-}
-
-impl Progress for Onward<'_> {
-    fn advance(&self, done: u64, _total: Option<u64>, _what: &str) {
-        self.progress.advance(self.before + done, Some(self.total), self.file);
     }
 }

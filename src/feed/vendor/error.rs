@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
+use crate::feed::delta::DeltaError;
 use crate::feed::error::FeedError;
 use crate::feed::error::hint_for_write;
 use crate::feed::vendor::role::Role;
@@ -196,6 +197,15 @@ pub enum VendorError {
         #[source]
         source: Box<FeedError>,
     },
+    /// A small download cannot be made.
+    #[error("make a small download from {from}")]
+    Delta {
+        /// The build it would start from.
+        from: ReleaseId,
+        /// Why.
+        #[source]
+        source: Box<DeltaError>,
+    },
     /// The description of a published release cannot be understood.
     #[error("understand {}", .file.display())]
     Description {
@@ -274,6 +284,7 @@ impl VendorError {
             | Self::OtherRoot { .. }
             | Self::Refused { .. }
             | Self::Description { .. }
+            | Self::Delta { .. }
             | Self::Spoilt { .. } => VendorFailure::Failed,
         }
     }
@@ -309,6 +320,9 @@ impl VendorError {
                 "sign it with the other root keys first: `afterhours feed sign DIR --keys KEYS`"
             }
             Self::Release { source, .. } | Self::Description { source, .. } => return source.hint(),
+            Self::Delta { source, .. } => {
+                return source.hint().or_else(|| Some("publish without small downloads: --deltas 0".to_owned()));
+            }
             Self::BuildNotNewer { newest, .. } => return Some(format!("raise the build above {}", newest.build)),
             Self::VersionTaken { .. } => "raise the version, too; a version is published once",
             Self::NoSuchKey { .. } => "see the IDs with `afterhours feed show DIR`",

@@ -15,6 +15,7 @@
 //! Deliberately absent: uploading, and delegations.
 
 mod create;
+mod deltas;
 mod disk;
 mod error;
 mod keys;

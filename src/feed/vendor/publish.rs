@@ -1,6 +1,6 @@
 //! A tree becomes a release: packed, described, signed.
 //!
-//! The archives and the description come first, in a folder of their own build; then the targets that name them, the
+//! The archives, what makes them from earlier ones (`deltas`), and the description come first, in a folder of their own build; then the targets that name them, the
 //! snapshot that names these, and last the timestamp. Before that last rename no site knows of the release.
 
 use std::collections::BTreeMap;
@@ -59,12 +59,19 @@ pub struct Published {
     pub holds_until: DateTime<Utc>,
 }
 
-/// Publishes `content` as the release that `meta` describes. Blocking.
+/// Publishes `content` as the release that `meta` describes, with small downloads from at most `deltas` builds before it.
+/// Blocking. The updater's own programs are fetched whole: they are small, and seldom new.
 ///
 /// # Errors
 /// The build is not above all others, the tree is one that sites would refuse, a key is missing, or something cannot be
 /// written. What is published is then as it was.
-pub fn publish(place: Place, meta: &PackMeta, content: &Content, now: DateTime<Utc>) -> Result<Published, VendorError> {
+pub fn publish(
+    place: Place,
+    meta: &PackMeta,
+    content: &Content,
+    deltas: usize,
+    now: DateTime<Utc>,
+) -> Result<Published, VendorError> {
     let workshop = Workshop::enter(place)?;
     let current = workshop.current()?;
     workshop.check_root(&current, now)?;
@@ -75,12 +82,16 @@ pub fn publish(place: Place, meta: &PackMeta, content: &Content, now: DateTime<U
         Content::Tree(_) => None,
         Content::Updater(_) => Some(UPDATER),
     };
-    check_is_newer(&workshop.releases(current.targets.signed(), folder)?, &meta.id)?;
+    let before = workshop.releases(current.targets.signed(), folder)?;
+    check_is_newer(&before, &meta.id)?;
     // Whether the keys can be opened is known before hours are spent on packing.
     let root = current.root.signed();
     Renewal { targets: Some(own(&current.targets_bytes)), snapshot: true }.files(&workshop, &current, &[root], now)?;
 
-    let release = workshop.make(meta, content, folder)?;
+    let mut release = workshop.make(meta, content, folder)?;
+    if matches!(content, Content::Tree(_)) {
+        workshop.make_deltas(&mut release, &before, deltas, &workshop.drafts())?;
+    }
     let targets = workshop.place_files(&release, &current)?;
     let files = Renewal { targets: Some(targets), snapshot: true }.files(&workshop, &current, &[root], now)?;
     workshop.commit(&files, now)?;
@@ -173,6 +184,11 @@ impl Workshop {
             let path = format!("{location}/{}", archive.file);
             disk::rename(&self.drafts().join(&archive.file), &self.target_file(&path, &archive.sha256))?;
             targets["targets"][path] = json!({ "length": archive.size_bytes, "hashes": { "sha256": archive.sha256 } });
+            for delta in &archive.deltas {
+                let path = format!("{location}/{}", delta.file);
+                disk::rename(&self.drafts().join(&delta.file), &self.target_file(&path, &delta.sha256))?;
+                targets["targets"][path] = json!({ "length": delta.size_bytes, "hashes": { "sha256": delta.sha256 } });
+            }
         }
         let path = format!("{location}/{DESCRIPTION}");
         let described = describe(text.as_bytes());

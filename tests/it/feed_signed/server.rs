@@ -19,6 +19,8 @@ struct State {
     /// Paths with this ending never end.
     endless: Option<String>,
     asked: Vec<String>,
+    /// Bytes of files.
+    sent: u64,
 }
 
 /// The server; it ends when dropped.
@@ -64,6 +66,11 @@ impl Server {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
 
+    /// How many bytes of files were sent since the last call.
+    pub(crate) fn take_sent(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().unwrap().sent)
+    }
+
     /// Goes away: nobody listens any more.
     pub(crate) async fn stop(&mut self) {
         self.task.abort();
@@ -104,6 +111,7 @@ async fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> 
         Ok(body) => ("200 OK", body),
         Err(_) => ("404 Not Found", Vec::new()),
     };
+    state.lock().unwrap().sent += body.len() as u64;
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&body).await?;
