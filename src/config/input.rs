@@ -62,6 +62,7 @@ pub(super) struct AppInput {
     pub(super) data: Option<DataInput>,
     pub(super) backup: Option<BackupInput>,
     pub(super) feed: Option<FeedInput>,
+    pub(super) updates: UpdatesInput,
     pub(super) sessions: Option<Vec<SessionsInput>>,
     pub(super) gate: Vec<GateInput>,
     pub(super) grace: Option<Span>,
@@ -161,6 +162,18 @@ pub(super) struct FeedInput {
     pub(super) no_proxy: Option<Vec<String>>,
     pub(super) licence_file: Option<String>,
     pub(super) bandwidth: Option<u64>,
+}
+
+/// `updates`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, expecting = "a table")]
+pub(super) struct UpdatesInput {
+    pub(super) cool_down: Option<Span>,
+    pub(super) rollout: Option<bool>,
+    pub(super) check_at_start: Option<bool>,
+    pub(super) check_every: Option<String>,
+    pub(super) licence_class: Option<String>,
+    pub(super) deltas: Option<bool>,
 }
 
 /// One of `sessions`: `workstations` or `list`/`message`/`end`.

@@ -99,6 +99,8 @@ pub struct AppSettings {
     pub backup: Option<BackupSettings>,
     /// Where its releases come from.
     pub feed: FeedSettings,
+    /// Which of its releases are taken, and when they are looked for.
+    pub updates: UpdateSettings,
     /// Who is asked about sessions.
     pub sessions: Vec<SessionsSettings>,
     /// What else closes and opens with the gate.
@@ -311,6 +313,37 @@ pub struct SignedFeedSettings {
     pub root: Option<PathBuf>,
     /// How it is reached.
     pub transport: TransportSettings,
+}
+
+/// Which releases are taken, and when they are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpdateSettings {
+    /// How long a release must have been published before it is taken.
+    pub cool_down: Span,
+    /// Whether this site waits for its turn where the vendor lets a release spread.
+    pub rollout: bool,
+    /// Whether the feed is looked at when the daemon starts.
+    pub check_at_start: bool,
+    /// How often the feed is looked at; never by itself when absent.
+    pub check_every: Option<Span>,
+    /// The class of this site's licence.
+    pub licence_class: Option<String>,
+    /// Whether small downloads that build upon an earlier release are used.
+    pub deltas: bool,
+}
+
+impl Default for UpdateSettings {
+    /// What holds where nobody says otherwise.
+    fn default() -> Self {
+        Self {
+            cool_down: Span::ZERO,
+            rollout: true,
+            check_at_start: true,
+            check_every: Some(Span::hours(1)),
+            licence_class: None,
+            deltas: true,
+        }
+    }
 }
 
 /// How a feed is reached over the network.

@@ -103,6 +103,7 @@ fn the_example_states_the_defaults() {
     assert_eq!((example.polite_end, example.census_wait), (least.polite_end, least.census_wait));
     assert_eq!((example.open_gate, example.sessions), (least.open_gate, least.sessions));
     assert_eq!(example.report, least.report);
+    assert_eq!(settings::UpdateSettings { licence_class: None, ..example.updates }, least.updates);
     assert_eq!(example.hooks.deadline, least.hooks.deadline);
     let bare =
         with(&(LEAST.to_owned() + "backup = 1\n"), "backup = { evidence = { files = \"/srv/backup/orders-*.dump\" } }");
@@ -167,6 +168,12 @@ fn the_least_gets_the_defaults() {
     assert_eq!(orders(&format!("{LEAST}grace = \"2m\"")).reminders, [Span::mins(2), Span::secs(30)]);
     assert_eq!(orders(&format!("{LEAST}grace = \"0s\"")).reminders, []);
     insta::assert_debug_snapshot!(app);
+}
+
+#[test]
+fn a_feed_is_not_looked_at_where_nobody_wants_that() {
+    let every = |text: &str| orders(&format!("{LEAST}updates = {{ check_every = {text:?} }}")).updates.check_every;
+    assert_eq!([every("never"), every("0s"), every("5m")], [None, None, Some(Span::mins(5))]);
 }
 
 #[test]
@@ -240,6 +247,11 @@ const WRONG_APPS: &[(&str, &str)] = &[
     ("a login for no proxy", "feed = { url = \"https://example.com/\", proxy = \"none\", proxy_user = \"u\" }"),
     ("half a login", "feed = { url = \"https://example.com/\", proxy = \"http://proxy\", proxy_user = \"u\" }"),
     ("a trickle", "feed = { url = \"https://example.com/\", bandwidth = 10 }"),
+    ("a feed looked at all the time", "updates = { check_every = \"5s\" }"),
+    ("a feed looked at in words", "updates = { check_every = \"daily\" }"),
+    ("a cool-down without a unit", "updates = { cool_down = 3 }"),
+    ("a blank class of licences", "updates = { licence_class = \"\" }"),
+    ("a misspelt key of updates", "updates = { cooldown = \"3d\" }"),
     ("no mail address", "report = { group = [\"it@example.com\", \"the it people\"] }"),
     ("no owner", "owner = \"orders\""),
     ("no version", "installed_version = \"two point three\""),

@@ -11,6 +11,7 @@ use afterhours::config::settings::Patterns;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
+use afterhours::config::settings::UpdateSettings;
 use afterhours::domain::span::Span;
 
 /// An application that does nothing and is asked nothing.
@@ -36,6 +37,7 @@ pub(crate) fn app_settings() -> AppSettings {
         data: DataSettings::Paths { paths: Vec::new(), include: Patterns::default(), exclude: Patterns::default() },
         backup: None,
         feed: FeedSettings::Dir("/srv/releases/orders".into()),
+        updates: UpdateSettings::default(),
         sessions: Vec::new(),
         gate: Vec::new(),
         grace: Span::mins(5),

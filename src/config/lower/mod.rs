@@ -10,6 +10,7 @@ mod mail;
 mod people;
 mod secret;
 mod service;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -108,6 +109,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         data,
         backup: input.backup.map(|backup| data::backup(&place.key("backup"), backup)).transpose()?,
         feed: feed::feed(&place.key("feed"), input.feed)?,
+        updates: updates::updates(&place.key("updates"), input.updates)?,
         sessions: people::sessions(&place.key("sessions"), input.sessions)?,
         gate: people::gate(&place.key("gate"), input.gate)?,
         grace,

@@ -16,6 +16,7 @@ use afterhours::config::settings::Patterns;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
+use afterhours::config::settings::UpdateSettings;
 use afterhours::domain::release::MARKER;
 use afterhours::domain::release::ReleaseId;
 use afterhours::domain::span::Span;
@@ -58,6 +59,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         },
         backup: None,
         feed: FeedSettings::Dir(root.join("feed")),
+        updates: UpdateSettings::default(),
         sessions: Vec::new(),
         gate: Vec::new(),
         grace: Span::mins(5),

@@ -24,6 +24,7 @@ use afterhours::config::settings::Patterns;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
+use afterhours::config::settings::UpdateSettings;
 use afterhours::domain::finding::Severity;
 use afterhours::domain::span::Span;
 use afterhours::service::Service;
@@ -169,6 +170,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         data: DataSettings::Paths { paths: Vec::new(), include: Patterns::default(), exclude: Patterns::default() },
         backup: None,
         feed: FeedSettings::Dir(dir.to_owned()),
+        updates: UpdateSettings::default(),
         sessions: Vec::new(),
         gate: Vec::new(),
         grace: Span::ZERO,
