@@ -13,6 +13,7 @@ pub mod failure;
 pub mod finding;
 pub mod foreign;
 pub mod gate;
+pub mod held;
 pub mod job;
 pub mod name;
 pub mod progress;

@@ -23,6 +23,7 @@ mod error;
 mod hash;
 mod manifest;
 pub mod pack;
+pub mod policy;
 pub mod select;
 pub mod signed;
 mod stage;

@@ -1,0 +1,103 @@
+//! Why a release is not installed now, and until when.
+
+use chrono::DateTime;
+use chrono::Utc;
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::domain::release::ReleaseId;
+
+/// A release that is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldBack {
+    /// Which.
+    #[serde(flatten)]
+    pub release: ReleaseId,
+    /// Why.
+    #[serde(flatten)]
+    pub why: HeldBy,
+}
+
+/// What holds a release back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "held_by", rename_all = "snake_case")]
+pub enum HeldBy {
+    /// It has not been published for long enough.
+    CoolDown {
+        /// When it will have been; absent where the release does not say when it was published.
+        until: Option<DateTime<Utc>>,
+    },
+    /// It spreads over the sites, and it is not this one's turn.
+    Rollout {
+        /// When it is.
+        until: DateTime<Utc>,
+    },
+    /// It is not for this site's class of licences.
+    Licence {
+        /// The classes it is for.
+        classes: Vec<String>,
+    },
+    /// It failed here before.
+    FailedHere,
+    /// An earlier release must be installed first, and that one is held back.
+    Behind {
+        /// The earlier one.
+        before: ReleaseId,
+    },
+}
+
+impl HeldBack {
+    /// When it is open by itself, where that is known.
+    pub fn until(&self) -> Option<DateTime<Utc>> {
+        match &self.why {
+            HeldBy::CoolDown { until } => *until,
+            HeldBy::Rollout { until } => Some(*until),
+            HeldBy::Licence { .. } | HeldBy::FailedHere | HeldBy::Behind { .. } => None,
+        }
+    }
+
+    /// A sentence without its full stop; `at` writes an instant.
+    pub fn sentence(&self, at: impl Fn(DateTime<Utc>) -> String) -> String {
+        let release = &self.release;
+        let name_it = "name it with --to to take it now";
+        match &self.why {
+            HeldBy::CoolDown { until: Some(until) } => {
+                format!("{release} is held back until {} by the cool-down; {name_it}", at(*until))
+            }
+            HeldBy::CoolDown { until: None } => {
+                format!(
+                    "{release} is held back by the cool-down, because it does not say when it was published; {name_it}"
+                )
+            }
+            HeldBy::Rollout { until } => {
+                format!("{release} is held back until {} by its rollout; {name_it}", at(*until))
+            }
+            HeldBy::Licence { classes } => format!(
+                "{release} is for licences of the class {} only; where this site has one, set licence_class of `updates`",
+                classes.join(" or ")
+            ),
+            HeldBy::FailedHere => format!(
+                "{release} failed here before and is not tried again by itself (`afterhours update allow {}`)",
+                release.version
+            ),
+            HeldBy::Behind { before } => format!("{release} comes after {before}"),
+        }
+    }
+
+    /// What is passed over where the release is installed all the same; a clause.
+    pub fn passed_over(&self) -> String {
+        let what = match &self.why {
+            HeldBy::CoolDown { .. } => "its cool-down",
+            HeldBy::Rollout { .. } => "its turn in the rollout",
+            HeldBy::Licence { .. } => "its class of licences",
+            HeldBy::FailedHere => "that it failed here before",
+            HeldBy::Behind { .. } => "what is before it",
+        };
+        format!("{} is installed in spite of {what}", self.release)
+    }
+}
+
+/// An instant for people, where no zone is known.
+pub fn in_utc(at: DateTime<Utc>) -> String {
+    at.format("%a %-d %b %Y %H:%M UTC").to_string()
+}
