@@ -50,6 +50,7 @@ use crate::jobs::gatekeeper::Gatekeeper;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
 use crate::jobs::lock::AppLock;
+use crate::jobs::site;
 use crate::jobs::steps::Night;
 use crate::notify::mail::Mailer;
 use crate::scheduler::chores::Chores;
@@ -104,9 +105,10 @@ impl House {
         }
         let (remember, changes) = mpsc::channel(SESSION_CHANGES_MAX);
         let hub = hub_of_before(&store, &clock, remember).await?;
+        let site = site::read(data_dir)?;
         let mut kits = Kits::new();
         for (name, app) in &settings.apps {
-            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, &hub, Arc::clone(&clock))?));
+            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, site.clone(), &hub, Arc::clone(&clock))?));
         }
         let live = broadcast::channel(LIVE_MAX).0;
         let night = Arc::new(Night {
@@ -187,9 +189,10 @@ fn make_data_dir(settings: &Settings) -> Result<()> {
     make().context("make the data directory")
 }
 
-/// The store of these settings, made where there is none.
+/// The store of these settings and the number of this site, made where there are none.
 fn open_store(settings: &Settings) -> Result<Store> {
     make_data_dir(settings)?;
+    site::draw(&settings.daemon.data_dir)?;
     Ok(Store::open(&settings.daemon.data_dir.join(STORE_FILE))?)
 }
 

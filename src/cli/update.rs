@@ -108,15 +108,18 @@ pub(crate) async fn run(args: UpdateArgs, context: &Context<'_>) -> Result<Endin
 }
 
 async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    let times = context.times();
     if let Some(app) = args.app {
-        context.ui.answer(&doer.updates(&app).await?, text::app::updates)?;
+        context.ui.answer(&doer.updates(&app).await?, |updates| text::app::updates(updates, &times))?;
         return Ok(Ending::Good);
     }
     let mut views = Vec::new();
     for app in named_or_all(None, doer.apps().await?) {
         views.push(doer.updates(&app).await?);
     }
-    context.ui.answer(&views, |views| views.iter().map(text::app::updates).collect::<Vec<_>>().join("\n\n"))?;
+    context.ui.answer(&views, |views| {
+        views.iter().map(|updates| text::app::updates(updates, &times)).collect::<Vec<_>>().join("\n\n")
+    })?;
     Ok(Ending::Good)
 }
 
@@ -136,8 +139,10 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
     let app = named_or_only(app, doer.apps().await?)?;
     if !yes {
         let updates = doer.updates(&app).await?;
-        context.ui.say(text::app::updates(&updates));
-        if updates.pending.is_empty() && context.ui.can_ask() {
+        context.ui.say(text::app::updates(&updates, &context.times()));
+        // An order takes what is held back.
+        let nothing = updates.pending.iter().all(|release| release.held.is_some()) && to.is_none();
+        if nothing && context.ui.can_ask() {
             context.ui.done(&updates, "There is nothing to do.")?;
             return Ok(Ending::Good);
         }

@@ -12,12 +12,17 @@ use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::db::store::Store;
 use crate::domain::failure::Failure;
+use crate::domain::held::HeldBack;
+use crate::domain::held::HeldBy;
 use crate::domain::name::AppName;
 use crate::domain::progress::Silent;
+use crate::domain::release::Release;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::jobs::kit::Kit;
 use crate::jobs::preflight::findings;
+use crate::jobs::select::Wish;
+use crate::jobs::select::select;
 use crate::jobs::steps::failed;
 use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
@@ -33,7 +38,10 @@ impl Control {
     /// # Errors
     /// There is no such application.
     pub async fn doctor(&self, app: &AppName) -> Result<DoctorView, ControlError> {
-        Ok(DoctorView { app: app.clone(), findings: findings(self.kit(app)?, &self.store, self.now(), None).await })
+        Ok(DoctorView {
+            app: app.clone(),
+            findings: findings(self.kit(app)?, &self.store, self.now(), &Wish::newest()).await,
+        })
     }
 
     /// Newer releases of an application.
@@ -41,7 +49,7 @@ impl Control {
     /// # Errors
     /// There is no such application, or its feed cannot be read.
     pub async fn updates(&self, app: &AppName) -> Result<UpdatesView, ControlError> {
-        updates(self.kit(app)?, &self.store).await.map_err(ControlError::Failed)
+        updates(self.kit(app)?, &self.store, self.now()).await.map_err(ControlError::Failed)
     }
 
     /// Lets a release that failed here be tried again.
@@ -151,20 +159,18 @@ impl Control {
     }
 }
 
-/// What is installed and what is pending, whatever failed here before.
+/// What is installed and what is newer; of that, what is not taken now, and why.
 ///
 /// # Errors
-/// The feed or the installation cannot be read.
-pub async fn updates(kit: &Kit, store: &Store) -> Result<UpdatesView, Failure> {
-    let installed = kit.installed().await.map_err(|error| failed(&error, error.hint()))?;
-    let releases = kit.feed.releases().await.map_err(|error| failed(&error, error.hint()))?;
-    let quarantined = store.quarantined(&kit.app.name).await?;
-    let newer = |build: u64| installed.as_ref().is_none_or(|installed| build > installed.build);
-    let pending = releases.iter().filter(|release| newer(release.id.build));
-    let failed_before = |build: u64| quarantined.iter().any(|q| q.build == build);
-    Ok(UpdatesView {
-        app: kit.app.name.clone(),
-        pending: pending.map(|release| ReleaseView::new(release, failed_before(release.id.build))).collect(),
-        installed,
-    })
+/// The feed or the installation cannot be read, or there is no path from one to the other.
+pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<UpdatesView, Failure> {
+    let selection = select(kit, store, &Wish::newest(), now).await?;
+    let shown = |release: &Release| {
+        let why = |held: &[HeldBack]| held.iter().find(|held| held.release == release.id).map(|held| held.why.clone());
+        let held = why(&selection.held);
+        let failed_before = held == Some(HeldBy::FailedHere);
+        ReleaseView { held, early: why(&selection.early), failed_before, ..ReleaseView::new(release) }
+    };
+    let pending = selection.path.iter().chain(&selection.rest).map(shown).collect();
+    Ok(UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from })
 }

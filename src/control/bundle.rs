@@ -11,6 +11,7 @@ use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::run::RunId;
 use crate::jobs::preflight::findings;
+use crate::jobs::select::Wish;
 
 /// The level at which a bundle is compressed; it is small.
 const LEVEL: i32 = 9;
@@ -32,7 +33,7 @@ impl Control {
         let chain = self.store.verify_chain().await?;
         let mails = self.store.mails_of_run(run).await?;
         let found = match self.kit(&view.app) {
-            Ok(kit) => findings(kit, &self.store, self.now(), None).await,
+            Ok(kit) => findings(kit, &self.store, self.now(), &Wish::newest()).await,
             Err(_) => Vec::new(),
         };
         let system = rustix::system::uname();

@@ -19,14 +19,14 @@ pub struct Quarantined {
     pub version: String,
     /// The run in which it failed.
     pub run: RunId,
-    /// When.
+    /// When, the last time.
     pub at: DateTime<Utc>,
     /// Why.
     pub reason: String,
 }
 
 impl Store {
-    /// Notes that a release failed; the first reason stays.
+    /// Notes that a release failed; the last time counts.
     ///
     /// # Errors
     /// The store fails.
@@ -42,7 +42,7 @@ impl Store {
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO quarantine (app, build, version, run, at, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT DO NOTHING",
+                 ON CONFLICT (app, build) DO UPDATE SET run = excluded.run, at = excluded.at, reason = excluded.reason",
                 (app.as_str(), release.build.cast_signed(), release.version.as_str(), run.0, at, reason),
             )?;
             Ok(())

@@ -6,7 +6,8 @@
 //! the way to it leads through there; it does not pull what failed here, or what is for another class of licences.
 //!
 //! A version that was asked for by name is an order: time and earlier failures hold back neither it nor what is before
-//! it. Licences do. Barriers and minimum versions have been kept when the path was made.
+//! it. Licences do, and so does what failed after the order was given: a job that carries the version tries it once.
+//! Barriers and minimum versions have been kept when the path was made.
 //!
 //! *Invariant:* what is open stays open while time goes on. *Invariant:* what is taken is a beginning of the path.
 
@@ -16,12 +17,14 @@ use chrono::TimeDelta;
 use chrono::Utc;
 use sha2::Digest;
 use sha2::Sha256;
+use thiserror::Error;
 
 use crate::config::settings::UpdateSettings;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::name::AppName;
 use crate::domain::release::Release;
+use crate::domain::release::ReleaseId;
 use crate::domain::release::Rollout;
 
 /// What decides at this site.
@@ -29,14 +32,16 @@ use crate::domain::release::Rollout;
 pub struct Policy<'a> {
     /// What the administrator wants.
     pub updates: &'a UpdateSettings,
-    /// The random number of this site.
-    pub site: &'a str,
+    /// The random number of this site; where none was drawn yet, its turn is the last.
+    pub site: Option<&'a str>,
     /// The application.
     pub app: &'a AppName,
-    /// The builds that failed here.
-    pub failed: &'a [u64],
+    /// The builds that failed here, and when the last time.
+    pub failed: &'a [(u64, DateTime<Utc>)],
     /// Whether the end of the path was asked for by name.
     pub ordered: bool,
+    /// When a person did so. What failed since then is not tried again.
+    pub ordered_at: Option<DateTime<Utc>>,
 }
 
 /// A path, divided.
@@ -50,11 +55,43 @@ pub struct Opened {
     pub early: Vec<HeldBack>,
 }
 
+/// What is ordered must not be installed here.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum PolicyError {
+    /// It is for other licences.
+    #[error(
+        "update to {release}: it is for licences of the class {classes} only, and {}",
+        .ours.as_ref().map_or_else(|| "this site names none".to_owned(), |ours| format!("this site's is {ours}"))
+    )]
+    Licence {
+        /// The release.
+        release: ReleaseId,
+        /// The classes it is for.
+        classes: String,
+        /// The class of this site.
+        ours: Option<String>,
+    },
+}
+
+impl PolicyError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Licence { .. } => Some(
+                "name an earlier version with --to; where this site has such a licence, say so with licence_class of `updates`"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 impl Policy<'_> {
     /// Divides a path into what is installed now and what is not.
     pub fn divide(&self, mut path: Vec<Release>, now: DateTime<Utc>) -> Opened {
         let why: Vec<Option<HeldBy>> = path.iter().map(|release| self.held_by(release, now)).collect();
-        let wall = why.iter().position(|why| why.as_ref().is_some_and(|why| self.is_wall(why))).unwrap_or(path.len());
+        let is_wall =
+            |(release, why): (&Release, &Option<HeldBy>)| why.as_ref().is_some_and(|why| self.is_wall(release, why));
+        let wall = path.iter().zip(&why).position(is_wall).unwrap_or(path.len());
         let pulled = match self.ordered {
             true => wall,
             false => path[..wall].iter().rposition(|release| release.security).map_or(0, |place| place + 1),
@@ -71,19 +108,40 @@ impl Policy<'_> {
     }
 
     /// Whether neither an order nor a security release goes past it.
-    fn is_wall(&self, why: &HeldBy) -> bool {
+    fn is_wall(&self, release: &Release, why: &HeldBy) -> bool {
         match why {
             HeldBy::Licence { .. } => true,
-            HeldBy::FailedHere => !self.ordered,
+            HeldBy::FailedHere => !self.ordered || self.failed_since_the_order(release.id.build),
             HeldBy::CoolDown { .. } | HeldBy::Rollout { .. } | HeldBy::Behind { .. } => false,
         }
+    }
+
+    fn failed_since_the_order(&self, build: u64) -> bool {
+        let since = |at| self.ordered_at.is_none_or(|ordered_at| at > ordered_at);
+        self.failed.iter().any(|(failed, at)| *failed == build && since(*at))
+    }
+
+    /// Refuses an order that leads to, or past, what is not for this site's licence.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn must_be_licensed(&self, opened: &Opened) -> Result<(), PolicyError> {
+        let licence = |held: &HeldBack| match &held.why {
+            HeldBy::Licence { classes } => Some(PolicyError::Licence {
+                release: held.release.clone(),
+                classes: classes.join(" or "),
+                ours: self.updates.licence_class.clone(),
+            }),
+            _ => None,
+        };
+        opened.held.iter().find_map(licence).filter(|_| self.ordered).map_or(Ok(()), Err)
     }
 
     fn held_by(&self, release: &Release, now: DateTime<Utc>) -> Option<HeldBy> {
         if !self.is_licensed(release) {
             return Some(HeldBy::Licence { classes: release.licences.clone() });
         }
-        if self.failed.contains(&release.id.build) {
+        if self.failed.iter().any(|(build, _)| *build == release.id.build) {
             return Some(HeldBy::FailedHere);
         }
         if release.security {
@@ -116,7 +174,10 @@ impl Policy<'_> {
 
     fn turn(&self, release: &Release) -> Option<DateTime<Utc>> {
         let rollout = release.rollout.as_ref().filter(|_| self.updates.rollout)?;
-        Some(turn_of(rollout, self.site, self.app, release.id.build))
+        Some(match self.site {
+            Some(site) => turn_of(rollout, site, self.app, release.id.build),
+            None => after(rollout, i64::from(rollout.hours) * 3600),
+        })
     }
 }
 
@@ -127,8 +188,12 @@ fn turn_of(rollout: &Rollout, site: &str, app: &AppName, build: u64) -> DateTime
     let place = place.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
     // Of 2^64 places; whole seconds are fine enough.
     let secs = (u128::from(place) * (u128::from(rollout.hours) * 3600)) >> 64;
-    let after = TimeDelta::seconds(i64::try_from(secs).unwrap_or(i64::MAX / 1000));
-    rollout.start.checked_add_signed(after).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    after(rollout, i64::try_from(secs).unwrap_or(i64::MAX))
+}
+
+fn after(rollout: &Rollout, secs: i64) -> DateTime<Utc> {
+    let after = TimeDelta::try_seconds(secs).and_then(|after| rollout.start.checked_add_signed(after));
+    after.unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 fn held(release: &Release, why: HeldBy) -> HeldBack {
@@ -141,7 +206,6 @@ mod tests {
 
     use super::*;
     use crate::domain::held::in_utc;
-    use crate::domain::release::ReleaseId;
     use crate::domain::span::Span;
 
     fn start() -> DateTime<Utc> {
@@ -168,7 +232,8 @@ mod tests {
     #[test]
     fn a_release_that_waits_ends_the_path_and_a_security_release_pulls_it_along() {
         let (updates, app) = (UpdateSettings { cool_down: Span::days(3), ..UpdateSettings::default() }, app());
-        let policy = Policy { updates: &updates, site: "here", app: &app, failed: &[], ordered: false };
+        let policy =
+            Policy { updates: &updates, site: Some("here"), app: &app, failed: &[], ordered: false, ordered_at: None };
         let mut old = release(2);
         old.published_at = Some(start() - TimeDelta::days(3));
         let path = vec![old, release(3), release(4)];
@@ -182,14 +247,27 @@ mod tests {
         path[2].security = true;
         let opened = policy.divide(path.clone(), start());
         assert_eq!((builds(&opened.path), opened.held.len(), opened.early.len()), (vec![2, 3, 4], 0, 1));
+        let failed = [(3, start())];
         // What failed here is not pulled along, unless somebody orders it.
-        let opened = Policy { failed: &[3], ..policy }.divide(path.clone(), start());
+        let opened = Policy { failed: &failed, ..policy }.divide(path.clone(), start());
         assert_eq!(builds(&opened.path), [2]);
         assert_eq!(said(&opened.held)[1], "4.0 (build 4) comes after 3.0 (build 3)");
-        let opened = Policy { failed: &[3], ordered: true, ..policy }.divide(path.clone(), start());
+        let opened = Policy { failed: &failed, ordered: true, ordered_at: Some(start()), ..policy }
+            .divide(path.clone(), start());
         assert_eq!(builds(&opened.path), [2, 3, 4]);
+        // What failed after the order was given is not tried again.
+        let since = Policy { failed: &failed, ordered: true, ordered_at: Some(start() - TimeDelta::days(1)), ..policy };
+        assert_eq!(builds(&since.divide(path.clone(), start()).path), [2]);
         path[1].licences = vec!["pro".to_owned()];
-        assert_eq!(builds(&Policy { ordered: true, ..policy }.divide(path.clone(), start()).path), [2]);
+        let ordered = Policy { ordered: true, ordered_at: Some(start()), ..policy };
+        let opened = ordered.divide(path.clone(), start());
+        assert_eq!(builds(&opened.path), [2]);
+        let refused = ordered.must_be_licensed(&opened).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "update to 3.0 (build 3): it is for licences of the class pro only, and this site names none"
+        );
+        assert_eq!(policy.must_be_licensed(&opened), Ok(()), "without an order it is only held back");
         let pro = UpdateSettings { licence_class: Some("pro".to_owned()), ..updates.clone() };
         assert_eq!(builds(&Policy { updates: &pro, ..policy }.divide(path, start()).path), [2, 3, 4]);
     }
@@ -197,7 +275,8 @@ mod tests {
     #[test]
     fn a_day_counts_where_the_instant_is_not_known_and_without_both_nothing_is_old_enough() {
         let (updates, app) = (UpdateSettings { cool_down: Span::days(3), ..UpdateSettings::default() }, app());
-        let policy = Policy { updates: &updates, site: "here", app: &app, failed: &[], ordered: false };
+        let policy =
+            Policy { updates: &updates, site: Some("here"), app: &app, failed: &[], ordered: false, ordered_at: None };
         let day = Release { published_at: None, date: Some(start().date_naive()), ..release(2) };
         let until = start() + TimeDelta::days(3);
         assert_eq!(policy.divide(vec![day.clone()], start()).held[0].until(), Some(until));
@@ -247,14 +326,18 @@ mod tests {
         ) {
             let updates = UpdateSettings { cool_down: Span::hours(cool_down), ..UpdateSettings::default() };
             let app = app();
-            let policy = Policy { updates: &updates, site: "here", app: &app, failed: &failed, ordered };
+            let failed: Vec<_> = failed.into_iter().map(|build| (build, start())).collect();
+            let ordered_at = Some(start());
+            let (updates, app) = (&updates, &app);
+            let policy = Policy { updates, site: Some("here"), app, failed: &failed, ordered, ordered_at };
             let now = start() + TimeDelta::hours(hours);
             let opened = policy.divide(path.clone(), now);
             // Nothing, and so no barrier, is jumped over; and of each release that is not taken is said why.
             prop_assert_eq!(&opened.path[..], &path[..opened.path.len()]);
             prop_assert_eq!(opened.path.len() + opened.held.len(), path.len());
             prop_assert!(opened.path.iter().all(|release| release.licences.is_empty()));
-            prop_assert!(ordered || opened.path.iter().all(|release| !failed.contains(&release.id.build)));
+            let failed_here = |release: &Release| failed.iter().any(|(build, _)| *build == release.id.build);
+            prop_assert!(ordered || !opened.path.iter().any(failed_here));
             prop_assert!(opened.held.iter().all(|held| held.until().is_none_or(|until| until > now)));
             let then = policy.divide(path, now + TimeDelta::hours(later));
             prop_assert!(then.path.len() >= opened.path.len());

@@ -43,6 +43,8 @@ pub struct Kit {
     pub sessions: Sessions,
     /// What closes with its gate.
     pub gate: GateDrivers,
+    /// The random number of this site, once one was drawn.
+    pub site: Option<Arc<str>>,
 }
 
 impl Kit {
@@ -50,7 +52,13 @@ impl Kit {
     ///
     /// # Errors
     /// The health settings cannot be used.
-    pub fn new(app: &AppSettings, data_dir: &Path, hub: &Arc<Hub>, clock: SharedClock) -> Result<Self, ProbeError> {
+    pub fn new(
+        app: &AppSettings,
+        data_dir: &Path,
+        site: Option<Arc<str>>,
+        hub: &Arc<Hub>,
+        clock: SharedClock,
+    ) -> Result<Self, ProbeError> {
         let state_dir = state_dir(data_dir, &app.name);
         Ok(Self {
             feed: Feed::new(&app.feed, FeedHome::new(&state_dir, &app.staging_dir, clock)),
@@ -60,6 +68,7 @@ impl Kit {
             backup: app.backup.as_ref().map(|backup| BackupGate::new(&app.name, backup)),
             sessions: Sessions::new(app, Arc::clone(hub)),
             gate: GateDrivers::new(app),
+            site,
             app: app.clone(),
         })
     }

@@ -23,4 +23,5 @@ mod picture_tests;
 pub mod plan;
 pub mod preflight;
 pub mod select;
+pub mod site;
 pub mod steps;

@@ -16,6 +16,7 @@ use crate::jobs::history::downtime_ms;
 use crate::jobs::kit::Kit;
 use crate::jobs::machine::Machine;
 use crate::jobs::preflight::findings;
+use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::wire::app::ReleaseView;
 use crate::wire::people::SessionsView;
@@ -29,11 +30,11 @@ const LEARN_FROM: u32 = 9;
 
 /// Plans a run of `job`.
 pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> PlanView {
-    let mut findings = findings(kit, store, now, job.spec.to.as_ref()).await;
-    let (from, path) = match select(kit, store, job.spec.to.as_ref()).await {
-        Ok(selection) => (selection.from, selection.path),
+    let mut findings = findings(kit, store, now, &Wish::of_job(job)).await;
+    let (from, path, held, early) = match select(kit, store, &Wish::of_job(job), now).await {
+        Ok(selection) => (selection.from, selection.path, selection.held, selection.early),
         // The findings say so already.
-        Err(_) => (None, Vec::new()),
+        Err(_) => (None, Vec::new(), Vec::new(), Vec::new()),
     };
     let files = match path.last() {
         Some(release) => preview(kit, release, &mut findings).await,
@@ -51,7 +52,9 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         due_at: job.due_at,
         from,
         steps: steps(&path),
-        path: path.iter().map(|release| ReleaseView::new(release, false)).collect(),
+        path: path.iter().map(|release| ReleaseView::new(release)).collect(),
+        held,
+        early,
         grace: job.spec.grace.unwrap_or(kit.app.grace),
         files: files.map(|(files, _)| files),
         space,

@@ -8,25 +8,28 @@ use crate::config::settings::DataSettings;
 use crate::db::store::Store;
 use crate::domain::finding::Finding;
 use crate::domain::release::Release;
-use crate::domain::release::Version;
 use crate::install::SpaceNeed;
 use crate::jobs::kit::Kit;
+use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 
 /// How far the clock may lie behind the last thing that was written down.
 const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
 
 /// Checks one application.
-pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, to: Option<&Version>) -> Vec<Finding> {
+pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish) -> Vec<Finding> {
     let mut findings = vec![clock(store, now).await];
     findings.extend(kit.feed.check().await);
     let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
-    match select(kit, store, to).await {
+    match select(kit, store, wish, now).await {
         Ok(selection) => {
             need.download_bytes = selection.path.iter().map(Release::size_bytes).sum();
             need.unpacked_bytes = selection.path.iter().map(Release::unpacked_bytes).sum();
             let text = match selection.path.last() {
-                Some(last) => format!("{} pending, up to {}", selection.path.len(), last.id),
+                Some(last) => {
+                    let pending = format!("{} pending, up to {}", selection.path.len(), last.id);
+                    [vec![pending], selection.remarks()].concat().join("; ")
+                }
                 None => selection.nothing_because(),
             };
             findings.push(Finding::good("releases", text));

@@ -1,13 +1,65 @@
-//! Which releases a run installs: what the feed offers, from what is installed, without what failed here.
+//! Which releases a run installs: what the feed offers, from what is installed, as far as it is open to this site.
+
+use chrono::DateTime;
+use chrono::Utc;
 
 use crate::db::store::Store;
+use crate::db::store::StoreError;
 use crate::domain::failure::Failure;
+use crate::domain::held::HeldBack;
+use crate::domain::held::in_utc;
+use crate::domain::job::Job;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
+use crate::domain::run::Order;
+use crate::domain::run::RunId;
+use crate::domain::run::Trigger;
+use crate::feed::policy::Policy;
 use crate::feed::select::path;
 use crate::jobs::kit::Kit;
 use crate::jobs::steps::failed;
+
+/// How far a run goes, and whose word that is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Install nothing beyond this version; the newest when absent.
+    pub to: Option<Version>,
+    /// When a person named it. What failed since then is not tried again: a job that is stored with a version must
+    /// not try it every night.
+    pub named_at: Option<DateTime<Utc>>,
+}
+
+impl Wish {
+    /// The newest there is.
+    pub fn newest() -> Self {
+        Self::default()
+    }
+
+    /// A job's, where it starts by itself.
+    pub fn of_job(job: &Job) -> Self {
+        Self { to: job.spec.to.clone(), named_at: Some(job.updated_at) }
+    }
+
+    /// That of a run. A person who starts it gives the order once more, whatever failed before.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) async fn of_run(store: &Store, run: RunId, order: &Order) -> Result<Self, StoreError> {
+        let by_hand = matches!(order.trigger, Trigger::Manual | Trigger::UpdateNow);
+        let named_at = match (&order.to, &order.job) {
+            (None, _) => None,
+            (Some(_), Some(job)) if !by_hand => match store.job(job).await {
+                Ok(job) => Some(job.updated_at),
+                // Nobody stands behind it any more.
+                Err(StoreError::NoJob(_)) => None,
+                Err(error) => return Err(error),
+            },
+            (Some(_), _) => Some(store.run(run).await?.queued_at),
+        };
+        Ok(Self { to: order.to.clone(), named_at })
+    }
+}
 
 /// The version path of a run.
 #[derive(Debug, Clone)]
@@ -16,33 +68,52 @@ pub struct Selection {
     pub from: Option<ReleaseId>,
     /// What will be installed, ascending.
     pub path: Vec<Release>,
-    /// The release at which the path ends because it failed here before.
-    pub held_back: Option<ReleaseId>,
+    /// What is newer as well and is not installed now, ascending.
+    pub rest: Vec<Release>,
+    /// Why not.
+    pub held: Vec<HeldBack>,
+    /// What is installed although something would hold it back.
+    pub early: Vec<HeldBack>,
 }
 
 impl Selection {
     /// Why the path is empty, in words.
     pub fn nothing_because(&self) -> String {
-        match (&self.held_back, &self.from) {
-            (Some(release), _) => format!(
-                "{release} failed here before and is not tried again by itself (`afterhours update allow {}`)",
-                release.version
-            ),
+        match (self.held.first(), &self.from) {
+            (Some(held), _) => held.sentence(in_utc),
             (None, Some(from)) => format!("{from} is the newest release"),
             (None, None) => "the feed has no release".to_owned(),
         }
     }
+
+    /// What is to be known beside the path: what is passed over, and where the path ends before the newest release.
+    pub fn remarks(&self) -> Vec<String> {
+        let ends = self.held.first().filter(|_| !self.path.is_empty());
+        self.early.iter().map(HeldBack::passed_over).chain(ends.map(|held| held.sentence(in_utc))).collect()
+    }
 }
 
-/// Selects the releases up to `to`. One that failed here ends the path, unless it is `to` itself: asking
-/// for it by name is an order.
-pub(crate) async fn select(kit: &Kit, store: &Store, to: Option<&Version>) -> Result<Selection, Failure> {
+/// Selects the releases that are open now.
+///
+/// # Errors
+/// The feed, the tree or the store cannot be read; there is no path to the version that is wished for, or that one is
+/// not for this site's licence.
+pub(crate) async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Failure> {
     let from = kit.installed().await.map_err(|error| failed(&error, error.hint()))?;
     let releases = kit.feed.releases().await.map_err(|error| failed(&error, error.hint()))?;
     let quarantined = store.quarantined(&kit.app.name).await?;
-    let mut path = path(from.as_ref(), &releases, to).map_err(|error| failed(&error, error.hint()))?;
-    let failed_here =
-        |release: &Release| to != Some(&release.id.version) && quarantined.iter().any(|q| q.build == release.id.build);
-    let held_back = path.iter().position(failed_here).map(|place| path.split_off(place).swap_remove(0).id);
-    Ok(Selection { from, path, held_back })
+    let offered = path(from.as_ref(), &releases, wish.to.as_ref()).map_err(|error| failed(&error, error.hint()))?;
+    let failed_at = quarantined.iter().map(|release| (release.build, release.at)).collect::<Vec<_>>();
+    let policy = Policy {
+        updates: &kit.app.updates,
+        site: kit.site.as_deref(),
+        app: &kit.app.name,
+        failed: &failed_at,
+        ordered: wish.to.is_some(),
+        ordered_at: wish.named_at,
+    };
+    let opened = policy.divide(offered.clone(), now);
+    policy.must_be_licensed(&opened).map_err(|error| failed(&error, error.hint()))?;
+    let rest = offered.into_iter().skip(opened.path.len()).collect();
+    Ok(Selection { from, path: opened.path, rest, held: opened.held, early: opened.early })
 }

@@ -156,7 +156,11 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
     let hub = Hub::new(Vec::new(), Arc::clone(&clock), None);
     let live = broadcast::channel(9).0;
     let night = Arc::new(Night {
-        kits: [(app.name.clone(), Arc::new(Kit::new(app, dir, &hub, Arc::clone(&clock)).unwrap()))].into(),
+        kits: [(
+            app.name.clone(),
+            Arc::new(Kit::new(app, dir, Some("here".into()), &hub, Arc::clone(&clock)).unwrap()),
+        )]
+        .into(),
         store: store.clone(),
         gatekeeper: Gatekeeper::new(store.clone(), hub, Arc::clone(&clock)),
         clock: Arc::clone(&clock),

@@ -26,6 +26,7 @@ use crate::domain::progress::Silent;
 use crate::jobs::engine::Engine;
 use crate::jobs::kit::Kit;
 use crate::jobs::lock::AppLock;
+use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::steps::Night;
 use crate::jobs::steps::failed;
@@ -123,7 +124,7 @@ impl Household {
             let stage = async {
                 // A run that is under way stages for itself.
                 let Some(_lock) = AppLock::try_take(&self.data_dir, &job.spec.app)? else { return Ok(()) };
-                for release in select(kit, &self.store, job.spec.to.as_ref()).await?.path {
+                for release in select(kit, &self.store, &Wish::of_job(&job), now).await?.path {
                     self.stage(kit, &release).await?;
                 }
                 Ok(())
@@ -146,7 +147,7 @@ impl Household {
     async fn check_feeds(&self) -> Result<(), Failure> {
         let mut troubles = Troubles::default();
         for (app, kit) in &self.night.kits {
-            let selected = select(kit, &self.store, None).await;
+            let selected = select(kit, &self.store, &Wish::newest(), self.clock.now()).await;
             if let Some(newest) = selected.as_ref().ok().and_then(|selection| selection.path.last()) {
                 tracing::info!(%app, release = %newest.id, "a newer release is there");
             }

@@ -12,6 +12,8 @@ use crate::domain::evidence::Evidence;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::domain::finding::Severity;
+use crate::domain::held::HeldBack;
+use crate::domain::held::HeldBy;
 use crate::domain::name::AppName;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
@@ -96,11 +98,20 @@ pub struct ReleaseView {
     pub migrates: bool,
     /// It failed here before and is not tried again by itself.
     pub failed_before: bool,
+    /// Why it is not installed now; absent when it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBy>,
+    /// What would hold it back, but does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<HeldBy>,
+    /// It mends something that can be abused.
+    #[serde(default)]
+    pub security: bool,
 }
 
 impl ReleaseView {
-    /// A release as it is shown.
-    pub fn new(release: &Release, failed_before: bool) -> Self {
+    /// A release as it is shown; nothing holds it back.
+    pub fn new(release: &Release) -> Self {
         Self {
             version: release.id.version.clone(),
             build: release.id.build,
@@ -111,8 +122,19 @@ impl ReleaseView {
             min_version: release.min_version.clone(),
             barrier: release.barrier,
             migrates: release.migrate.is_some(),
-            failed_before,
+            failed_before: false,
+            held: None,
+            early: None,
+            security: release.security,
         }
+    }
+}
+
+impl ReleaseView {
+    /// What holds it back, with its name.
+    pub fn held_back(&self) -> Option<HeldBack> {
+        let release = ReleaseId { version: self.version.clone(), build: self.build };
+        self.held.clone().map(|why| HeldBack { release, why })
     }
 }
 
@@ -123,7 +145,7 @@ pub struct UpdatesView {
     pub app: AppName,
     /// What is installed now, where that is known.
     pub installed: Option<ReleaseId>,
-    /// What would be installed, ascending.
+    /// What is newer, ascending; what is `held` is not installed now.
     pub pending: Vec<ReleaseView>,
 }
 

@@ -5,6 +5,7 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::held::HeldBack;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
@@ -28,6 +29,12 @@ pub struct PlanView {
     pub from: Option<ReleaseId>,
     /// What would be installed, ascending; empty when there is nothing to do.
     pub path: Vec<ReleaseView>,
+    /// What is newer as well and would not be installed, ascending, and why.
+    #[serde(default)]
+    pub held: Vec<HeldBack>,
+    /// What would be installed although something would hold it back: by order, or on the way to a security release.
+    #[serde(default)]
+    pub early: Vec<HeldBack>,
     /// How long users would have.
     pub grace: Span,
     /// The steps in order.

@@ -15,6 +15,8 @@ use crate::cli::text::yes_no;
 use crate::domain::finding::Severity;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
+use crate::domain::held::HeldBack;
+use crate::domain::release::ReleaseId;
 use crate::domain::session::Answer;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
@@ -151,7 +153,7 @@ pub(crate) fn snapshots(snapshots: &[SnapshotView], times: &Times) -> String {
 }
 
 /// Newer releases, with their notes.
-pub(crate) fn updates(view: &UpdatesView) -> String {
+pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
     let installed = match &view.installed {
         Some(installed) => format!("{installed} is installed"),
         None => "which version is installed is not known".to_owned(),
@@ -159,12 +161,17 @@ pub(crate) fn updates(view: &UpdatesView) -> String {
     if view.pending.is_empty() {
         return format!("{}: {installed}, nothing newer", view.app);
     }
-    let mut parts = vec![format!("{}: {installed}, {} pending", view.app, view.pending.len())];
-    parts.extend(view.pending.iter().map(|release| indented(&self::release(release))));
+    let held = view.pending.iter().filter(|release| release.held.is_some()).count();
+    let mut head = format!("{}: {installed}, {} pending", view.app, view.pending.len());
+    if held > 0 {
+        head.push_str(&format!(", of which {held} not taken now"));
+    }
+    let mut parts = vec![head];
+    parts.extend(view.pending.iter().map(|release| indented(&self::release(release, times))));
     parts.join("\n")
 }
 
-fn release(release: &ReleaseView) -> String {
+fn release(release: &ReleaseView, times: &Times) -> String {
     let mut line = format!("{} (build {}", release.version, release.build);
     if let Some(date) = release.date {
         line.push_str(&format!(", {date}"));
@@ -173,8 +180,21 @@ fn release(release: &ReleaseView) -> String {
     if release.migrates {
         line.push_str(", changes the data");
     }
-    if release.failed_before {
-        line.push_str(", failed here before: not tried again by itself");
+    if release.security {
+        line.push_str(", SECURITY");
+    }
+    if release.barrier {
+        line.push_str(", never left out");
+    }
+    if let Some(needs) = &release.min_version {
+        line.push_str(&format!(", needs {needs}"));
+    }
+    if let Some(held) = release.held_back() {
+        line.push_str(&format!("\n{}", held.sentence(|at| times.at(at))));
+    }
+    if let Some(why) = release.early.clone() {
+        let release = ReleaseId { version: release.version.clone(), build: release.build };
+        line.push_str(&format!("\n{}", HeldBack { release, why }.passed_over()));
     }
     match release.notes.trim() {
         "" => line,
@@ -306,9 +326,12 @@ mod tests {
             {"version": "2.0", "build": 2, "date": "2026-11-20", "size_bytes": 1_048_576, "unpacked_bytes": 1, "notes": "- faster\n- safer\n",
              "min_version": null, "barrier": false, "migrates": true, "failed_before": false},
             {"version": "3.0", "build": 3, "date": null, "size_bytes": 512, "unpacked_bytes": 1, "notes": "",
-             "min_version": null, "barrier": false, "migrates": false, "failed_before": true}
+             "min_version": null, "barrier": false, "migrates": false, "failed_before": true, "held": {"held_by": "failed_here"}},
+            {"version": "4.0", "build": 4, "date": null, "size_bytes": 512, "unpacked_bytes": 1, "notes": "",
+             "min_version": "2.0", "barrier": true, "migrates": false, "failed_before": false, "security": true,
+             "held": {"held_by": "rollout", "until": "2026-12-01T02:12:00Z"}}
         ]});
-        insta::assert_snapshot!(updates(&view(found)));
+        insta::assert_snapshot!(updates(&view(found), &times()));
     }
 
     #[test]

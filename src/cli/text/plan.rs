@@ -18,7 +18,8 @@ use crate::wire::plan::PlannedStep;
 pub(crate) fn show(plan: &PlanView, times: &Times) -> String {
     let path: Vec<String> = plan.path.iter().map(|release| release.version.to_string()).collect();
     let versions = match path.is_empty() {
-        true => format!("{} (nothing newer)", maybe(plan.from.as_ref())),
+        true if plan.held.is_empty() => format!("{} (nothing newer)", maybe(plan.from.as_ref())),
+        true => format!("{} (nothing newer is taken now)", maybe(plan.from.as_ref())),
         false => format!("{} -> {}", maybe(plan.from.as_ref().map(|from| &from.version)), path.join(" -> ")),
     };
     let away = plan.downtime_ms.map_or_else(
@@ -37,6 +38,9 @@ pub(crate) fn show(plan: &PlanView, times: &Times) -> String {
         ("Grace", plan.grace.to_string()),
         ("Downtime", away),
     ];
+    // What is behind the first one waits for it.
+    rows.extend(plan.held.first().map(|held| ("Held back", held.sentence(|at| times.at(at)))));
+    rows.extend(plan.early.iter().map(|early| ("Early", early.passed_over())));
     if let Some(space) = &plan.space {
         rows.push(("Space", format!("{} needed, {} free", bytes(space.needed_bytes), bytes(space.free_bytes))));
     }
@@ -80,6 +84,8 @@ mod tests {
 
     use super::*;
     use crate::domain::finding::Finding;
+    use crate::domain::held::HeldBack;
+    use crate::domain::held::HeldBy;
     use crate::domain::release::ReleaseId;
     use crate::domain::session::Census;
     use crate::domain::span::Span;
@@ -101,6 +107,9 @@ mod tests {
             barrier: false,
             migrates: true,
             failed_before: false,
+            held: None,
+            early: None,
+            security: false,
         };
         let step = |step: Step, version: Option<&str>, undo: Option<&str>| PlannedStep {
             step,
@@ -115,6 +124,11 @@ mod tests {
             due_at: Some("2026-11-22T01:30:00Z".parse().unwrap()),
             from: Some(ReleaseId { version: "1.0".parse().unwrap(), build: 1 }),
             path: vec![release("2.0", 2), release("3.0", 3)],
+            held: vec![HeldBack {
+                release: ReleaseId { version: "4.0".parse().unwrap(), build: 4 },
+                why: HeldBy::Rollout { until: "2026-12-01T02:12:00Z".parse().unwrap() },
+            }],
+            early: Vec::new(),
             grace: Span::mins(5),
             steps: vec![
                 step(Step::Preflight, None, None),

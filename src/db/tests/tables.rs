@@ -218,15 +218,19 @@ async fn sessions_are_remembered_until_they_leave() {
 }
 
 #[tokio::test]
-async fn a_release_that_failed_is_remembered_with_its_first_reason() {
+async fn a_release_that_failed_is_remembered_with_its_last_reason() {
     let it = fresh();
     let run = it.store.queue_run(order(), night()).await.unwrap();
     let release = ReleaseId { version: "4.0".parse().unwrap(), build: 4 };
-    for reason in ["it did not answer", "it was tried again"] {
-        it.store.quarantine(&app(), &release, run, night(), reason.to_owned()).await.unwrap();
+    let later = night() + chrono::TimeDelta::days(1);
+    for (at, reason) in [(night(), "it did not answer"), (later, "it was tried again")] {
+        it.store.quarantine(&app(), &release, run, at, reason.to_owned()).await.unwrap();
     }
     let found = it.store.quarantined(&app()).await.unwrap();
-    assert_eq!((found.len(), found[0].build, found[0].reason.as_str()), (1, 4, "it did not answer"));
+    assert_eq!(
+        (found.len(), found[0].build, found[0].at, found[0].reason.as_str()),
+        (1, 4, later, "it was tried again")
+    );
     assert!(it.store.allow_release(&app(), &release.version).await.unwrap());
     assert!(!it.store.allow_release(&app(), &release.version).await.unwrap());
 }

@@ -6,11 +6,13 @@ use crate::domain::finding::Finding;
 use crate::domain::finding::Severity;
 use crate::jobs::driver::Done;
 use crate::jobs::preflight::findings;
+use crate::jobs::select::Wish;
 use crate::jobs::steps::Context;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let night = context.night;
-    let found = findings(context.kit, &night.store, night.clock.now(), context.machine.order().to.as_ref()).await;
+    let wish = Wish::of_run(&night.store, context.run, context.machine.order()).await?;
+    let found = findings(context.kit, &night.store, night.clock.now(), &wish).await;
     let fatal: Vec<&Finding> = found.iter().filter(|finding| finding.severity == Severity::Fatal).collect();
     if let [first, rest @ ..] = fatal.as_slice() {
         let mut failure = Failure::new(format!("begin: {}", first.text));

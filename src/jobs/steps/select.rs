@@ -3,14 +3,20 @@
 use crate::domain::event::Output;
 use crate::domain::failure::Failure;
 use crate::jobs::driver::Done;
+use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::steps::Context;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    let selection = select(context.kit, &context.night.store, context.machine.order().to.as_ref()).await?;
+    let (store, now) = (&context.night.store, context.night.clock.now());
+    let wish = Wish::of_run(store, context.run, context.machine.order()).await?;
+    let selection = select(context.kit, store, &wish, now).await?;
     let message = match selection.path.as_slice() {
         [] => selection.nothing_because(),
-        path => path.iter().map(|release| release.id.to_string()).collect::<Vec<_>>().join(", then "),
+        path => {
+            let path = path.iter().map(|release| release.id.to_string()).collect::<Vec<_>>().join(", then ");
+            [vec![path], selection.remarks()].concat().join("; ")
+        }
     };
     Ok(Done { output: Output::Selected { from: selection.from, path: selection.path }, message })
 }
