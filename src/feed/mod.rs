@@ -28,6 +28,7 @@ pub mod select;
 pub mod signed;
 mod stage;
 pub mod transport;
+pub mod untrusted;
 pub mod vendor;
 
 use std::path::Path;

@@ -19,3 +19,4 @@ mod service;
 mod settings;
 mod support;
 mod tidy;
+mod untrusted;

@@ -37,6 +37,10 @@ use tokio::sync::Mutex;
 pub use crate::feed::signed::error::TrustError;
 pub use crate::feed::signed::trust::RootCard;
 
+pub(in crate::feed) use crate::feed::signed::error::to_jiff;
+pub(in crate::feed) use crate::feed::signed::releases::listed;
+pub(in crate::feed) use crate::feed::signed::trust::root_card;
+
 use crate::config::settings::SignedFeedSettings;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;

@@ -170,6 +170,21 @@ impl Reader<'_> {
     }
 }
 
+/// The builds that one role describes itself, each with a hash, and the files of the roles that it delegates to.
+///
+/// # Errors
+/// A description has no hash that can be relied on.
+pub(in crate::feed) fn listed(targets: &Targets) -> Result<(BTreeSet<u64>, Vec<String>), FeedError> {
+    let mut builds = BTreeSet::new();
+    for (name, target) in &targets.targets {
+        if let Some(build) = build_of(name) {
+            sha256_of(name, target)?;
+            builds.insert(build);
+        }
+    }
+    Ok((builds, delegated(targets).iter().map(|role| encoded(role)).collect()))
+}
+
 /// The roles that may have descriptions, in order.
 fn delegated(targets: &Targets) -> Vec<String> {
     let roles = targets.delegations.iter().flat_map(|delegations| &delegations.roles);

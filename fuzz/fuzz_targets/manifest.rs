@@ -1,0 +1,4 @@
+//! See `manifest` in `src/lib.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| afterhours_fuzz::manifest(data));
