@@ -171,12 +171,6 @@ fn the_least_gets_the_defaults() {
 }
 
 #[test]
-fn a_feed_is_not_looked_at_where_nobody_wants_that() {
-    let every = |text: &str| orders(&format!("{LEAST}updates = {{ check_every = {text:?} }}")).updates.check_every;
-    assert_eq!([every("never"), every("0s"), every("5m")], [None, None, Some(Span::mins(5))]);
-}
-
-#[test]
 fn keep_patterns_do_not_cross_directories_unless_told() {
     let app = orders(&format!("{LEAST}keep = [\"config/**\", \"*.key\", \"certs/\"]"));
     let kept = ["config/a/b.conf", "licence.key", "certs/x.pem"].map(|path| app.keep.set.is_match(path));
@@ -247,8 +241,6 @@ const WRONG_APPS: &[(&str, &str)] = &[
     ("a login for no proxy", "feed = { url = \"https://example.com/\", proxy = \"none\", proxy_user = \"u\" }"),
     ("half a login", "feed = { url = \"https://example.com/\", proxy = \"http://proxy\", proxy_user = \"u\" }"),
     ("a trickle", "feed = { url = \"https://example.com/\", bandwidth = 10 }"),
-    ("a feed looked at all the time", "updates = { check_every = \"5s\" }"),
-    ("a feed looked at in words", "updates = { check_every = \"daily\" }"),
     ("a cool-down without a unit", "updates = { cool_down = 3 }"),
     ("a blank class of licences", "updates = { licence_class = \"\" }"),
     ("a misspelt key of updates", "updates = { cooldown = \"3d\" }"),
