@@ -88,14 +88,12 @@ pub enum ExecError {
         said: Vec<String>,
     },
     /// It ended with an error.
-    #[error("{program} ended with {status}{}", .stderr_tail.as_deref().map(|tail| format!(": {tail}")).unwrap_or_default())]
+    #[error("{program} ended with {status}{}", last(.said))]
     Failed {
         /// The program.
         program: String,
         /// How it ended, in words.
         status: String,
-        /// The last line it wrote to its error output, masked.
-        stderr_tail: Option<String>,
         /// The last lines of both outputs, masked and bounded as in [`foreign`].
         said: Vec<String>,
     },
@@ -270,12 +268,16 @@ fn failed(program: String, output: &Output) -> ExecError {
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "an unknown status".to_owned(),
     };
-    let stderr_tail = foreign::last_line(&output.stderr).or_else(|| foreign::last_line(&output.stdout));
-    ExecError::Failed { program, status, stderr_tail, said: said(&output.stdout, &output.stderr) }
+    ExecError::Failed { program, status, said: said(&output.stdout, &output.stderr) }
 }
 
+/// The error output stands last: its last line is the one that explains most.
 fn said(stdout: &str, stderr: &str) -> Vec<String> {
     foreign::last_lines(&format!("{stdout}\n{stderr}"))
+}
+
+fn last(said: &[String]) -> String {
+    said.last().map(|line| format!(": {}", foreign::short(line.trim()))).unwrap_or_default()
 }
 
 /// A process group that is ended when it goes out of scope.

@@ -297,10 +297,10 @@ async fn a_command_answers_with_its_status_and_may_name_the_version() {
     let error = ask("echo 1.1", Some("1.2")).await.unwrap_err();
     assert!(matches!(error, ProbeError::WrongVersion { .. }), "{error}");
     let error = ask("echo 1.2; echo 'no database' >&2; exit 1", Some("1.2")).await.unwrap_err();
-    let ProbeError::Command { which: "health", source: ExecError::Failed { stderr_tail, .. } } = error else {
+    let ProbeError::Command { which: "health", source: ExecError::Failed { said, .. } } = error else {
         panic!("{error}");
     };
-    assert_eq!(stderr_tail.as_deref(), Some("no database"));
+    assert_eq!(said, ["1.2", "no database"]);
 }
 
 #[tokio::test]
