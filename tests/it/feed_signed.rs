@@ -3,10 +3,11 @@
 //! - `vendor.py` makes every state of the feed, the good ones and those of a thief;
 //! - `server.rs` serves one of them at a time, and remembers what was asked for;
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
-//! - `small.rs` small downloads, made by our own vendor's side.
+//! - `small.rs` small downloads, made by our own vendor's side; `offline.rs` a feed in one file.
 
 mod attacks;
 mod cli;
+mod offline;
 mod releases;
 mod server;
 mod small;

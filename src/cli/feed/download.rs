@@ -9,6 +9,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::feed::signed;
+use crate::cli::out::Ui;
 use crate::domain::name::AppName;
 use crate::domain::progress::Progress;
 use crate::domain::release::ReleaseId;
@@ -50,11 +51,8 @@ pub(crate) async fn run(args: DownloadArgs, context: &Context<'_>) -> Result<End
         let error = ErrorView::new(ErrorKind::NotFound, format!("the feed of {app} has no version {version}"));
         return Err(error.hint(format!("see `afterhours feed refresh {app}`")).into());
     };
-    let bar = Bar(context.ui.can_draw().then(|| ProgressBar::new(release.size_bytes())));
-    if let Some(bar) = &bar.0 {
-        let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {bytes} of {total_bytes}  {msg}");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    } else {
+    let bar = Bar::new(context.ui, release.size_bytes());
+    if bar.0.is_none() {
         context.ui.say(format_args!("Fetching {}.", release.id));
     }
     feed.download(&release, std::sync::Arc::new(bar)).await?;
@@ -65,7 +63,18 @@ pub(crate) async fn run(args: DownloadArgs, context: &Context<'_>) -> Result<End
 }
 
 /// A bar on a terminal; nothing elsewhere.
-struct Bar(Option<ProgressBar>);
+pub(crate) struct Bar(Option<ProgressBar>);
+
+impl Bar {
+    pub(crate) fn new(ui: &Ui, size_bytes: u64) -> Self {
+        let bar = ui.can_draw().then(|| ProgressBar::new(size_bytes));
+        if let Some(bar) = &bar {
+            let style = ProgressStyle::with_template("{bar:24} {percent:>3} %  {bytes} of {total_bytes}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        }
+        Self(bar)
+    }
+}
 
 impl Progress for Bar {
     fn advance(&self, done: u64, total: Option<u64>, what: &str) {

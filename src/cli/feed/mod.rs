@@ -1,5 +1,6 @@
 //! `afterhours feed`: signed releases, on the vendor's side and on the site's. No daemon is needed.
 
+mod bundle;
 mod create;
 mod download;
 mod passphrase;
@@ -67,6 +68,7 @@ enum FeedCommand {
     Trust(trust::TrustArgs),
     Refresh(refresh::RefreshArgs),
     Download(download::DownloadArgs),
+    Bundle(bundle::BundleArgs),
     TufClient(Box<tuf_client::TufClientArgs>),
 }
 
@@ -81,6 +83,7 @@ pub(crate) async fn run(args: FeedArgs, context: &Context<'_>) -> Result<Ending,
         FeedCommand::Trust(args) => trust::run(args, context).await,
         FeedCommand::Refresh(args) => refresh::run(args, context).await,
         FeedCommand::Download(args) => download::run(args, context).await,
+        FeedCommand::Bundle(args) => bundle::run(args, context).await,
         FeedCommand::TufClient(args) => tuf_client::run(*args, context).await,
     }
 }
@@ -106,6 +109,7 @@ impl From<FeedError> for CliError {
     fn from(error: FeedError) -> Self {
         let kind = match &error {
             FeedError::Trust(TrustError::Fetch { source }) | FeedError::Transport(source) => source.kind(),
+            FeedError::Trust(TrustError::Away { source, .. }) => source.kind(),
             FeedError::Trust(refused) if refused.is_refusal() => ErrorKind::Refused,
             FeedError::ForeignBuild { .. } | FeedError::Disagreement { .. } | FeedError::NoHash { .. } => {
                 ErrorKind::Refused

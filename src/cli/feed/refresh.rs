@@ -1,5 +1,7 @@
 //! `afterhours feed refresh`: what is there, verified.
 
+use std::path::PathBuf;
+
 use chrono::DateTime;
 use chrono::Utc;
 use clap::Args;
@@ -14,11 +16,17 @@ use crate::domain::release::ReleaseId;
 
 /// Ask the vendor's server now, verify what it says, and list the releases.
 ///
+/// Without a network, --bundle takes a file that was written where there is one: it is checked in the same way, and its
+/// archives wait where a run takes them from.
+///
 /// Exits with 4 when what it says is refused, with 7 when it cannot be reached. Nothing is installed or downloaded.
 #[derive(Debug, Args)]
 pub(crate) struct RefreshArgs {
     /// The application
     app: AppName,
+    /// Take what `afterhours feed bundle` wrote, instead of asking the server
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
 }
 
 /// What the feed says.
@@ -27,18 +35,30 @@ struct Refreshed {
     app: AppName,
     good_until: DateTime<Utc>,
     releases: Vec<ReleaseId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    downloaded: Vec<ReleaseId>,
 }
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: RefreshArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let feed = signed(&args.app, context)?;
-    let good_until = feed.refresh().await?;
-    let releases = feed.releases().await?.into_iter().map(|release| release.id).collect();
-    context.ui.answer(&Refreshed { app: args.app, good_until, releases }, |refreshed| {
+    let (good_until, releases, downloaded) = match &args.bundle {
+        Some(file) => {
+            let taken = feed.take_bundle(file).await?;
+            (taken.good_until, taken.releases, taken.here)
+        }
+        None => {
+            let good_until = feed.refresh().await?;
+            let releases = feed.releases().await?.into_iter().map(|release| release.id).collect();
+            (good_until, releases, Vec::new())
+        }
+    };
+    context.ui.answer(&Refreshed { app: args.app, good_until, releases, downloaded }, |refreshed| {
         let until = refreshed.good_until.format("%Y-%m-%d %H:%M UTC");
         let mut text = format!("{}: signatures hold until {until}", refreshed.app);
         for release in &refreshed.releases {
-            text += &format!("\n  {release}");
+            let here = if refreshed.downloaded.contains(release) { ", downloaded" } else { "" };
+            text += &format!("\n  {release}{here}");
         }
         if refreshed.releases.is_empty() {
             text += "\n  no release";

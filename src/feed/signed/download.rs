@@ -17,6 +17,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use url::Url;
+
 use crate::domain::failure::Failure;
 use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
@@ -29,17 +31,20 @@ use crate::feed::delta::DeltaError;
 use crate::feed::error::FeedError;
 use crate::feed::hash::sha256_of;
 use crate::feed::signed::releases::kept_releases;
-use crate::feed::signed::remote::Remote;
+use crate::feed::signed::remote::below;
 use crate::feed::stage::CancelOnDrop;
 use crate::feed::stage::Opened;
 use crate::feed::stage::Proof;
+use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
 use crate::feed::transport::Wanted;
 
 /// Brings archives.
 pub(super) struct Bringing<'b> {
-    /// Where they are.
-    pub(super) remote: &'b Remote,
+    /// What fetches them.
+    pub(super) transport: &'b Transport,
+    /// The feed's address.
+    pub(super) base: &'b Url,
     /// Where they go.
     pub(super) downloads: &'b Path,
     /// What is known of earlier builds, whose archives are bases.
@@ -96,6 +101,18 @@ impl Bringing<'_> {
         }
         let into = self.downloads.join(&archive.sha256);
         self.fetch(&archive.file, &archive.sha256, archive.size_bytes, &into, progress.as_ref()).await
+    }
+
+    /// Brings every archive as it was published.
+    ///
+    /// # Errors
+    /// One cannot be fetched.
+    pub(super) async fn published(&self, progress: &dyn Progress) -> Result<(), FeedError> {
+        for archive in &self.release.archives {
+            let into = self.downloads.join(&archive.sha256);
+            self.fetch(&archive.file, &archive.sha256, archive.size_bytes, &into, progress).await?;
+        }
+        Ok(())
     }
 
     /// The archive that a delta starts from, if it is here.
@@ -158,12 +175,11 @@ impl Bringing<'_> {
     ) -> Result<(), FeedError> {
         let build = self.release.id.build;
         let want = Wanted { sha256: sha256.to_owned(), size_bytes };
-        let url = self.remote.target(&format!("{build}/{sha256}.{file}"));
-        match self.remote.transport().fetch(&url, &want, into, progress).await {
+        let url = |name: String| below(self.base, &format!("targets/{build}/{name}"));
+        match self.transport.fetch(&url(format!("{sha256}.{file}")), &want, into, progress).await {
             // A feed without consistent snapshots has plain names. The hash decides in any case.
             Err(TransportError::Absent { .. }) => {
-                let url = self.remote.target(&format!("{build}/{file}"));
-                Ok(self.remote.transport().fetch(&url, &want, into, progress).await?)
+                Ok(self.transport.fetch(&url(file.to_owned()), &want, into, progress).await?)
             }
             fetched => Ok(fetched?),
         }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -22,6 +23,23 @@ pub enum TrustError {
     NoRoot {
         /// The feed.
         feed: String,
+    },
+    /// A bundle cannot be read.
+    #[error("read the bundle {}", .file.display())]
+    ReadBundle {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file is no bundle.
+    #[error("accept the bundle {}: {problem}", .file.display())]
+    BadBundle {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A root that a person hands over cannot be read.
     #[error("read the root {}", .file.display())]
@@ -134,6 +152,15 @@ pub enum TrustError {
         #[source]
         source: TransportError,
     },
+    /// The server cannot be reached; what was verified before does for a run, but not for whoever asks for news.
+    #[error("ask the feed {feed}")]
+    Away {
+        /// The feed.
+        feed: String,
+        /// Why.
+        #[source]
+        source: Arc<TransportError>,
+    },
     /// What was trusted before cannot be read.
     #[error("read {}", .path.display())]
     Load {
@@ -195,7 +222,13 @@ impl TrustError {
     pub fn is_refusal(&self) -> bool {
         !matches!(
             self,
-            Self::Fetch { .. } | Self::Load { .. } | Self::Keep { .. } | Self::Busy { .. } | Self::ReadRoot { .. }
+            Self::Fetch { .. }
+                | Self::Away { .. }
+                | Self::Load { .. }
+                | Self::Keep { .. }
+                | Self::Busy { .. }
+                | Self::ReadRoot { .. }
+                | Self::ReadBundle { .. }
         )
     }
 
@@ -205,6 +238,10 @@ impl TrustError {
             Self::NoRoot { .. } => {
                 "get root.json from the vendor by a way you trust, then `afterhours feed trust APP root.json`, or name \
                  it as feed.root"
+            }
+            Self::ReadBundle { .. } => "name a bundle that `afterhours feed bundle` wrote; copy it again",
+            Self::BadBundle { .. } => {
+                "nothing of it was used; make it anew with `afterhours feed bundle`, and copy it again"
             }
             Self::ReadRoot { .. } => "name a root.json that the user Afterhours runs as may read",
             Self::BadRoot { .. } => "get root.json from the vendor again, by a way you trust",
@@ -249,6 +286,7 @@ impl TrustError {
                  publish it again"
             }
             Self::TooManyRoles { .. } => "ask the vendor to delegate to fewer roles",
+            Self::Away { source, .. } => return source.hint(),
             Self::Fetch { source } => {
                 return match source {
                     TransportError::Absent { .. } => Some(

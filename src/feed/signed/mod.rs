@@ -9,13 +9,16 @@
 //!
 //! - `trust` verifies, with the crate `sigstore-tuf`; `store` keeps what is trusted; `remote` fetches.
 //! - `releases` makes releases of it; `download` brings their archives. `error` says what was refused.
+//! - `offline` writes and takes a feed in one file (`bundle`), for sites without a network.
 //! - [`tuf_client`] is the same client without an application, as the public conformance suite asks for it.
 //!
 //! *Invariant:* nothing is used that the metadata did not vouch for at the time it was asked; what was refused leaves
 //! no trace beside what was verified before it.
 
+mod bundle;
 mod download;
 mod error;
+mod offline;
 mod releases;
 mod remote;
 mod store;
@@ -24,7 +27,6 @@ pub mod tuf_client;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use chrono::Utc;
 use tokio::sync::Mutex;
 
 pub use crate::feed::signed::error::TrustError;
+pub use crate::feed::signed::offline::Taken;
 pub use crate::feed::signed::trust::RootCard;
 
 pub(in crate::feed) use crate::feed::signed::error::to_jiff;
@@ -52,6 +55,7 @@ use crate::feed::error::FeedError;
 use crate::feed::signed::download::Bringing;
 use crate::feed::signed::releases::Listed;
 use crate::feed::signed::releases::Reader;
+use crate::feed::signed::releases::kept_releases;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store::Metadata;
 use crate::feed::stage;
@@ -94,7 +98,11 @@ impl SignedFeed {
     /// As for [`SignedFeed::releases`].
     pub async fn refresh(&self) -> Result<DateTime<Utc>, FeedError> {
         *self.known.lock().await = None;
-        Ok(self.listed().await?.good_until)
+        let listed = self.listed().await?;
+        match listed.away {
+            Some(away) => Err(TrustError::Away { feed: self.settings.url.to_string(), source: away }.into()),
+            None => Ok(listed.good_until),
+        }
     }
 
     async fn listed(&self) -> Result<Listed, FeedError> {
@@ -111,17 +119,35 @@ impl SignedFeed {
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let root = self.root()?;
         let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
-        let metadata = Metadata::new(&self.metadata_dir(), true);
-        let (updater, trouble) = trust::refresh(&root, metadata, remote.clone(), now).await?;
-        let good_until = trust::good_until(updater.trusted());
-        let dir = self.home.state_dir.join("descriptions");
-        let read = Reader { updater, remote: &remote, dir: &dir, now }.read(good_until).await;
-        if let Some(error) = trouble.take() {
-            return Err(error.into());
-        }
-        let listed = read?;
+        let listed = match self.read_from(&root, remote, now).await {
+            // What was verified before holds until it runs out; the server may be away so long and no longer.
+            Err(FeedError::Trust(TrustError::Fetch { source })) if source.is_passing() => {
+                match self.read_from(&root, Remote::kept(self.metadata_dir()), now).await {
+                    Ok(listed) => Listed { away: Some(Arc::new(source)), ..listed },
+                    Err(_) => return Err(TrustError::Fetch { source }.into()),
+                }
+            }
+            read => read?,
+        };
         *known = Some((now, listed.clone()));
         Ok(listed)
+    }
+
+    /// Verifies what a source says, and keeps it; the lock is held.
+    async fn read_from(&self, root: &[u8], remote: Remote, now: DateTime<Utc>) -> Result<Listed, FeedError> {
+        let metadata = Metadata::new(&self.metadata_dir(), true);
+        let (updater, trouble) = trust::refresh(root, metadata, remote.clone(), now).await?;
+        let good_until = trust::good_until(updater.trusted());
+        let dir = self.descriptions();
+        let read = Reader { updater, remote: &remote, dir: &dir, now }.read(good_until).await;
+        match trouble.take() {
+            Some(error) => Err(error.into()),
+            None => read,
+        }
+    }
+
+    fn descriptions(&self) -> PathBuf {
+        self.home.state_dir.join("descriptions")
     }
 
     /// The trusted root, else the first one that the settings name.
@@ -180,8 +206,14 @@ impl SignedFeed {
         };
         let url = &self.settings.url;
         let until = listed.good_until.format("%Y-%m-%d %H:%M UTC");
-        let mut findings =
-            vec![Finding::good("feed_reachable", format!("the feed {url} can be reached and is trusted"))];
+        let mut findings = vec![match &listed.away {
+            None => Finding::good("feed_reachable", format!("the feed {url} can be reached and is trusted")),
+            Some(_) => Finding::warning(
+                "feed_reachable",
+                format!("the feed {url} cannot be reached; what was verified before is used, it holds until {until}"),
+                "check the network, or bring a bundle: `afterhours feed refresh APP --bundle FILE`",
+            ),
+        }];
         findings.push(if listed.good_until - self.home.clock.now() < SOON {
             let remedy = "ask the vendor whether it is signed anew in time; a run after that would be refused";
             Finding::warning("feed_fresh", format!("the feed's signatures hold only until {until}"), remedy)
@@ -232,14 +264,15 @@ impl SignedFeed {
     /// The server cannot be reached or does not behave, or there is no room.
     pub async fn download(&self, release: &Release, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
         let dir = &self.home.downloads_dir;
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|source| FeedError::Make { path: dir.clone(), source })?;
-        let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
-        let descriptions = self.home.state_dir.join("descriptions");
-        Bringing { remote: &remote, downloads: dir, descriptions: &descriptions, release }.all(&progress).await
+        self.make_downloads_dir()?;
+        let (transport, base) = (Transport::new(&self.settings.transport)?, &self.settings.url);
+        let descriptions = self.descriptions();
+        Bringing { transport: &transport, base, downloads: dir, descriptions: &descriptions, release }
+            .all(&progress)
+            .await
     }
 
-    /// Gives back the room of all downloads that none of these releases needs.
+    /// Gives back the room of all downloads that neither these releases need nor newer ones that are known.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -249,8 +282,12 @@ impl SignedFeed {
             let path = path.to_owned();
             move |source| FeedError::Clear { path, source }
         };
+        // What is newer waits for its turn, perhaps from a bundle, and could not be fetched again.
+        let newest = keep.iter().map(|release| release.id.build).max();
+        let mut waiting = kept_releases(&self.descriptions());
+        waiting.retain(|release| newest.is_some_and(|newest| release.id.build > newest));
         let mut needed = BTreeSet::new();
-        for archive in keep.iter().flat_map(|release| &release.archives) {
+        for archive in keep.iter().chain(&waiting).flat_map(|release| &release.archives) {
             needed.insert(archive.sha256.as_str());
             needed.extend(archive.tar_sha256.as_deref());
         }

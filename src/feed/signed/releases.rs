@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -30,6 +31,7 @@ use crate::feed::signed::error::from_jiff;
 use crate::feed::signed::error::to_jiff;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
+use crate::feed::transport::TransportError;
 
 /// The most releases of a feed.
 const RELEASES_MAX: usize = 10_000;
@@ -43,6 +45,8 @@ pub(in crate::feed) struct Listed {
     pub(in crate::feed) releases: Vec<Release>,
     /// When the first of the metadata behind it runs out.
     pub(in crate::feed) good_until: DateTime<Utc>,
+    /// Why the server was not asked, if it was not: all of it was verified before.
+    pub(in crate::feed) away: Option<Arc<TransportError>>,
 }
 
 /// Reads releases with what was verified; descriptions that were fetched before are taken from `dir`.
@@ -83,7 +87,7 @@ impl Reader<'_> {
         }
         releases.sort_by_key(|release| release.id.build);
         forget(self.dir, &kept);
-        Ok(Listed { releases, good_until })
+        Ok(Listed { releases, good_until, away: None })
     }
 
     /// What the role that may speak for a target says of it.

@@ -1,6 +1,8 @@
-//! A vendor's web server, as the crate that verifies wants to see it.
+//! A vendor's web server, or what stands in for it without a network, as the crate that verifies wants to see it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -8,15 +10,27 @@ use sigstore_tuf::Repository;
 use sigstore_tuf::transport::FetchFuture;
 use url::Url;
 
+use crate::feed::signed::bundle::Bundle;
+use crate::feed::signed::bundle::target_name;
+use crate::feed::signed::store;
 use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
 
-/// `metadata/` and `targets/` on a web server.
+/// Where metadata and targets are.
+#[derive(Debug, Clone)]
+enum Source {
+    /// On a web server.
+    Web { transport: Transport, metadata: Url, targets: Url },
+    /// In one file.
+    Bundle(Arc<Bundle>),
+    /// In the directory of what was trusted before: nothing newer can be had.
+    Kept(PathBuf),
+}
+
+/// What the crate that verifies asks for metadata and targets.
 #[derive(Debug, Clone)]
 pub(in crate::feed) struct Remote {
-    transport: Transport,
-    metadata: Url,
-    targets: Url,
+    source: Source,
     /// The metadata of delegated roles that were looked through; what is in them is asked for once more.
     looked_through: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
 }
@@ -29,55 +43,85 @@ impl Remote {
 
     /// Each at its own address; both end with `/`.
     pub(in crate::feed) fn at(transport: Transport, metadata: Url, targets: Url) -> Self {
-        Self { transport, metadata, targets, looked_through: Arc::default() }
+        Self { source: Source::Web { transport, metadata, targets }, looked_through: Arc::default() }
     }
 
-    /// What fetches.
-    pub(in crate::feed) const fn transport(&self) -> &Transport {
-        &self.transport
+    /// A bundle in place of the server.
+    pub(in crate::feed) fn bundle(bundle: Arc<Bundle>) -> Self {
+        Self { source: Source::Bundle(bundle), looked_through: Arc::default() }
     }
 
-    /// The address of a target file.
-    pub(in crate::feed) fn target(&self, path: &str) -> Url {
-        below(&self.targets, path)
+    /// What was trusted before in place of the server.
+    pub(in crate::feed) fn kept(metadata_dir: PathBuf) -> Self {
+        Self { source: Source::Kept(metadata_dir), looked_through: Arc::default() }
+    }
+
+    /// Metadata as they are at the source, whatever they are worth.
+    pub(in crate::feed) async fn metadata(
+        &self,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<u8>>, TransportError> {
+        match &self.source {
+            Source::Web { transport, metadata, .. } => {
+                // The name is encoded already where that is needed.
+                let whole = format!("{metadata}{name}");
+                let url = Url::parse(&whole).map_err(|_| TransportError::Absent { url: whole })?;
+                transport.get(&url, bytes_max).await
+            }
+            Source::Bundle(bundle) => bundle.read(&format!("metadata/{name}"), bytes_max),
+            Source::Kept(dir) => Ok(kept(dir, name)),
+        }
     }
 
     /// A file of metadata, kept for the next who asks.
     pub(in crate::feed) async fn look_through(&self, name: &str, bytes_max: u64) -> sigstore_tuf::Result<Vec<u8>> {
-        let bytes = self.get(&self.metadata_url(name)?, bytes_max).await?;
-        self.kept().insert(name.to_owned(), bytes.clone());
+        let bytes = self.needed(name, bytes_max).await?;
+        self.seen().insert(name.to_owned(), bytes.clone());
         Ok(bytes)
     }
 
-    fn metadata_url(&self, name: &str) -> sigstore_tuf::Result<Url> {
-        // The name is encoded already where that is needed.
-        let whole = format!("{}{name}", self.metadata);
-        Url::parse(&whole).map_err(|source| sigstore_tuf::Error::transport_with_source("no address", source))
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
         self.looked_through.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    async fn get(&self, url: &Url, bytes_max: u64) -> sigstore_tuf::Result<Vec<u8>> {
-        let got = self.transport.get(url, bytes_max).await.map_err(told)?;
-        got.ok_or_else(|| told(TransportError::Absent { url: url.to_string() }))
+    async fn needed(&self, name: &str, bytes_max: u64) -> sigstore_tuf::Result<Vec<u8>> {
+        let got = self.metadata(name, bytes_max).await.map_err(told)?;
+        got.ok_or_else(|| told(TransportError::Absent { url: self.shown(name) }))
+    }
+
+    async fn target(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
+        match &self.source {
+            Source::Web { transport, targets, .. } => transport.get(&below(targets, path), bytes_max).await,
+            Source::Bundle(bundle) => {
+                let file = path.rsplit('/').next().unwrap_or(path);
+                bundle.read(&target_name(file.split('.').next().unwrap_or(file)), bytes_max)
+            }
+            Source::Kept(_) => Ok(None),
+        }
+    }
+
+    fn shown(&self, name: &str) -> String {
+        match &self.source {
+            Source::Web { metadata, .. } => format!("{metadata}{name}"),
+            Source::Bundle(_) => format!("{name} in the bundle"),
+            Source::Kept(dir) => dir.join(name).display().to_string(),
+        }
     }
 }
 
 impl Repository for Remote {
     fn fetch_metadata<'a>(&'a self, name: &'a str, max_length: u64) -> FetchFuture<'a> {
         Box::pin(async move {
-            let kept = self.kept().get(name).cloned();
+            let kept = self.seen().get(name).cloned();
             if kept.is_some() {
                 return Ok(kept);
             }
-            let url = self.metadata_url(name)?;
             if !name.ends_with(".root.json") {
-                return self.get(&url, max_length).await.map(Some);
+                return self.needed(name, max_length).await.map(Some);
             }
             // The chain of roots ends where there is no further one. Some servers forbid what is not there.
-            match self.transport.get(&url, max_length).await {
+            match self.metadata(name, max_length).await {
                 Err(TransportError::Status { status, .. }) if status.as_u16() == 403 => Ok(None),
                 got => got.map_err(told),
             }
@@ -85,7 +129,10 @@ impl Repository for Remote {
     }
 
     fn fetch_target<'a>(&'a self, path: &'a str, max_length: u64) -> FetchFuture<'a> {
-        Box::pin(async move { self.get(&self.target(path), max_length).await.map(Some) })
+        Box::pin(async move {
+            let got = self.target(path, max_length).await.map_err(told)?;
+            got.map(Some).ok_or_else(|| told(TransportError::Absent { url: self.shown(path) }))
+        })
     }
 }
 
@@ -93,8 +140,17 @@ fn told(error: TransportError) -> sigstore_tuf::Error {
     sigstore_tuf::Error::transport_with_source("fetch", error)
 }
 
+/// What was trusted, under the name that a server has it by.
+fn kept(dir: &Path, name: &str) -> Option<Vec<u8>> {
+    if name.ends_with(".root.json") {
+        return None;
+    }
+    let plain = name.split_once('.').filter(|(version, _)| version.bytes().all(|b| b.is_ascii_digit()));
+    store::read(&dir.join(plain.map_or(name, |(_, plain)| plain))).ok().flatten()
+}
+
 /// An address below another one, whatever the path says: it leads neither up nor elsewhere.
-fn below(base: &Url, path: &str) -> Url {
+pub(super) fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(path.split('/'));
