@@ -64,12 +64,14 @@ pub struct FeedHome {
     pub downloads_dir: PathBuf,
     /// Decides what has expired.
     pub clock: Arc<dyn Clock>,
+    /// Whether small downloads are taken.
+    pub deltas: bool,
 }
 
 impl FeedHome {
     /// That of an application whose state is in `state_dir` and whose trees are staged in `staging_dir`.
     pub fn new(state_dir: &Path, staging_dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { state_dir: state_dir.join("feed"), downloads_dir: staging_dir.join("downloads"), clock }
+        Self { state_dir: state_dir.join("feed"), downloads_dir: staging_dir.join("downloads"), clock, deltas: true }
     }
 }
 

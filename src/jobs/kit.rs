@@ -61,7 +61,10 @@ impl Kit {
     ) -> Result<Self, ProbeError> {
         let state_dir = state_dir(data_dir, &app.name);
         Ok(Self {
-            feed: Feed::new(&app.feed, FeedHome::new(&state_dir, &app.staging_dir, clock)),
+            feed: Feed::new(
+                &app.feed,
+                FeedHome { deltas: app.updates.deltas, ..FeedHome::new(&state_dir, &app.staging_dir, clock) },
+            ),
             installer: Installer::new(app),
             service: Service::new(app, &state_dir),
             probe: Probe::new(&app.health)?,

@@ -102,7 +102,13 @@ fn signed(app: &AppName, context: &Context<'_>) -> Result<SignedFeed, CliError> 
         ));
     };
     let state_dir = state_dir(&settings.daemon.data_dir, app);
-    Ok(SignedFeed::new(feed, FeedHome::new(&state_dir, &found.staging_dir, std::sync::Arc::new(SystemClock))))
+    Ok(SignedFeed::new(
+        feed,
+        FeedHome {
+            deltas: found.updates.deltas,
+            ..FeedHome::new(&state_dir, &found.staging_dir, std::sync::Arc::new(SystemClock))
+        },
+    ))
 }
 
 impl From<FeedError> for CliError {

@@ -49,6 +49,8 @@ pub(super) struct Bringing<'b> {
     pub(super) downloads: &'b Path,
     /// What is known of earlier builds, whose archives are bases.
     pub(super) descriptions: &'b Path,
+    /// Whether small downloads are taken.
+    pub(super) deltas: bool,
     /// Their release.
     pub(super) release: &'b Release,
 }
@@ -85,7 +87,8 @@ impl Bringing<'_> {
         if opened(self.downloads, archive).file.is_ok() {
             return Ok(());
         }
-        for delta in smallest_first(&archive.deltas) {
+        let deltas = if self.deltas { archive.deltas.as_slice() } else { &[] };
+        for delta in smallest_first(deltas) {
             let Some(base) = self.base(delta) else { continue };
             match self.by_delta(archive, delta, &base, progress).await {
                 Ok(()) => return Ok(()),

@@ -267,9 +267,16 @@ impl SignedFeed {
         self.make_downloads_dir()?;
         let (transport, base) = (Transport::new(&self.settings.transport)?, &self.settings.url);
         let descriptions = self.descriptions();
-        Bringing { transport: &transport, base, downloads: dir, descriptions: &descriptions, release }
-            .all(&progress)
-            .await
+        Bringing {
+            transport: &transport,
+            base,
+            downloads: dir,
+            descriptions: &descriptions,
+            deltas: self.home.deltas,
+            release,
+        }
+        .all(&progress)
+        .await
     }
 
     /// Gives back the room of all downloads that neither these releases need nor newer ones that are known.

@@ -53,7 +53,14 @@ impl SignedFeed {
         let transport = Transport::new(&self.settings.transport)?;
         let (base, downloads, descriptions) = (&self.settings.url, &self.home.downloads_dir, self.descriptions());
         for release in path {
-            let bringing = Bringing { transport: &transport, base, downloads, descriptions: &descriptions, release };
+            let bringing = Bringing {
+                transport: &transport,
+                base,
+                downloads,
+                descriptions: &descriptions,
+                deltas: self.home.deltas,
+                release,
+            };
             bringing.published(progress).await?;
         }
         let good_until = self.refresh().await?;
