@@ -171,6 +171,7 @@ pub(super) struct UpdatesInput {
     pub(super) cool_down: Option<Span>,
     pub(super) rollout: Option<bool>,
     pub(super) licence_class: Option<String>,
+    pub(super) deltas: Option<bool>,
 }
 
 /// One of `sessions`: `workstations` or `list`/`message`/`end`.

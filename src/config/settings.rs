@@ -324,12 +324,14 @@ pub struct UpdateSettings {
     pub rollout: bool,
     /// The class of this site's licence.
     pub licence_class: Option<String>,
+    /// Whether small downloads that build upon an earlier release are used.
+    pub deltas: bool,
 }
 
 impl Default for UpdateSettings {
     /// What holds where nobody says otherwise.
     fn default() -> Self {
-        Self { cool_down: Span::ZERO, rollout: true, licence_class: None }
+        Self { cool_down: Span::ZERO, rollout: true, licence_class: None, deltas: true }
     }
 }
 

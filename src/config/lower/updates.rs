@@ -14,5 +14,6 @@ pub(super) fn updates(place: &Place, input: UpdatesInput) -> Result<UpdateSettin
         cool_down: input.cool_down.unwrap_or(default.cool_down),
         rollout: input.rollout.unwrap_or(default.rollout),
         licence_class: input.licence_class.map(class).transpose()?,
+        deltas: input.deltas.unwrap_or(default.deltas),
     })
 }

@@ -337,7 +337,8 @@ impl TransportError {
             }
             Self::ProxyLogin { .. } => "set feed.proxy_user and feed.proxy_password_file".to_owned(),
             Self::ProxyRefused { .. } => {
-                "ask who runs the proxy to let this host reach the server, or name the server in feed.no_proxy"
+                "check feed.proxy_user and feed.proxy_password_file, ask who runs the proxy to let this host reach the server, or \
+                 name the server in feed.no_proxy"
                     .to_owned()
             }
             Self::TooSlow { .. } | Self::Short { .. } => {
