@@ -5,6 +5,7 @@
 
 use std::io;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +72,9 @@ pub fn draw(data_dir: &Path) -> Result<(), SiteError> {
         return Ok(());
     }
     let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
+        // Whoever may look at the store may know it, too.
+        let readable = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(data_dir)?;
         writeln!(file, "{}", Uuid::new_v4())?;
         file.as_file().sync_all()?;
         match file.persist_noclobber(&path) {
@@ -92,6 +95,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), None);
         draw(dir.path()).unwrap();
+        let meta = std::fs::metadata(dir.path().join(FILE)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o644, "whoever may look at the store may know it");
         let number = read(dir.path()).unwrap().unwrap();
         draw(dir.path()).unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(number));
