@@ -25,6 +25,8 @@ use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::wire::app::UpdateNow;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
 
 /// Look for newer versions, or install them now.
 #[derive(Debug, Args)]
@@ -37,6 +39,7 @@ pub(crate) struct UpdateArgs {
 #[derive(Debug, Subcommand)]
 enum UpdateCommand {
     Check(CheckArgs),
+    Notes(NotesArgs),
     Allow(AllowArgs),
     Now(NowArgs),
 }
@@ -48,6 +51,21 @@ enum UpdateCommand {
 struct CheckArgs {
     /// The application [default: all]
     app: Option<AppName>,
+}
+
+/// Show what is new in each newer version, in full and in order. Nothing is changed.
+///
+/// Needs no daemon. With --json: as `update check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  afterhours update notes orders --to 2.5")]
+struct NotesArgs {
+    /// The application [default: the only one]
+    app: Option<AppName>,
+    /// Nothing beyond this version [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<Version>,
 }
 
 /// Update an application now.
@@ -102,6 +120,7 @@ pub(crate) async fn run(args: UpdateArgs, context: &Context<'_>) -> Result<Endin
     let doer = Doer::find(context).await?;
     match args.command {
         UpdateCommand::Check(args) => check(args, &doer, context).await,
+        UpdateCommand::Notes(args) => notes(args, &doer, context).await,
         UpdateCommand::Allow(args) => allow(args, &doer, context).await,
         UpdateCommand::Now(args) => now(args, doer, context).await,
     }
@@ -120,6 +139,22 @@ async fn check(args: CheckArgs, doer: &Doer, context: &Context<'_>) -> Result<En
     context.ui.answer(&views, |views| {
         views.iter().map(|updates| text::app::updates(updates, &times)).collect::<Vec<_>>().join("\n\n")
     })?;
+    Ok(Ending::Good)
+}
+
+async fn notes(args: NotesArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    let NotesArgs { app, to } = args;
+    let app = named_or_only(app, doer.apps().await?)?;
+    let mut updates = doer.updates(&app).await?;
+    if let Some(to) = &to {
+        let Some(last) = updates.pending.iter().rposition(|release| release.version == *to) else {
+            let error = ErrorView::new(ErrorKind::NotFound, format!("there is no newer version {to} of {app}"));
+            return Err(error.hint(format!("see `afterhours update check {app}` for those there are")).into());
+        };
+        updates.pending.truncate(last + 1);
+    }
+    let times = context.times();
+    context.ui.answer(&updates, |updates| text::app::notes(updates, &times))?;
     Ok(Ending::Good)
 }
 

@@ -5,6 +5,7 @@ use crate::cli::text::Times;
 use crate::cli::text::bytes;
 use crate::cli::text::count;
 use crate::cli::text::failure;
+use crate::cli::text::harmless;
 use crate::cli::text::indented;
 use crate::cli::text::job;
 use crate::cli::text::maybe;
@@ -28,6 +29,9 @@ use crate::wire::app::UpdatesView;
 use crate::wire::people::GateView;
 use crate::wire::people::SessionView;
 use crate::wire::status::StatusView;
+
+/// How many lines of its notes stand with a release in a list; `update notes` has all of them.
+const NOTES_LINES: usize = 5;
 
 /// Everybody who is logged in.
 pub(crate) fn sessions(sessions: &[SessionView], times: &Times) -> String {
@@ -161,17 +165,50 @@ pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
     if view.pending.is_empty() {
         return format!("{}: {installed}, nothing newer", view.app);
     }
+    let mut parts = vec![pending(view, &installed)];
+    parts.extend(view.pending.iter().map(|release| indented(&self::release(release, times))));
+    parts.join("\n")
+}
+
+/// What is new in each release, in order, in full.
+pub(crate) fn notes(view: &UpdatesView, times: &Times) -> String {
+    let shown = |release: &ReleaseView| {
+        let notes = match harmless(&release.notes) {
+            notes if notes.is_empty() => "no notes".to_owned(),
+            notes => notes,
+        };
+        format!("{}\n{}", headline(release, times), indented(&notes))
+    };
+    match view.pending.as_slice() {
+        [] => updates(view, times),
+        pending => pending.iter().map(shown).collect::<Vec<_>>().join("\n\n"),
+    }
+}
+
+/// How many releases are newer.
+fn pending(view: &UpdatesView, installed: &str) -> String {
     let held = view.pending.iter().filter(|release| release.held.is_some()).count();
     let mut head = format!("{}: {installed}, {} pending", view.app, view.pending.len());
     if held > 0 {
         head.push_str(&format!(", of which {held} not taken now"));
     }
-    let mut parts = vec![head];
-    parts.extend(view.pending.iter().map(|release| indented(&self::release(release, times))));
-    parts.join("\n")
+    head
 }
 
+/// A release, and the beginning of its notes.
 fn release(release: &ReleaseView, times: &Times) -> String {
+    let line = headline(release, times);
+    let notes = harmless(&release.notes);
+    let mut lines = notes.lines();
+    let mut said: Vec<&str> = lines.by_ref().take(NOTES_LINES).collect();
+    if lines.next().is_some() {
+        said.push("…");
+    }
+    if said.is_empty() { line } else { format!("{line}\n{}", indented(&said.join("\n"))) }
+}
+
+/// Which release, when, how large, and what is special about it.
+fn headline(release: &ReleaseView, times: &Times) -> String {
     let mut line = format!("{} (build {}", release.version, release.build);
     if let Some(date) = release.date {
         line.push_str(&format!(", {date}"));
@@ -196,10 +233,7 @@ fn release(release: &ReleaseView, times: &Times) -> String {
         let release = ReleaseId { version: release.version.clone(), build: release.build };
         line.push_str(&format!("\n{}", HeldBack { release, why }.passed_over()));
     }
-    match release.notes.trim() {
-        "" => line,
-        notes => format!("{line}\n{}", indented(notes)),
-    }
+    line
 }
 
 /// Everything on one page.
@@ -331,7 +365,22 @@ mod tests {
              "min_version": "2.0", "barrier": true, "migrates": false, "failed_before": false, "security": true,
              "held": {"held_by": "rollout", "until": "2026-12-01T02:12:00Z"}}
         ]});
-        insta::assert_snapshot!(updates(&view(found), &times()));
+        let found = view(found);
+        insta::assert_snapshot!(updates(&found, &times()));
+        insta::assert_snapshot!(notes(&found, &times()));
+    }
+
+    #[test]
+    fn a_list_shows_the_beginning_of_notes_and_nothing_wild() {
+        let found: UpdatesView =
+            view(json!({"app": "orders", "installed": {"version": "1.0", "build": 1}, "pending": [
+                {"version": "2.0", "build": 2, "date": null, "size_bytes": 1, "unpacked_bytes": 1,
+                 "notes": "one\n\u{1b}[2Jtwo\nthree\nfour\nfive\nsix\n",
+                 "min_version": null, "barrier": false, "migrates": false, "failed_before": false}
+            ]}));
+        let (list, all) = (updates(&found, &times()), notes(&found, &times()));
+        assert!(list.contains("[2Jtwo") && list.contains("five\n    …") && !list.contains("six"), "{list}");
+        assert!(all.contains("six") && !all.contains('\u{1b}') && !list.contains('\u{1b}'), "{all}");
     }
 
     #[test]

@@ -17,6 +17,9 @@ use comfy_table::presets;
 use crate::domain::failure::Failure;
 use crate::domain::span::Span;
 
+/// The most lines of a vendor's text that are shown at a time.
+const FOREIGN_LINES_MAX: usize = 200;
+
 /// What stands where nothing is known or nothing is to be said.
 pub(crate) const NOTHING: &str = "-";
 
@@ -171,6 +174,23 @@ fn trimmed(table: &Table) -> String {
     lines.join("\n")
 }
 
+/// A vendor's text without what would do something to a terminal: escape sequences lose their escape, and what turns the
+/// direction of writing round is left out. At most [`FOREIGN_LINES_MAX`] lines.
+pub(crate) fn harmless(text: &str) -> String {
+    let is_direction =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let kept = |line: &str| -> String {
+        let line = line.replace('\t', "    ");
+        line.trim_end().chars().filter(|c| !c.is_control() && !is_direction(*c)).collect()
+    };
+    let mut lines: Vec<String> = text.trim().lines().take(FOREIGN_LINES_MAX).map(kept).collect();
+    let left_out = text.trim().lines().count().saturating_sub(lines.len());
+    if left_out > 0 {
+        lines.push(format!("… and {left_out} more lines (--json has all of them)"));
+    }
+    lines.join("\n")
+}
+
 /// The same text, each line moved to the right.
 pub(crate) fn indented(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("  {line}").trim_end().to_owned()).collect();
@@ -182,6 +202,14 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn a_vendors_text_does_nothing_to_a_terminal() {
+        let wild = "\n# New\r\n\u{1b}[31mred\u{1b}]0;title\u{7}\tand\u{202e}dlo\u{9b}1m\n\n";
+        assert_eq!(harmless(wild), "# New\n[31mred]0;title    anddlo1m");
+        let long = "line\n".repeat(FOREIGN_LINES_MAX + 5);
+        assert!(harmless(&long).ends_with("line\n… and 5 more lines (--json has all of them)"));
+    }
 
     #[rstest]
     #[case(0, "0ms")]
