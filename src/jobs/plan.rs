@@ -52,7 +52,7 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         due_at: job.due_at,
         from,
         steps: steps(&path),
-        path: path.iter().map(|release| ReleaseView::new(release)).collect(),
+        path: path.iter().map(ReleaseView::new).collect(),
         held,
         early,
         grace: job.spec.grace.unwrap_or(kit.app.grace),

@@ -20,7 +20,7 @@ use crate::feed::transport::TransportError;
 #[derive(Debug, Clone)]
 enum Source {
     /// On a web server.
-    Web { transport: Transport, metadata: Url, targets: Url },
+    Web { transport: Box<Transport>, metadata: Url, targets: Url },
     /// In one file.
     Bundle(Arc<Bundle>),
     /// In the directory of what was trusted before: nothing newer can be had.
@@ -43,6 +43,7 @@ impl Remote {
 
     /// Each at its own address; both end with `/`.
     pub(in crate::feed) fn at(transport: Transport, metadata: Url, targets: Url) -> Self {
+        let transport = Box::new(transport);
         Self { source: Source::Web { transport, metadata, targets }, looked_through: Arc::default() }
     }
 
