@@ -222,7 +222,8 @@ async fn idle(dir: &Path) {
     let socket = dir.join("afterhours.sock");
     let text = format!("[daemon]\ndata_dir = {dir:?}\nsocket = {socket:?}\n");
     let settings = afterhours::config::parse(&text, "the bench").expect("settings");
-    let serving = tokio::spawn(afterhours::daemon::serve(settings));
+    let origin = afterhours::renewal::Origin::of_this_process(None).expect("this process");
+    let serving = tokio::spawn(afterhours::daemon::serve(settings, origin));
     while UnixStream::connect(&socket).await.is_err() {
         assert!(!serving.is_finished(), "the daemon ended: {:?}", serving.await);
         tokio::time::sleep(Duration::from_millis(50)).await;

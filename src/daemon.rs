@@ -9,10 +9,16 @@
 //! so, the chores end, the store closes.
 
 pub mod alone;
+mod renew;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::daemon::renew::detach_caretaker;
+pub use crate::daemon::renew::rehearse;
+pub use crate::daemon::renew::watch;
 
 use anyhow::Context as _;
 use anyhow::Result;
@@ -20,8 +26,6 @@ use anyhow::bail;
 use chrono::DateTime;
 use chrono::Utc;
 use tokio::net::UnixListener;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio::sync::Notify;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
@@ -35,6 +39,8 @@ use crate::api::workstations::Admission;
 use crate::api::workstations::Workstations;
 use crate::config::settings::Settings;
 use crate::control::Control;
+use crate::daemon::renew::Entered;
+use crate::daemon::renew::Stop;
 use crate::db::sessions::StoredSession;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
@@ -53,6 +59,9 @@ use crate::jobs::lock::AppLock;
 use crate::jobs::site;
 use crate::jobs::steps::Night;
 use crate::notify::mail::Mailer;
+use crate::renewal::Origin;
+use crate::renewal::Relaunch;
+use crate::renewal::Renewal;
 use crate::scheduler::chores::Chores;
 use crate::scheduler::dispatcher::Dispatcher;
 use crate::scheduler::housekeeping::Household;
@@ -75,6 +84,10 @@ const DUE_MAX: usize = 1024;
 const STOP_WAIT: Span = Span::secs(20);
 /// The store's file in the data directory.
 const STORE_FILE: &str = "afterhours.db";
+/// The name of the lock that one daemon holds.
+const DAEMON: &str = "daemon";
+/// How long that lock is waited for: a caretaker looks at it in passing.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Everything, put together and not yet running.
 struct House {
@@ -86,6 +99,7 @@ struct House {
     engine: Engine<Night>,
     control: Arc<Control>,
     post: Arc<PostOffice>,
+    renewal: Arc<Renewal>,
     /// Stops the runs.
     halt: CancellationToken,
 }
@@ -96,6 +110,7 @@ impl House {
         store: Store,
         settings: Settings,
         serving_since: Option<DateTime<Utc>>,
+        renewal: &Arc<Renewal>,
     ) -> Result<(Self, mpsc::Receiver<Change>)> {
         let settings = Arc::new(settings);
         let data_dir = &settings.daemon.data_dir;
@@ -108,7 +123,8 @@ impl House {
         let site = site::read(data_dir)?;
         let mut kits = Kits::new();
         for (name, app) in &settings.apps {
-            kits.insert(name.clone(), Arc::new(Kit::new(app, data_dir, site.clone(), &hub, Arc::clone(&clock))?));
+            let kit = Kit::new(app, data_dir, site.clone(), &hub, Arc::clone(&clock), renewal)?;
+            kits.insert(name.clone(), Arc::new(kit));
         }
         let live = broadcast::channel(LIVE_MAX).0;
         let night = Arc::new(Night {
@@ -137,7 +153,8 @@ impl House {
             clock: Arc::clone(&clock),
             counter: tokio::sync::Mutex::default(),
         });
-        let house = Self { settings, store, clock, hub, night, engine, control, post, halt };
+        let renewal = Arc::clone(renewal);
+        let house = Self { settings, store, clock, hub, night, engine, control, post, renewal, halt };
         house.close_hub_gates().await?;
         Ok((house, changes))
     }
@@ -220,13 +237,19 @@ async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
     }
 }
 
-/// The daemon, until it is told to stop by SIGTERM or SIGINT.
+/// The daemon, until it is told to stop by SIGTERM or SIGINT, or goes over into another program: that is then to be
+/// run in its place.
 ///
 /// # Errors
 /// It cannot start: the store, the socket, or another daemon in its place.
-pub async fn serve(settings: Settings) -> Result<()> {
-    let _only_one = only_one(&settings)?;
-    let (house, changes) = House::build(open_store(&settings)?, settings, Some(SystemClock.now())).await?;
+pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
+    let _only_one = only_one(&settings).await?;
+    let mut stop = Stop::new()?;
+    let renewal = Arc::new(Renewal::new(&settings.daemon, origin));
+    let (house, changes) = match renew::enter(settings, &renewal, Some(SystemClock.now())).await? {
+        Entered::House(house, changes) => (*house, changes),
+        Entered::Relaunch(relaunch) => return Ok(Some(relaunch)),
+    };
     let (control, engine) = (Arc::clone(&house.control), house.engine.clone());
     let background = TaskTracker::new();
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
@@ -273,8 +296,14 @@ pub async fn serve(settings: Settings) -> Result<()> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(socket = %house.settings.daemon.socket.display(), apps = house.night.kits.len(), "serving");
 
-    told_to_stop().await?;
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let goes_over = tokio::select! {
+        () = stop.told() => false,
+        () = renewal.wished() => true,
+    };
+    if !goes_over {
+        // To an init system, going over is no stop: the process stays.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    }
     tracing::info!("stopping");
     stop_api.cancel();
     stop_starts.cancel();
@@ -290,23 +319,17 @@ pub async fn serve(settings: Settings) -> Result<()> {
     memory.abort();
     let _ = fs_err::remove_file(&house.settings.daemon.socket);
     tracing::info!("stopped");
-    Ok(())
+    if !goes_over {
+        return Ok(None);
+    }
+    let args = house.renewal.args();
+    renew::go_over(&house, args, false, &mut stop).await
 }
 
 async fn within(what: &str, work: impl Future<Output = ()>) {
     if tokio::time::timeout(STOP_WAIT.duration(), work).await.is_err() {
         tracing::warn!("{what} did not stop in time");
     }
-}
-
-async fn told_to_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
 
 /// A report is sent as soon as it is written, not at the next chore.
@@ -365,12 +388,13 @@ impl gate_check::Gates for Doors {
 }
 
 /// One daemon for one data directory.
-fn only_one(settings: &Settings) -> Result<AppLock> {
+async fn only_one(settings: &Settings) -> Result<AppLock> {
     make_data_dir(settings)?;
-    let daemon: AppName = "daemon".parse().context("name the daemon's lock")?;
-    match AppLock::try_take(&settings.daemon.data_dir.join("run"), &daemon)? {
-        Some(lock) => Ok(lock),
-        None => bail!("serve: another daemon works on {} already", settings.daemon.data_dir.display()),
+    let daemon: AppName = DAEMON.parse().context("name the daemon's lock")?;
+    let dir = settings.daemon.data_dir.join("run");
+    match tokio::time::timeout(LOCK_WAIT, AppLock::take(&dir, &daemon)).await {
+        Ok(lock) => Ok(lock?),
+        Err(_) => bail!("serve: another daemon works on {} already", settings.daemon.data_dir.display()),
     }
 }
 

@@ -20,6 +20,7 @@ pub mod install;
 pub mod jobs;
 pub mod notify;
 pub mod probe;
+pub mod renewal;
 pub mod sample;
 pub mod scheduler;
 pub mod service;

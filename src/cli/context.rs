@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::domain::clock::Clock;
 use crate::domain::clock::SystemClock;
 use crate::domain::name::AppName;
+use crate::renewal::Origin;
 
 /// The configuration of this machine.
 pub(crate) const CONFIG_DEFAULT: &str = "/etc/afterhours/afterhours.toml";
@@ -58,6 +59,11 @@ impl<'u> Context<'u> {
             settings.daemon.socket.clone_from(socket);
         }
         Ok(settings)
+    }
+
+    /// How this process was started.
+    pub(crate) fn origin(&self) -> Result<Origin, CliError> {
+        Origin::of_this_process(self.config.as_deref()).map_err(|error| CliError::renewal(&error))
     }
 
     /// The daemon's socket. Somebody who may not read the configuration may still be an operator.

@@ -9,6 +9,7 @@ use crate::config::ConfigError;
 use crate::control::error::ControlError;
 use crate::domain::failure::Failure;
 use crate::domain::run::Outcome;
+use crate::renewal::RenewalError;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 use crate::wire::run::RunStateName;
@@ -86,6 +87,11 @@ impl CliError {
         let cause = std::mem::replace(&mut failure.message, what.into());
         failure.because.insert(0, cause);
         Self(ErrorView::from_failure(ErrorKind::Failed, failure))
+    }
+
+    /// Afterhours could not go on under another program.
+    pub(crate) fn renewal(error: &RenewalError) -> Self {
+        Self(ErrorView::from_failure(ErrorKind::Failed, Failure { hint: error.hint(), ..Failure::from_error(error) }))
     }
 
     /// The same error with a remedy.

@@ -60,13 +60,13 @@ pub(crate) async fn to_the_end(
     Ok(Ending::of_run(&run))
 }
 
-/// Drives a run in this process and shows it as it goes.
-pub(crate) async fn here<Driven>(
+/// Drives a run in this process and shows it as it goes; what came of it.
+pub(crate) async fn here<Driven, Came>(
     drive: impl FnOnce(mpsc::Sender<RunEventView>) -> Driven,
     context: &Context<'_>,
-) -> Result<RunView, CliError>
+) -> Result<Came, CliError>
 where
-    Driven: Future<Output = anyhow::Result<RunView>>,
+    Driven: Future<Output = anyhow::Result<Came>>,
 {
     let (events, mut shown) = mpsc::channel(EVENTS_WAITING_MAX);
     let mut screen = Screen::new(context.ui, Lines::AsTalk, context.times());
@@ -76,11 +76,9 @@ where
             let _ = screen.show(&event);
         }
     };
-    let (run, ()) = tokio::join!(drive(events), show);
+    let (came, ()) = tokio::join!(drive(events), show);
     drop(screen);
-    let run = run?;
-    context.ui.answer(&run, text::run::ending)?;
-    Ok(run)
+    Ok(came?)
 }
 
 async fn follow(client: &Client, id: RunId, screen: &mut Screen<'_>) -> Result<RunView, CliError> {

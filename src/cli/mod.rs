@@ -12,6 +12,7 @@
 //! *Invariant:* with `--json` exactly one document is written to stdout, also when a command fails.
 
 mod backup;
+mod caretaker;
 mod client;
 mod completions;
 mod context;
@@ -151,6 +152,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
     #[command(hide = true)]
+    Caretaker(caretaker::CaretakerArgs),
+    #[command(hide = true)]
     SampleDesk(sample_desk::SampleArgs),
 }
 
@@ -228,6 +231,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
         Command::Client(args) => client::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => man::run(args, context),
+        Command::Caretaker(args) => caretaker::run(args).await,
         Command::SampleDesk(args) => sample_desk::run(args, context).await,
     }
 }

@@ -187,7 +187,9 @@ async fn resolve(args: ResolveArgs, context: &Context<'_>) -> Result<Ending, Cli
             return Ok(Ending::Good);
         }
         Doer::Ourselves(Alone { settings, .. }) => {
-            follow::here(|events| alone::resolve_run(*settings, run, ask, events), context).await?
+            let run = follow::here(|events| alone::resolve_run(*settings, run, ask, events), context).await?;
+            context.ui.answer(&run, text::run::ending)?;
+            run
         }
     };
     // What was asked for is done, whichever version it was.

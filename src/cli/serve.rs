@@ -1,5 +1,7 @@
 //! `afterhours serve`: the daemon.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::cli::context::Context;
@@ -17,10 +19,21 @@ use crate::daemon;
 Examples:
   afterhours serve --config ./afterhours.toml
   AFTERHOURS_LOG=afterhours=debug afterhours serve")]
-pub(crate) struct ServeArgs {}
+pub(crate) struct ServeArgs {
+    /// Do all that a start does, on the copy of the store in this directory, and say so
+    #[arg(long, value_name = "DIR", hide = true)]
+    rehearse: Option<PathBuf>,
+}
 
 /// Does what the arguments say.
-pub(crate) async fn run(_args: ServeArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    daemon::serve(context.settings()?).await?;
-    Ok(Ending::Good)
+pub(crate) async fn run(args: ServeArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    if let Some(dir) = args.rehearse {
+        let rehearsed = daemon::rehearse(context.settings()?, context.origin()?, &dir).await?;
+        context.ui.answer(&rehearsed, |rehearsed| serde_json::json!(rehearsed).to_string())?;
+        return Ok(Ending::Good);
+    }
+    match daemon::serve(context.settings()?, context.origin()?).await? {
+        None => Ok(Ending::Good),
+        Some(relaunch) => Err(CliError::renewal(&relaunch.in_our_place())),
+    }
 }

@@ -21,8 +21,10 @@ use crate::cli::job::name_the_affected;
 use crate::cli::text;
 use crate::config::settings::Settings;
 use crate::daemon::alone;
+use crate::daemon::alone::Updated;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
+use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::wire::app::UpdateNow;
 use crate::wire::error::ErrorKind;
@@ -97,6 +99,9 @@ struct NowArgs {
     /// Answer yes to every question
     #[arg(long)]
     yes: bool,
+    /// Go on with a run that the Afterhours of before has begun
+    #[arg(long, value_name = "RUN", hide = true)]
+    resume: Option<RunId>,
 }
 
 /// Let a version that failed here be tried again.
@@ -105,8 +110,9 @@ struct NowArgs {
 /// or allowing it here, changes that.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  afterhours update allow 4.0 --app orders")]
+Examples:
+  afterhours update allow 4.0 --app orders
+  afterhours update allow 1.4 --app afterhours     a newer Afterhours that was put back")]
 struct AllowArgs {
     /// The version
     version: Version,
@@ -170,9 +176,10 @@ async fn allow(args: AllowArgs, doer: &Doer, context: &Context<'_>) -> Result<En
 }
 
 async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending, CliError> {
-    let NowArgs { app, to, grace, restart, yes } = args;
+    let NowArgs { app, to, grace, restart, yes, resume } = args;
     let app = named_or_only(app, doer.apps().await?)?;
-    if !yes {
+    // Who goes on with a run was asked when it began.
+    if !yes && resume.is_none() {
         let updates = doer.updates(&app).await?;
         context.ui.say(text::app::updates(&updates, &context.times()));
         // An order takes what is held back.
@@ -188,18 +195,23 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
     }
     match doer {
         Doer::Daemon(client) => {
-            let run = client.update_now(&app, &UpdateNow { to, grace }).await?;
-            context.ui.say(format_args!("Started run {}. Ctrl-C stops watching, not the run.", run.id));
-            let ending = follow::to_the_end(&client, run.id, Lines::AsTalk, context).await?;
+            let run = match resume {
+                Some(run) => run,
+                None => client.update_now(&app, &UpdateNow { to, grace }).await?.id,
+            };
+            context.ui.say(format_args!("Started run {run}. Ctrl-C stops watching, not the run."));
+            let ending = follow::to_the_end(&client, run, Lines::AsTalk, context).await?;
             offer_restart(context.settings().ok().as_ref(), &app, ending, restart, context)?;
             Ok(ending)
         }
         Doer::Ourselves(Alone { settings, .. }) => {
-            let run = follow::here(
-                |events| alone::update_now((*settings).clone(), &app, UpdateNow { to, grace }, events),
-                context,
-            )
-            .await?;
+            let (ask, origin) = (UpdateNow { to, grace }, context.origin()?);
+            let drive = |events| alone::update_now((*settings).clone(), origin, &app, ask, resume, events);
+            let run = match follow::here(drive, context).await? {
+                Updated::Run(run) => *run,
+                Updated::GoesOver(relaunch) => return Err(CliError::renewal(&relaunch.in_our_place())),
+            };
+            context.ui.answer(&run, text::run::ending)?;
             let ending = Ending::of_run(&run);
             offer_restart(Some(&settings), &app, ending, restart, context)?;
             Ok(ending)

@@ -33,6 +33,8 @@ pub(super) struct DaemonInput {
     pub(super) operator_group: Option<String>,
     pub(super) keep_history: Option<Span>,
     pub(super) keep_audit: Option<Span>,
+    pub(super) self_update: Option<bool>,
+    pub(super) self_update_deadline: Option<Span>,
     pub(super) mail: Option<MailInput>,
 }
 

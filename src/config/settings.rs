@@ -38,6 +38,10 @@ pub struct DaemonSettings {
     pub keep_history: Span,
     /// How long it is kept who changed what; not shorter than `keep_history`.
     pub keep_audit: Span,
+    /// Whether Afterhours updates itself before an application, where the feed has a newer one.
+    pub self_update: bool,
+    /// How long a newer Afterhours may take to come up before the old one is put back.
+    pub self_update_deadline: Span,
     /// How mails are sent; none are when absent.
     pub mail: Option<MailSettings>,
 }

@@ -24,6 +24,7 @@ use crate::jobs::preflight::findings;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::steps::failed;
+use crate::renewal::UPDATER;
 use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
@@ -63,7 +64,10 @@ impl Control {
         version: Version,
     ) -> Result<AllowedView, ControlError> {
         Self::must_operate(caller)?;
-        self.kit(app)?;
+        // A build of Afterhours itself is held back under its own name.
+        if app.as_str() != UPDATER {
+            self.kit(app)?;
+        }
         self.audit(caller, "update.allow", app, &version).await?;
         let was_held_back = self.store.allow_release(app, &version).await?;
         Ok(AllowedView { app: app.clone(), version, was_held_back })

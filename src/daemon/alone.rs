@@ -31,7 +31,9 @@ use crate::daemon::STORE_FILE;
 use crate::daemon::only_one;
 use crate::daemon::open_store;
 use crate::daemon::remember_sessions;
-use crate::daemon::told_to_stop;
+use crate::daemon::renew;
+use crate::daemon::renew::Entered;
+use crate::daemon::renew::Stop;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::name::AppName;
@@ -40,6 +42,10 @@ use crate::domain::run::RunId;
 use crate::jobs::driver::Live;
 use crate::jobs::kit::state_dir;
 use crate::jobs::lock::AppLock;
+use crate::renewal::Origin;
+use crate::renewal::Relaunch;
+use crate::renewal::Renewal;
+use crate::renewal::RenewalError;
 use crate::service::Service;
 use crate::sessions::hub::Change;
 use crate::wire::app::AllowedView;
@@ -52,9 +58,25 @@ use crate::wire::run::ResolveRun;
 use crate::wire::run::RunEventView;
 use crate::wire::run::RunView;
 
-/// The house of a process that is no daemon.
+/// The house of a process that is no daemon, and beside none that goes over into another program.
 async fn house(settings: Settings) -> Result<(House, mpsc::Receiver<Change>)> {
-    House::build(open_store(&settings)?, settings, None).await
+    let renewal = renewal(&settings)?;
+    must_be_over(&renewal)?;
+    House::build(open_store(&settings)?, settings, None, &renewal).await
+}
+
+/// The way to the next Afterhours of a command that will not take it.
+fn renewal(settings: &Settings) -> Result<Arc<Renewal>> {
+    Ok(Arc::new(Renewal::new(&settings.daemon, Origin::of_this_process(None)?)))
+}
+
+/// Nobody is about to replace Afterhours, and with it perhaps the store.
+fn must_be_over(renewal: &Renewal) -> Result<()> {
+    let refused = |error: RenewalError| {
+        let view = ErrorView::new(ErrorKind::Refused, error.to_string());
+        view.hint(error.hint().unwrap_or_default())
+    };
+    Ok(renewal.must_be_over().map_err(refused)?)
 }
 
 /// The use cases upon the store as it is, for somebody who only looks.
@@ -64,12 +86,15 @@ async fn house(settings: Settings) -> Result<(House, mpsc::Receiver<Change>)> {
 pub async fn look(settings: Settings) -> Result<Arc<Control>> {
     let opened = Store::open_to_read(&settings.daemon.data_dir.join(STORE_FILE));
     let store = opened.map_err(|error| ControlError::from(error).view())?;
-    let (house, _) = House::build(store, settings, None).await?;
+    let renewal = renewal(&settings)?;
+    let (house, _) = House::build(store, settings, None, &renewal).await?;
     Ok(house.control)
 }
 
 /// The house of somebody who only looks, also before there is a store: then upon an empty one that goes away again.
 async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
+    let renewal = renewal(&settings)?;
+    must_be_over(&renewal)?;
     let path = settings.daemon.data_dir.join(STORE_FILE);
     let (store, empty) = match Store::open_to_read(&path) {
         Err(StoreError::Absent { .. }) => {
@@ -80,7 +105,7 @@ async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
         Err(StoreError::TooOld { .. }) => (open_store(&settings)?, None),
         opened => (opened.map_err(|error| ControlError::from(error).view())?, None),
     };
-    Ok((House::build(store, settings, None).await?.0, empty))
+    Ok((House::build(store, settings, None, &renewal).await?.0, empty))
 }
 
 /// Checks one application without a daemon.
@@ -120,7 +145,17 @@ fn ourselves() -> Caller {
     Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator }
 }
 
-/// Updates one application without a daemon: the same engine, in this process.
+/// What became of an update without a daemon.
+#[derive(Debug)]
+pub enum Updated {
+    /// The run is over or stuck.
+    Run(Box<RunView>),
+    /// It goes on under another program, to be run in the place of this one.
+    GoesOver(Relaunch),
+}
+
+/// Updates one application without a daemon: the same engine, in this process. `resume` is the run that the program
+/// before this one has begun.
 ///
 /// What happens goes to `events`. A service that this process supervises is left running.
 ///
@@ -128,26 +163,64 @@ fn ourselves() -> Caller {
 /// It cannot be begun; how the run ended is in its view.
 pub async fn update_now(
     settings: Settings,
+    origin: Origin,
     app: &AppName,
     ask: UpdateNow,
+    resume: Option<RunId>,
     events: mpsc::Sender<RunEventView>,
-) -> Result<RunView> {
-    let (house, changes) = house(settings).await?;
+) -> Result<Updated> {
+    let mut stop = Stop::new()?;
+    let renewal = Arc::new(Renewal::new(&settings.daemon, origin));
+    // A renewal under way is ended by one process alone.
+    let alone = if renewal.must_be_over().is_err() { Some(only_one(&settings).await?) } else { None };
+    let (house, changes) = match renew::enter(settings, &renewal, None).await? {
+        Entered::House(house, changes) => (*house, changes),
+        Entered::Relaunch(relaunch) => return Ok(Updated::GoesOver(relaunch)),
+    };
+    drop(alone);
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
     let caller = ourselves();
     must_be_free(&house, app)?;
-    // A run that was left in the middle goes first, whoever began it.
-    for run in house.store.unfinished_runs().await? {
-        if run.order.app == *app && run.started_at.is_some() {
-            house.engine.take_up(run.id);
+    let (started, live) = match resume {
+        Some(run) => {
+            let view = house.control.run_view(run).await.map_err(|error| error.view())?;
+            let live = house.engine.watch();
+            house.engine.take_up(run);
+            (view, live)
         }
-    }
-    wait_for_turn(&house).await?;
-    let live = house.engine.watch();
-    let started = house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?;
-    let ended = to_the_end(&house, &caller, &started, (live, 0), events).await;
+        None => {
+            // A run that was left in the middle goes first, whoever began it.
+            for run in house.store.unfinished_runs().await? {
+                if run.order.app == *app && run.started_at.is_some() {
+                    house.engine.take_up(run.id);
+                }
+            }
+            if !wait_for_turn(&house, &mut stop).await? {
+                memory.abort();
+                return over(&house, house.renewal.args(), &mut stop).await;
+            }
+            let live = house.engine.watch();
+            (house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?, live)
+        }
+    };
+    let ended = to_the_end(&house, &caller, &started, (live, 0), events, &mut stop).await;
     memory.abort();
-    ended
+    if let Some(view) = ended? {
+        return Ok(Updated::Run(Box::new(view)));
+    }
+    let mut args = house.renewal.args();
+    if resume.is_none() {
+        args.extend(["--resume".to_owned(), started.id.to_string()]);
+    }
+    over(&house, args, &mut stop).await
+}
+
+/// The end of an update that goes on under another program.
+async fn over(house: &House, args: Vec<String>, stop: &mut Stop) -> Result<Updated> {
+    match renew::go_over(house, args, true, stop).await? {
+        Some(relaunch) => Ok(Updated::GoesOver(relaunch)),
+        None => bail!("update: stopped while Afterhours was updated; the run goes on with the next start"),
+    }
 }
 
 /// Says of a stuck run which version is the good one, and drives it to its end: the same engine, in this process.
@@ -162,6 +235,7 @@ pub async fn resolve_run(
     ask: ResolveRun,
     events: mpsc::Sender<RunEventView>,
 ) -> Result<RunView> {
+    let mut stop = Stop::new()?;
     // Looked for first: nothing is made where there is nothing to resolve.
     let stuck = look(settings.clone()).await?.run_view(run).await.map_err(|error| error.view())?;
     let (house, changes) = house(settings).await?;
@@ -171,19 +245,22 @@ pub async fn resolve_run(
     let known = house.store.events(run, 0).await?.last().map_or(0, |logged| logged.seq);
     let live = house.engine.watch();
     let resolved = house.control.resolve_run(&caller, run, ask).await.map_err(|error| error.view())?;
-    let ended = to_the_end(&house, &caller, &resolved, (live, known), events).await;
+    let ended = to_the_end(&house, &caller, &resolved, (live, known), events, &mut stop).await;
     memory.abort();
-    ended
+    // A run that got stuck is long past the step that asks for it.
+    ended?.context("finish the run: it wants a newer Afterhours; start the daemon, which goes on with it")
 }
 
 /// Keeps the house until the run is over or stuck, and tells what happens after the line of its log that is known.
+/// Nothing when it wants to go on under another program; then everything has stopped.
 async fn to_the_end(
     house: &House,
     caller: &Caller,
     run: &RunView,
     (mut live, mut told): (broadcast::Receiver<Live>, i64),
     events: mpsc::Sender<RunEventView>,
-) -> Result<RunView> {
+    stop: &mut Stop,
+) -> Result<Option<RunView>> {
     let (app, run) = (&run.app, run.id);
     let mut lease = tokio::time::interval(Duration::from_secs(30));
     loop {
@@ -199,8 +276,12 @@ async fn to_the_end(
                 let _ = events.send(view).await;
             },
             () = tokio::time::sleep(Duration::from_millis(200)) => {}
-            stopped = told_to_stop() => {
-                stopped?;
+            () = house.renewal.wished() => {
+                house.halt.cancel();
+                house.engine.stopped().await;
+                return Ok(None);
+            }
+            () = stop.told() => {
                 // A cancelled run goes back; it is not left where it stands.
                 if let Err(error) = house.control.cancel_run(caller, run).await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "the run cannot be cancelled any more");
@@ -222,23 +303,28 @@ async fn to_the_end(
     }
     house.halt.cancel();
     house.engine.stopped().await;
-    house.control.run_view(run).await.map_err(|error| error.view().into())
+    Ok(Some(house.control.run_view(run).await.map_err(|error| error.view())?))
 }
 
-/// Waits for the run that was left in the middle; Ctrl-C ends the waiting, and the run goes on next time.
-async fn wait_for_turn(house: &House) -> Result<()> {
+/// Waits for the run that was left in the middle; false when it wants to go on under another program. Ctrl-C ends the
+/// waiting, and the run goes on next time.
+async fn wait_for_turn(house: &House, stop: &mut Stop) -> Result<bool> {
     while !house.engine.held().is_empty() {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
-            stopped = told_to_stop() => {
-                stopped?;
+            () = house.renewal.wished() => {
+                house.halt.cancel();
+                house.engine.stopped().await;
+                return Ok(false);
+            }
+            () = stop.told() => {
                 house.halt.cancel();
                 house.engine.stopped().await;
                 bail!("update: stopped while an earlier run was being finished");
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// No other process works on the application.
@@ -259,7 +345,7 @@ fn must_be_free(house: &House, app: &AppName) -> Result<()> {
 /// # Errors
 /// A daemon works with these settings, or an application does not stop.
 pub async fn stop_services(settings: Settings) -> Result<()> {
-    let _only_one = only_one(&settings)?;
+    let _only_one = only_one(&settings).await?;
     for app in settings.apps.values() {
         if matches!(app.service.control, ServiceControl::Supervised { .. }) {
             let service = Service::new(app, &state_dir(&settings.daemon.data_dir, &app.name));

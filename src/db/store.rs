@@ -97,6 +97,26 @@ pub enum StoreError {
         #[source]
         source: rusqlite::Error,
     },
+    /// It could not be copied.
+    #[error("copy the store {} to {}", .from.display(), .to.display())]
+    Copy {
+        /// The store.
+        from: PathBuf,
+        /// The copy.
+        to: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A file of it could not be put in its place.
+    #[error("put {} in its place", .path.display())]
+    PutBack {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A statement failed.
     #[error("read or write the store")]
     Sql(#[from] rusqlite::Error),

@@ -210,6 +210,9 @@ pub struct Release {
     /// The lowest version that may be updated to this one directly.
     #[serde(default)]
     pub min_version: Option<Version>,
+    /// The lowest version of Afterhours that can install it.
+    #[serde(default)]
+    pub min_afterhours: Option<Version>,
     /// Every path of versions must stop here, even when a newer build exists.
     #[serde(default)]
     pub barrier: bool,
@@ -234,6 +237,7 @@ impl Release {
             licences: Vec::new(),
             notes: String::new(),
             min_version: None,
+            min_afterhours: None,
             barrier: false,
             migrate: None,
             archives,

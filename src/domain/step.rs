@@ -112,6 +112,8 @@ macro_rules! steps {
 steps! {
     Preflight     "preflight"      { Once,       Before, undo: Nothing, replay: Again, attempts: 1, always: false }
         "checks everything the run will need"
+    SelfUpdate    "self_update"    { Once,       Before, undo: Nothing, replay: Probe, attempts: 1, always: false }
+        "updates Afterhours itself first, where the feed has a newer one"
     Select        "select"         { Once,       Before, undo: Nothing, replay: Again, attempts: 3, always: false }
         "decides which releases are installed, in ascending order"
     Download      "download"       { Once,       Before, undo: Nothing, replay: Again, attempts: 3, always: false }

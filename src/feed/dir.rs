@@ -1,5 +1,7 @@
 //! Releases from a directory: one folder a release, with a `release.toml` and its archives.
 //!
+//! The folder `updater` holds the releases of Afterhours itself in the same way; it is no release of the application.
+//!
 //! Copy `release.toml` last: a folder without one is taken for half copied and ignored, as is
 //! everything whose name begins with `.` and everything that is no folder. A `release.toml` that
 //! is there but cannot be understood is an error for the whole feed, since a release that is
@@ -23,6 +25,7 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::span::Span;
+use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
@@ -65,6 +68,19 @@ impl DirFeed {
     pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
         let dir = self.dir.clone();
         Ok(self.in_time(move || look(&dir)).await?.releases)
+    }
+
+    /// See [`crate::feed::Feed::updaters`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn updaters(&self) -> Result<Vec<Release>, FeedError> {
+        let dir = self.dir.join(UPDATERS);
+        let looked = self.in_time(move || look(&dir)).await;
+        match looked {
+            Err(FeedError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            looked => Ok(looked?.releases),
+        }
     }
 
     /// Whether the directory can be read, how many releases are in it, and whether their archives are there.
@@ -126,7 +142,8 @@ fn look(dir: &Path) -> Result<Look, FeedError> {
             return Err(FeedError::TooManyReleases { dir: dir.to_owned(), max: RELEASES_MAX });
         }
         let folder = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        let name = entry.file_name();
+        if name.as_encoded_bytes().starts_with(b".") || name == UPDATERS {
             continue;
         }
         match folder.metadata() {

@@ -6,6 +6,7 @@
 //! date = 2026-11-20
 //! notes = "Faster search."
 //! min_version = "2.0"             # the lowest version that may be updated to this one directly
+//! min_afterhours = "1.4"          # the lowest version of Afterhours that can install it
 //! barrier = false                 # true: no update may jump over this release
 //! migrate = ["bin/migrate", "--yes"]
 //! published_at = 2026-11-20T08:00:00Z
@@ -56,12 +57,13 @@ const ARCHIVES_MAX: usize = 64;
 /// The largest size that is believed: 64 TiB. More is a slip of the pen, and sums stay in range.
 const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// Every key there is, for suggestions.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "version",
     "build",
     "date",
     "notes",
     "min_version",
+    "min_afterhours",
     "barrier",
     "migrate",
     "archive",
@@ -94,6 +96,8 @@ struct Description {
     notes: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     min_version: Option<Version>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    min_afterhours: Option<Version>,
     #[serde(default)]
     barrier: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -186,6 +190,7 @@ pub(in crate::feed) fn parse(text: &str, folder: &Path) -> Result<Release, FeedE
         date: description.date.map(|date| date.0),
         notes: description.notes,
         min_version: description.min_version,
+        min_afterhours: description.min_afterhours,
         barrier: description.barrier,
         migrate: description.migrate,
         published_at: description.published_at.map(|at| at.0),
@@ -212,6 +217,7 @@ pub(in crate::feed) fn write(release: &Release) -> Result<String, FeedError> {
         date: release.date.map(Date),
         notes: release.notes.clone(),
         min_version: release.min_version.clone(),
+        min_afterhours: release.min_afterhours.clone(),
         barrier: release.barrier,
         migrate: release.migrate.clone(),
         published_at: release.published_at.map(Instant),
@@ -318,6 +324,7 @@ build = 24
 date = 2026-11-20
 notes = "Faster."
 min_version = "2.0"
+min_afterhours = "0.2"
 barrier = true
 migrate = ["bin/migrate"]
 [[archive]]

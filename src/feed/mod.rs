@@ -13,6 +13,9 @@
 //! *Invariant:* nothing stands at the path a release is staged into, or the whole release does, with
 //! its marker. Every byte that was unpacked was hashed on the same way, and the hash matched.
 //!
+//! A feed may carry releases of Afterhours itself, below the folder [`UPDATERS`]: the same description, and one
+//! archive for each kind of machine. Whoever may publish there is trusted with the updater, as with the application.
+//!
 //! [`pack`] is the other direction, for vendors, the demo and tests.
 
 mod ahead;
@@ -45,6 +48,9 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Release;
 use crate::feed::dir::DirFeed;
 use crate::feed::signed::SignedFeed;
+
+/// Where a feed keeps the releases of Afterhours itself; no release of an application has this name.
+pub(in crate::feed) const UPDATERS: &str = "updater";
 
 /// A source of releases.
 #[derive(Debug, Clone)]
@@ -92,6 +98,18 @@ impl Feed {
         match self {
             Self::Dir(feed) => feed.releases().await,
             Self::Signed(feed) => feed.releases().await,
+        }
+    }
+
+    /// The releases of Afterhours itself that the feed carries, ascending by build; none in most feeds. They are
+    /// staged as the others are; [`crate::renewal`] knows which of their archives is for this machine.
+    ///
+    /// # Errors
+    /// As [`Feed::releases`].
+    pub async fn updaters(&self) -> Result<Vec<Release>, FeedError> {
+        match self {
+            Self::Dir(feed) => feed.updaters().await,
+            Self::Signed(feed) => feed.updaters().await,
         }
     }
 

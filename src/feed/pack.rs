@@ -63,6 +63,8 @@ pub struct PackMeta {
     pub notes: String,
     /// The lowest version that may be updated to this one directly.
     pub min_version: Option<Version>,
+    /// The lowest version of Afterhours that can install it.
+    pub min_afterhours: Option<Version>,
     /// Whether no update may jump over it.
     pub barrier: bool,
     /// Migrates the data.
@@ -85,6 +87,7 @@ impl PackMeta {
             date: None,
             notes: String::new(),
             min_version: None,
+            min_afterhours: None,
             barrier: false,
             migrate: None,
             published_at: None,
@@ -155,6 +158,7 @@ pub(in crate::feed) fn release(meta: &PackMeta, archives: Vec<Archive>, location
         licences: meta.licences.clone(),
         notes: meta.notes.clone(),
         min_version: meta.min_version.clone(),
+        min_afterhours: meta.min_afterhours.clone(),
         barrier: meta.barrier,
         migrate: meta.migrate.clone(),
         ..Release::new(meta.id.clone(), archives, location)

@@ -20,6 +20,7 @@ use crate::install::InstallError;
 use crate::install::Installer;
 use crate::probe::Probe;
 use crate::probe::ProbeError;
+use crate::renewal::Renewal;
 use crate::service::Service;
 use crate::sessions::Sessions;
 use crate::sessions::hub::Hub;
@@ -43,6 +44,8 @@ pub struct Kit {
     pub sessions: Sessions,
     /// What closes with its gate.
     pub gate: GateDrivers,
+    /// The way to the next Afterhours; one for all applications.
+    pub renewal: Arc<Renewal>,
     /// The random number of this site, once one was drawn.
     pub site: Option<Arc<str>>,
 }
@@ -58,6 +61,7 @@ impl Kit {
         site: Option<Arc<str>>,
         hub: &Arc<Hub>,
         clock: SharedClock,
+        renewal: &Arc<Renewal>,
     ) -> Result<Self, ProbeError> {
         let state_dir = state_dir(data_dir, &app.name);
         Ok(Self {
@@ -71,6 +75,7 @@ impl Kit {
             backup: app.backup.as_ref().map(|backup| BackupGate::new(&app.name, backup)),
             sessions: Sessions::new(app, Arc::clone(hub)),
             gate: GateDrivers::new(app),
+            renewal: Arc::clone(renewal),
             site,
             app: app.clone(),
         })

@@ -446,7 +446,8 @@ impl Machine {
     fn learn(&mut self, at: At, output: &Output, at_instant: DateTime<Utc>) {
         match output {
             Output::Nothing => {}
-            Output::Checked { findings } => self.known.findings.clone_from(findings),
+            // More than one step checks something.
+            Output::Checked { findings } => self.known.findings.extend_from_slice(findings),
             Output::Selected { from, path } => {
                 self.known.from.clone_from(from);
                 self.known.path = Some(path.clone());

@@ -23,5 +23,6 @@ mod picture_tests;
 pub mod plan;
 pub mod preflight;
 pub mod select;
+mod self_update;
 pub mod site;
 pub mod steps;

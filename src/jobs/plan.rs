@@ -18,11 +18,16 @@ use crate::jobs::machine::Machine;
 use crate::jobs::preflight::findings;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
+use crate::jobs::self_update::CHECK;
+use crate::jobs::self_update::Outlook;
+use crate::jobs::self_update::outlook;
+use crate::renewal::Offer;
 use crate::wire::app::ReleaseView;
 use crate::wire::people::SessionsView;
 use crate::wire::plan::FilesView;
 use crate::wire::plan::PlanView;
 use crate::wire::plan::PlannedStep;
+use crate::wire::plan::SelfUpdateView;
 use crate::wire::plan::SpaceView;
 
 /// From how many past runs the downtime is learnt.
@@ -55,6 +60,7 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         path: path.iter().map(ReleaseView::new).collect(),
         held,
         early,
+        self_update: self_update(kit, store).await,
         grace: job.spec.grace.unwrap_or(kit.app.grace),
         files: files.map(|(files, _)| files),
         space,
@@ -63,6 +69,13 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         mail,
         findings,
     }
+}
+
+/// What Afterhours does for itself before; what keeps it from that is among the findings.
+async fn self_update(kit: &Kit, store: &Store) -> Option<SelfUpdateView> {
+    let Outlook { own, offer: Offer::Newer(release) } = outlook(kit, store).await.ok()? else { return None };
+    let free = kit.renewal.obstacle(CHECK).await.is_none();
+    free.then(|| SelfUpdateView { from: own.to_string(), to: release.id })
 }
 
 fn steps(path: &[Release]) -> Vec<PlannedStep> {

@@ -12,6 +12,7 @@ use crate::install::SpaceNeed;
 use crate::jobs::kit::Kit;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
+use crate::jobs::self_update;
 
 /// How far the clock may lie behind the last thing that was written down.
 const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
@@ -21,6 +22,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
     let mut findings = vec![clock(store, now).await];
     findings.extend(kit.feed.check().await);
     let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
+    let mut path = Vec::new();
     match select(kit, store, wish, now).await {
         Ok(selection) => {
             need.download_bytes = selection.path.iter().map(Release::size_bytes).sum();
@@ -33,6 +35,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
                 None => selection.nothing_because(),
             };
             findings.push(Finding::good("releases", text));
+            path = selection.path;
         }
         Err(failure) => findings.push(Finding::fatal(
             "releases",
@@ -40,6 +43,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
             failure.hint.unwrap_or_else(|| "mend the feed, then look again with `afterhours update check`".to_owned()),
         )),
     }
+    findings.extend(self_update::findings(kit, store, &path).await);
     findings.extend(kit.installer.check(need).await);
     findings.extend(kit.service.check().await);
     findings.extend(kit.probe.check().await);

@@ -34,6 +34,8 @@ use crate::jobs::gatekeeper::Gatekeeper;
 use crate::jobs::kit::Kit;
 use crate::jobs::lock::AppLock;
 use crate::jobs::steps::Night;
+use crate::renewal::Origin;
+use crate::renewal::Renewal;
 use crate::scheduler::housekeeping::Household;
 use crate::scheduler::post::PostOffice;
 use crate::scheduler::retention::Keep;
@@ -155,12 +157,11 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
     let store = Store::open(&dir.join("store.db")).unwrap();
     let hub = Hub::new(Vec::new(), Arc::clone(&clock), None);
     let live = broadcast::channel(9).0;
+    let daemon = parse("", "test.toml").unwrap().daemon;
+    let renewal = Arc::new(Renewal::new(&daemon, Origin::of_this_process(None).unwrap()));
+    let kit = Kit::new(app, dir, Some("here".into()), &hub, Arc::clone(&clock), &renewal).unwrap();
     let night = Arc::new(Night {
-        kits: [(
-            app.name.clone(),
-            Arc::new(Kit::new(app, dir, Some("here".into()), &hub, Arc::clone(&clock)).unwrap()),
-        )]
-        .into(),
+        kits: [(app.name.clone(), Arc::new(kit))].into(),
         store: store.clone(),
         gatekeeper: Gatekeeper::new(store.clone(), hub, Arc::clone(&clock)),
         clock: Arc::clone(&clock),

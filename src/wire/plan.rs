@@ -29,6 +29,9 @@ pub struct PlanView {
     pub from: Option<ReleaseId>,
     /// What would be installed, ascending; empty when there is nothing to do.
     pub path: Vec<ReleaseView>,
+    /// What Afterhours would do for itself first; absent when there is nothing newer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_update: Option<SelfUpdateView>,
     /// What is newer as well and would not be installed, ascending, and why.
     #[serde(default)]
     pub held: Vec<HeldBack>,
@@ -51,6 +54,15 @@ pub struct PlanView {
     pub mail: Vec<String>,
     /// What would keep it from running, and what to do about it.
     pub findings: Vec<FindingView>,
+}
+
+/// Afterhours before and after it has updated itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfUpdateView {
+    /// What runs now, in words.
+    pub from: String,
+    /// What would.
+    pub to: ReleaseId,
 }
 
 /// One step of a plan.

@@ -203,6 +203,7 @@ async fn a_packed_tree_is_read_by_us_and_by_the_real_programs() {
         date: chrono::NaiveDate::from_ymd_opt(2026, 11, 20),
         notes: "# New\n\n\"quoted\" \\ and ü".to_owned(),
         min_version: Some("1.5".parse().unwrap()),
+        min_afterhours: Some("0.1".parse().unwrap()),
         barrier: true,
         migrate: Some(vec!["bin/orders".to_owned(), "--migrate".to_owned()]),
         ..PackMeta::new(ReleaseId { version: "2.0".parse().unwrap(), build: 20 })

@@ -15,6 +15,7 @@ mod night;
 mod notify;
 mod people;
 mod probe;
+mod renewal;
 mod service;
 mod settings;
 mod support;

@@ -38,6 +38,12 @@ pub(crate) fn show(plan: &PlanView, times: &Times) -> String {
         ("Grace", plan.grace.to_string()),
         ("Downtime", away),
     ];
+    if let Some(update) = &plan.self_update {
+        rows.insert(
+            3,
+            ("Before that", format!("first Afterhours updates itself from {} to {}", update.from, update.to)),
+        );
+    }
     // What is behind the first one waits for it.
     rows.extend(plan.held.first().map(|held| ("Held back", held.sentence(|at| times.at(at)))));
     rows.extend(plan.early.iter().map(|early| ("Early", early.passed_over())));
@@ -92,6 +98,7 @@ mod tests {
     use crate::domain::step::Step;
     use crate::wire::app::ReleaseView;
     use crate::wire::people::SessionsView;
+    use crate::wire::plan::SelfUpdateView;
     use crate::wire::plan::SpaceView;
 
     #[test]
@@ -124,6 +131,10 @@ mod tests {
             due_at: Some("2026-11-22T01:30:00Z".parse().unwrap()),
             from: Some(ReleaseId { version: "1.0".parse().unwrap(), build: 1 }),
             path: vec![release("2.0", 2), release("3.0", 3)],
+            self_update: Some(SelfUpdateView {
+                from: "0.1.0".to_owned(),
+                to: ReleaseId { version: "0.2.0".parse().unwrap(), build: 2 },
+            }),
             held: vec![HeldBack {
                 release: ReleaseId { version: "4.0".parse().unwrap(), build: 4 },
                 why: HeldBy::Rollout { until: "2026-12-01T02:12:00Z".parse().unwrap() },

@@ -36,6 +36,10 @@ const KEEP_HISTORY: Span = Span::days(400);
 const KEEP_AUDIT: Span = Span::days(800);
 /// A history that is kept for less than this is a slip of the pen.
 const KEEP_MIN: Span = Span::days(1);
+/// Also a large store has to be copied, and its schema upgraded, within it.
+const SELF_UPDATE_DEADLINE: Span = Span::mins(1);
+/// The name that Afterhours keeps for itself; see `renewal::UPDATER`.
+const OURS: &str = "afterhours";
 
 /// The whole file.
 pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
@@ -45,6 +49,11 @@ pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
     for (name, input) in input.app {
         let place = top.key("app").key(&name);
         let name: AppName = name.parse().map_err(|error| place.wrong(format!("{error}")))?;
+        if name.as_str() == OURS {
+            return Err(place
+                .wrong(format!("\"{name}\" is the name of this program itself"))
+                .hint("call the application something else"));
+        }
         apps.insert(name.clone(), app(&place, name, input)?);
     }
     apart(&top.key("app"), &apps, &daemon.data_dir)?;
@@ -66,6 +75,8 @@ fn daemon(place: &Place, input: DaemonInput) -> Result<DaemonSettings, Problem> 
         operator_group: check::text(&place.key("operator_group"), group)?,
         keep_history,
         keep_audit,
+        self_update: input.self_update.unwrap_or(true),
+        self_update_deadline: input.self_update_deadline.unwrap_or(SELF_UPDATE_DEADLINE),
         mail: input.mail.map(|mail| mail::mail(&place.key("mail"), mail)).transpose()?,
     })
 }

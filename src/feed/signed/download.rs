@@ -30,6 +30,7 @@ use crate::feed::delta;
 use crate::feed::delta::DeltaError;
 use crate::feed::error::FeedError;
 use crate::feed::hash::sha256_of;
+use crate::feed::signed::releases::Folder;
 use crate::feed::signed::releases::kept_releases;
 use crate::feed::signed::remote::below;
 use crate::feed::stage::CancelOnDrop;
@@ -176,9 +177,9 @@ impl Bringing<'_> {
         into: &Path,
         progress: &dyn Progress,
     ) -> Result<(), FeedError> {
-        let build = self.release.id.build;
+        let (folder, build) = (Folder::of(self.release).prefix(), self.release.id.build);
         let want = Wanted { sha256: sha256.to_owned(), size_bytes };
-        let url = |name: String| below(self.base, &format!("targets/{build}/{name}"));
+        let url = |name: String| below(self.base, &format!("targets/{folder}{build}/{name}"));
         match self.transport.fetch(&url(format!("{sha256}.{file}")), &want, into, progress).await {
             // A feed without consistent snapshots has plain names. The hash decides in any case.
             Err(TransportError::Absent { .. }) => {

@@ -25,6 +25,7 @@ mod store;
 mod trust;
 pub mod tuf_client;
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
@@ -51,8 +52,10 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::feed::FeedHome;
+use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
 use crate::feed::signed::download::Bringing;
+use crate::feed::signed::releases::Folder;
 use crate::feed::signed::releases::Listed;
 use crate::feed::signed::releases::Reader;
 use crate::feed::signed::releases::kept_releases;
@@ -74,8 +77,8 @@ type Known = (DateTime<Utc>, Listed);
 pub struct SignedFeed {
     settings: SignedFeedSettings,
     home: FeedHome,
-    /// What the last refresh found, and when it was.
-    known: Arc<Mutex<Option<Known>>>,
+    /// What the last refresh found in each folder, and when it was.
+    known: Arc<Mutex<BTreeMap<Folder, Known>>>,
 }
 
 impl SignedFeed {
@@ -89,7 +92,15 @@ impl SignedFeed {
     /// # Errors
     /// The server cannot be reached, or what it says is refused.
     pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
-        Ok(self.listed().await?.releases)
+        Ok(self.listed(Folder::Releases).await?.releases)
+    }
+
+    /// See [`crate::feed::Feed::updaters`].
+    ///
+    /// # Errors
+    /// As for [`SignedFeed::releases`].
+    pub async fn updaters(&self) -> Result<Vec<Release>, FeedError> {
+        Ok(self.listed(Folder::Updaters).await?.releases)
     }
 
     /// Asks the server in any case; until when the answer holds.
@@ -97,57 +108,66 @@ impl SignedFeed {
     /// # Errors
     /// As for [`SignedFeed::releases`].
     pub async fn refresh(&self) -> Result<DateTime<Utc>, FeedError> {
-        *self.known.lock().await = None;
-        let listed = self.listed().await?;
+        self.known.lock().await.clear();
+        let listed = self.listed(Folder::Releases).await?;
         match listed.away {
             Some(away) => Err(TrustError::Away { feed: self.settings.url.to_string(), source: away }.into()),
             None => Ok(listed.good_until),
         }
     }
 
-    async fn listed(&self) -> Result<Listed, FeedError> {
+    async fn listed(&self, folder: Folder) -> Result<Listed, FeedError> {
         // Whoever comes meanwhile waits here and then finds it known.
         let mut known = self.known.lock().await;
         let now = self.home.clock.now();
-        if let Some((at, listed)) = &*known
+        if let Some((at, listed)) = known.get(&folder)
             && (*at..*at + FRESH).contains(&now)
             && now <= listed.good_until
         {
             return Ok(listed.clone());
         }
-        *known = None;
+        known.remove(&folder);
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let root = self.root()?;
         let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
-        let listed = match self.read_from(&root, remote, now).await {
+        let listed = match self.read_from(&root, folder, remote, now).await {
             // What was verified before holds until it runs out; the server may be away so long and no longer.
             Err(FeedError::Trust(TrustError::Fetch { source })) if source.is_passing() => {
-                match self.read_from(&root, Remote::kept(self.metadata_dir()), now).await {
+                match self.read_from(&root, folder, Remote::kept(self.metadata_dir()), now).await {
                     Ok(listed) => Listed { away: Some(Arc::new(source)), ..listed },
                     Err(_) => return Err(TrustError::Fetch { source }.into()),
                 }
             }
             read => read?,
         };
-        *known = Some((now, listed.clone()));
+        known.insert(folder, (now, listed.clone()));
         Ok(listed)
     }
 
     /// Verifies what a source says, and keeps it; the lock is held.
-    async fn read_from(&self, root: &[u8], remote: Remote, now: DateTime<Utc>) -> Result<Listed, FeedError> {
+    async fn read_from(
+        &self,
+        root: &[u8],
+        folder: Folder,
+        remote: Remote,
+        now: DateTime<Utc>,
+    ) -> Result<Listed, FeedError> {
         let metadata = Metadata::new(&self.metadata_dir(), true);
         let (updater, trouble) = trust::refresh(root, metadata, remote.clone(), now).await?;
         let good_until = trust::good_until(updater.trusted());
-        let dir = self.descriptions();
-        let read = Reader { updater, remote: &remote, dir: &dir, now }.read(good_until).await;
+        let dir = self.descriptions(folder);
+        let read = Reader { updater, remote: &remote, folder, dir: &dir, now }.read(good_until).await;
         match trouble.take() {
             Some(error) => Err(error.into()),
             None => read,
         }
     }
 
-    fn descriptions(&self) -> PathBuf {
-        self.home.state_dir.join("descriptions")
+    fn descriptions(&self, folder: Folder) -> PathBuf {
+        self.home.state_dir.join(match folder {
+            Folder::Releases => "descriptions",
+            Folder::Updaters => UPDATERS,
+        })
     }
 
     /// The trusted root, else the first one that the settings name.
@@ -182,7 +202,7 @@ impl SignedFeed {
     /// It cannot be read, does not prove itself, or cannot be kept.
     pub async fn trust(&self, file: &Path) -> Result<(), FeedError> {
         let bytes = trust::named_root(file)?;
-        *self.known.lock().await = None;
+        self.known.lock().await.clear();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let path = self.metadata_dir().join(trust::ROOT);
         store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;
@@ -191,7 +211,7 @@ impl SignedFeed {
 
     /// Whether there is a root, the server can be reached and is believed, and what is in the feed.
     pub async fn check(&self) -> Vec<Finding> {
-        let listed = match self.listed().await {
+        let listed = match self.listed(Folder::Releases).await {
             Ok(listed) => listed,
             Err(error) => {
                 let check = match &error {
@@ -266,7 +286,7 @@ impl SignedFeed {
         let dir = &self.home.downloads_dir;
         self.make_downloads_dir()?;
         let (transport, base) = (Transport::new(&self.settings.transport)?, &self.settings.url);
-        let descriptions = self.descriptions();
+        let descriptions = self.descriptions(Folder::of(release));
         Bringing {
             transport: &transport,
             base,
@@ -291,7 +311,7 @@ impl SignedFeed {
         };
         // What is newer waits for its turn, perhaps from a bundle, and could not be fetched again.
         let newest = keep.iter().map(|release| release.id.build).max();
-        let mut waiting = kept_releases(&self.descriptions());
+        let mut waiting = kept_releases(&self.descriptions(Folder::Releases));
         waiting.retain(|release| newest.is_some_and(|newest| release.id.build > newest));
         let mut needed = BTreeSet::new();
         for archive in keep.iter().chain(&waiting).flat_map(|release| &release.archives) {

@@ -17,6 +17,7 @@ use crate::feed::signed::bundle::Bundle;
 use crate::feed::signed::bundle::Content;
 use crate::feed::signed::download::Bringing;
 use crate::feed::signed::error::TrustError;
+use crate::feed::signed::releases::Folder;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
 use crate::feed::signed::trust;
@@ -51,7 +52,8 @@ impl SignedFeed {
     ) -> Result<(DateTime<Utc>, u64), FeedError> {
         self.make_downloads_dir()?;
         let transport = Transport::new(&self.settings.transport)?;
-        let (base, downloads, descriptions) = (&self.settings.url, &self.home.downloads_dir, self.descriptions());
+        let (base, downloads, descriptions) =
+            (&self.settings.url, &self.home.downloads_dir, self.descriptions(Folder::Releases));
         for release in path {
             let bringing = Bringing {
                 transport: &transport,
@@ -113,13 +115,13 @@ impl SignedFeed {
     /// It cannot be read, or something in it is refused; no archive that is not as it was signed stays.
     pub async fn take_bundle(&self, file: &Path) -> Result<Taken, FeedError> {
         let mut known = self.known.lock().await;
-        *known = None;
+        known.clear();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let root = self.root()?;
         let path = file.to_owned();
         let bundle = Arc::new(on_thread(file, move || Bundle::open(&path)).await??);
         let now = self.home.clock.now();
-        let listed = self.read_from(&root, Remote::bundle(Arc::clone(&bundle)), now).await?;
+        let listed = self.read_from(&root, Folder::Releases, Remote::bundle(Arc::clone(&bundle)), now).await?;
         self.make_downloads_dir()?;
         let (releases, downloads) = (listed.releases, self.home.downloads_dir.clone());
         let taken = on_thread(file, move || {

@@ -2,7 +2,7 @@
 //!
 //! A release is a target `BUILD/release.toml`, in the top-level role or in one that it delegates to, whose archives
 //! are targets beside it. Which role may speak for a name is decided by the TUF search, every time; the walk over
-//! the roles only collects names.
+//! the roles only collects names. The releases of Afterhours itself are the same below `updater/`.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -22,6 +22,7 @@ use sigstore_tuf::Updater;
 use sigstore_tuf::UpdaterConfig;
 
 use crate::domain::release::Release;
+use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
@@ -49,13 +50,54 @@ pub(in crate::feed) struct Listed {
     pub(in crate::feed) away: Option<Arc<TransportError>>,
 }
 
+/// What is looked for among the targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::feed) enum Folder {
+    /// `BUILD/…`: releases of the application.
+    Releases,
+    /// `updater/BUILD/…`: releases of Afterhours itself.
+    Updaters,
+}
+
+impl Folder {
+    /// Where a release of this feed is.
+    pub(in crate::feed) fn of(release: &Release) -> Self {
+        if release.location.starts_with(UPDATERS) { Self::Updaters } else { Self::Releases }
+    }
+
+    /// What stands before the build.
+    pub(in crate::feed) fn prefix(self) -> String {
+        match self {
+            Self::Releases => String::new(),
+            Self::Updaters => format!("{UPDATERS}/"),
+        }
+    }
+
+    /// The build whose description a target is.
+    fn build_of(self, name: &str) -> Option<u64> {
+        let folder = name.strip_prefix(&self.prefix())?.strip_suffix(DESCRIPTION)?.strip_suffix('/')?;
+        let build = folder.parse::<u64>().ok()?;
+        (build.to_string() == folder).then_some(build)
+    }
+
+    /// A star does not cross a slash, so a pattern of another depth cannot match a description.
+    fn may_be_in(self, role: &DelegatedRole) -> bool {
+        let reserved = ["root", "timestamp", "snapshot", "targets"].contains(&role.name.as_str());
+        let depth = self.prefix().split('/').count() + 1;
+        let by_path = role.paths.iter().flatten().any(|pattern| pattern.split('/').count() == depth);
+        !reserved && (role.path_hash_prefixes.is_some() || by_path)
+    }
+}
+
 /// Reads releases with what was verified; descriptions that were fetched before are taken from `dir`.
 pub(in crate::feed) struct Reader<'r> {
     /// Refreshed.
     pub(in crate::feed) updater: Updater,
     /// Where delegated roles are.
     pub(in crate::feed) remote: &'r Remote,
-    /// Where descriptions are kept.
+    /// Which releases.
+    pub(in crate::feed) folder: Folder,
+    /// Where their descriptions are kept, and nothing else.
     pub(in crate::feed) dir: &'r Path,
     /// The instant of the refresh.
     pub(in crate::feed) now: DateTime<Utc>,
@@ -75,10 +117,10 @@ impl Reader<'_> {
         let mut kept = BTreeSet::new();
         for name in names {
             let Some(target) = self.target(&name).await? else { continue };
-            let Some(build) = build_of(&name) else { continue };
+            let Some(build) = self.folder.build_of(&name) else { continue };
             let (text, file) = self.description(&name, &target).await?;
             kept.insert(file);
-            let release = manifest::parse(&text, Path::new(&build.to_string()))?;
+            let release = manifest::parse(&text, Path::new(&format!("{}{build}", self.folder.prefix())))?;
             if release.id.build != build {
                 return Err(FeedError::ForeignBuild { target: name, build: release.id.build });
             }
@@ -104,9 +146,9 @@ impl Reader<'_> {
         let mut queue = VecDeque::from(["targets".to_owned()]);
         while let Some(role) = queue.pop_front() {
             let Some(targets) = set.targets_role(&role) else { continue };
-            names.extend(targets.targets.keys().filter(|name| build_of(name).is_some()).cloned());
+            names.extend(targets.targets.keys().filter(|name| self.folder.build_of(name).is_some()).cloned());
             until = until.min(from_jiff(targets.expires()));
-            for child in delegated(targets) {
+            for child in delegated(targets, self.folder) {
                 if !seen.insert(child.clone()) {
                     continue;
                 }
@@ -160,7 +202,7 @@ impl Reader<'_> {
             files.extend(archive.deltas.iter().map(|delta| (&delta.file, &delta.sha256, delta.size_bytes)));
         }
         for (file, sha256, size_bytes) in files {
-            let name = format!("{}/{file}", release.id.build);
+            let name = format!("{}/{file}", release.location.display());
             let Some(target) = self.target(&name).await? else {
                 return Err(TrustError::Unsigned { target: name }.into());
             };
@@ -181,32 +223,18 @@ impl Reader<'_> {
 pub(in crate::feed) fn listed(targets: &Targets) -> Result<(BTreeSet<u64>, Vec<String>), FeedError> {
     let mut builds = BTreeSet::new();
     for (name, target) in &targets.targets {
-        if let Some(build) = build_of(name) {
+        if let Some(build) = Folder::Releases.build_of(name) {
             sha256_of(name, target)?;
             builds.insert(build);
         }
     }
-    Ok((builds, delegated(targets).iter().map(|role| encoded(role)).collect()))
+    Ok((builds, delegated(targets, Folder::Releases).iter().map(|role| encoded(role)).collect()))
 }
 
 /// The roles that may have descriptions, in order.
-fn delegated(targets: &Targets) -> Vec<String> {
+fn delegated(targets: &Targets, folder: Folder) -> Vec<String> {
     let roles = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
-    roles.filter(|role| may_describe(role)).map(|role| role.name.clone()).collect()
-}
-
-/// A star does not cross a slash, so a pattern of another depth cannot match `BUILD/release.toml`.
-fn may_describe(role: &DelegatedRole) -> bool {
-    let reserved = ["root", "timestamp", "snapshot", "targets"].contains(&role.name.as_str());
-    let by_path = role.paths.iter().flatten().any(|pattern| pattern.split('/').count() == 2);
-    !reserved && (role.path_hash_prefixes.is_some() || by_path)
-}
-
-/// The build whose description a target is.
-fn build_of(name: &str) -> Option<u64> {
-    let folder = name.strip_suffix(DESCRIPTION)?.strip_suffix('/')?;
-    let build = folder.parse::<u64>().ok()?;
-    (build.to_string() == folder).then_some(build)
+    roles.filter(|role| folder.may_be_in(role)).map(|role| role.name.clone()).collect()
 }
 
 /// The sha256 that was signed.
@@ -254,11 +282,13 @@ mod tests {
 
     #[test]
     fn only_folders_that_are_builds_are_releases() {
-        assert_eq!(build_of("24/release.toml"), Some(24));
+        assert_eq!(Folder::Releases.build_of("24/release.toml"), Some(24));
+        assert_eq!(Folder::Updaters.build_of("updater/3/release.toml"), Some(3));
+        assert_eq!(Folder::Updaters.build_of("3/release.toml"), None);
         for other in
             ["release.toml", "updater/3/release.toml", "024/release.toml", "24/x", "+1/release.toml", "/release.toml"]
         {
-            assert_eq!(build_of(other), None, "{other}");
+            assert_eq!(Folder::Releases.build_of(other), None, "{other}");
         }
     }
 

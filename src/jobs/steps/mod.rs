@@ -24,6 +24,7 @@ mod open_gate;
 mod preflight;
 mod report;
 mod select;
+mod self_update;
 mod snapshot;
 mod start;
 mod stop;
@@ -95,6 +96,7 @@ impl Steps for Night {
         let context = Context { night: self, kit: &kit, run, at, how, machine: &machine };
         match at.step {
             Step::Preflight => preflight::act(&context).await,
+            Step::SelfUpdate => self_update::act(&context).await,
             Step::Select => select::act(&context).await,
             Step::Download => download::act(&context).await,
             Step::Backup => backup::act(&context).await,
@@ -127,6 +129,7 @@ impl Steps for Night {
             Step::Start => start::undo(&context).await,
             // The table gives them nothing to undo; the engine does not ask.
             Step::Preflight
+            | Step::SelfUpdate
             | Step::Select
             | Step::Download
             | Step::Backup

@@ -149,6 +149,7 @@ fn severity(severity: Severity) -> &'static str {
 fn step(step: Step) -> &'static str {
     match step {
         Step::Preflight => "check beforehand",
+        Step::SelfUpdate => "update Afterhours",
         Step::Select => "choose versions",
         Step::Download => "download",
         Step::Backup => "backup",

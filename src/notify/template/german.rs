@@ -158,6 +158,7 @@ fn severity(severity: Severity) -> &'static str {
 fn step(step: Step) -> &'static str {
     match step {
         Step::Preflight => "vorab prüfen",
+        Step::SelfUpdate => "Afterhours aktualisieren",
         Step::Select => "Versionen wählen",
         Step::Download => "herunterladen",
         Step::Backup => "Datensicherung",

@@ -62,6 +62,7 @@ async fn killed_in_and_after(at: At, editions: &[super::releases::Edition]) {
 async fn killed_in_and_after_each_step(
     #[values(
         Step::Preflight,
+        Step::SelfUpdate,
         Step::Select,
         Step::Download,
         Step::Backup,
@@ -95,7 +96,7 @@ async fn killed_in_and_after_each_step_of_a_second_build(
 
 #[test]
 fn every_step_is_in_the_list_above() {
-    assert_eq!(TABLE.len(), 18);
+    assert_eq!(TABLE.len(), 19);
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use afterhours::client::api::Client;
 use afterhours::domain::event::RunEvent;
 use afterhours::domain::name::AppName;
 use afterhours::domain::run::RunId;
+use afterhours::wire::error::ErrorKind;
 use afterhours::wire::run::EventsQuery;
 use afterhours::wire::run::RunEventView;
 use afterhours::wire::run::RunView;
@@ -44,6 +45,7 @@ const MARK: &str = "NIGHT_SITE";
 /// A site, and the daemon if it runs.
 pub(crate) struct Site {
     dir: TempDir,
+    program: PathBuf,
     pub(crate) mail: Sink,
     daemon: Option<Child>,
     client: Client,
@@ -63,7 +65,8 @@ impl Site {
         let (kept, port) = keep_a_port();
         let mail = Sink::start().await;
         let client = Client::new(&dir.path().join("s")).unwrap();
-        let site = Self { dir, mail, daemon: None, client, port, _port_kept: kept };
+        let program = program().to_owned();
+        let site = Self { dir, program, mail, daemon: None, client, port, _port_kept: kept };
         V1.install(&site.installed());
         for folder in ["data", "feed"] {
             fs_err::create_dir(site.path(folder)).unwrap();
@@ -134,10 +137,34 @@ impl Site {
 
     /// The program with these arguments, in this site.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.path("afterhours.toml")).args(args).kill_on_drop(true);
         command.env(MARK, self.dir.path()).env("TZ", "UTC").stdin(Stdio::null());
         command
+    }
+
+    /// From now on the program is this one.
+    pub(crate) fn use_program(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
+    /// Changes the text of the configuration.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
+        let text = self.read("afterhours.toml");
+        assert!(text.contains(from), "{from}");
+        fs_err::write(self.path("afterhours.toml"), text.replacen(from, to, 1) + "\n").unwrap();
+    }
+
+    /// The process of the daemon that was started here.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().and_then(Child::id).expect("a daemon runs")
+    }
+
+    /// Waits until the daemon that was started here has ended by itself.
+    pub(crate) async fn ended(&mut self) {
+        let daemon = self.daemon.as_mut().expect("a daemon runs");
+        tokio::time::timeout(PATIENCE, daemon.wait()).await.expect("it ends in time").unwrap();
+        self.daemon = None;
     }
 
     /// Runs the program to its end; its exit code and what it said.
@@ -269,10 +296,12 @@ impl Site {
     pub(crate) async fn settled_within(&self, run: RunId, bound: Duration) -> RunView {
         let until = Instant::now() + bound;
         loop {
-            let view = self.client.show_run(run).await.unwrap();
-            if view.state.is_settled() {
-                return view;
-            }
+            let view = match self.client.show_run(run).await {
+                Ok(view) if view.state.is_settled() => return view,
+                // A daemon that goes over into another program is away for a moment.
+                Err(error) if error.kind() != ErrorKind::Unavailable => panic!("{error:?}"),
+                view => view,
+            };
             assert!(Instant::now() < until, "run {run} does not end: {view:#?}\n{}", self.read("log"));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -339,6 +368,6 @@ pub(crate) fn app() -> AppName {
 }
 
 /// The program under test.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_afterhours"))
 }

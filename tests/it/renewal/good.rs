@@ -1,0 +1,74 @@
+//! A good new program: the same process, the same run, one report.
+
+use std::os::unix::fs::MetadataExt;
+
+use afterhours::domain::run::Outcome;
+
+use super::updater::folder;
+use super::updater::in_place;
+use super::updater::publish_good;
+use super::updater::record;
+use super::updater::said;
+use super::updater::site;
+use crate::night::releases::V2;
+use crate::night::releases::V3;
+use crate::night::truth::Left;
+
+#[tokio::test]
+async fn a_newer_afterhours_goes_first_and_the_run_goes_on() {
+    let mut site = site().await;
+    let new = publish_good(&site, "0.2.0", 2);
+    V2.publish(&site.feed());
+    site.open().await;
+    site.job("nightly", serde_json::json!({})).await;
+    let (code, plan, talk) = site.run(&["job", "plan", "nightly"]).await;
+    assert_eq!(code, 0, "{talk}");
+    assert!(plan.contains("first Afterhours updates itself from 0.1.0 to 0.2.0 (build 2)"), "{plan}");
+    let (_, doctor, _) = site.run(&["doctor", "orders"]).await;
+    assert!(doctor.contains("self_update: first, Afterhours updates itself from 0.1.0 to 0.2.0 (build 2)"), "{doctor}");
+    let (pid, mode) = (site.pid(), fs_err::metadata(site.path("bin/afterhours")).unwrap().mode());
+
+    let run = site.update().await;
+    let view = site.settled(run).await;
+    assert_eq!(site.must_be_whole(&view, &[V2], &["first", "second"]).await, Left::New);
+    assert_eq!(said(&site, run).await, ("Afterhours 0.2.0 (build 2) runs, before it was 0.1.0".to_owned(), Vec::new()));
+    assert!(in_place(&site) == new);
+    assert_eq!(fs_err::metadata(site.path("bin/afterhours")).unwrap().mode(), mode);
+    assert_eq!(
+        site.client().status().await.unwrap().daemon.unwrap().pid,
+        pid,
+        "to an init system nothing has happened"
+    );
+    let exe = fs_err::read_link(format!("/proc/{pid}/exe")).unwrap();
+    assert_eq!(exe, site.path("bin/afterhours"));
+    site.reports(1).await;
+    let mail = &site.mail.taken()[0].content;
+    assert!(mail.contains("Afterhours 0.2.0 (build 2) runs"), "{mail}");
+
+    // The next run finds nothing newer, and nothing that the caretaker might still do.
+    assert_eq!(record(&site)["pending"], serde_json::Value::Null);
+    V3.publish(&site.feed());
+    let view = site.settled(site.update().await).await;
+    assert_eq!(view.outcome, Some(Outcome::Succeeded));
+    let (message, _) = said(&site, view.id).await;
+    assert_eq!(message, "Afterhours 0.2.0 (build 2) stays; the feed has no newer one");
+    site.stop().await;
+    assert!(folder(&site).join("kept").exists(), "the one of before stays at hand");
+}
+
+#[tokio::test]
+async fn a_release_that_needs_a_newer_afterhours_waits_for_it() {
+    let mut site = site().await;
+    V2.publish(&site.feed());
+    let description = site.path("feed/2.0-2/release.toml");
+    let text = fs_err::read_to_string(&description).unwrap();
+    fs_err::write(&description, format!("min_afterhours = \"0.2\"\n{text}")).unwrap();
+    site.open().await;
+    let view = site.settled(site.update().await).await;
+    assert_eq!(view.outcome, Some(Outcome::Failed));
+    let said = format!("{view:?}");
+    assert!(said.contains("it needs Afterhours 0.2 at least, and this is 0.1.0"), "{said}");
+    publish_good(&site, "0.2.0", 2);
+    let view = site.settled(site.update().await).await;
+    assert_eq!(site.must_be_whole(&view, &[V2], &["first", "second"]).await, Left::New);
+}
