@@ -21,6 +21,9 @@ use crate::exec::process;
 const KILL_WAIT: Duration = Duration::from_secs(30);
 /// How often it is looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long it is looked again where somebody shows no environment: a program that is just being replaced by another
+/// (`exec`) shows none for a moment, and must not slip through.
+const SETTLE_WAIT: Duration = Duration::from_millis(500);
 /// More of an environment is not read.
 const ENVIRON_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
@@ -37,8 +40,9 @@ pub async fn end(is_mark: impl Fn(&[u8]) -> bool + Send + Sync + Clone + 'static
     loop {
         let looked = is_mark.clone();
         // Without the process table nobody is found; a machine without /proc runs nothing of ours.
-        let left = tokio::task::spawn_blocking(move || marked(&looked)).await.unwrap_or_default();
-        if left.is_empty() {
+        let look = tokio::task::spawn_blocking(move || look(&looked)).await.unwrap_or_default();
+        let left = look.marked;
+        if left.is_empty() && (look.all_shown || began.elapsed() >= SETTLE_WAIT) {
             return Ok(met.into_iter().collect());
         }
         met.extend(left.iter().map(|(pid, _)| *pid));
@@ -56,17 +60,35 @@ pub async fn end(is_mark: impl Fn(&[u8]) -> bool + Send + Sync + Clone + 'static
     }
 }
 
-/// The marked processes and their groups, each with its start.
-fn marked(is_mark: &impl Fn(&[u8]) -> bool) -> Vec<(u32, u64)> {
-    let Ok(entries) = fs_err::read_dir("/proc") else { return Vec::new() };
+/// What one look at the process table found.
+#[derive(Debug, Default)]
+struct Look {
+    /// The marked processes and their groups, each with its start.
+    marked: Vec<(u32, u64)>,
+    /// Whether every program showed its environment.
+    all_shown: bool,
+}
+
+fn look(is_mark: &impl Fn(&[u8]) -> bool) -> Look {
+    let Ok(entries) = fs_err::read_dir("/proc") else { return Look { all_shown: true, ..Look::default() } };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let table: Vec<process::Entry> = pids.filter(|pid| *pid != std::process::id()).filter_map(process::entry).collect();
-    let is_marked = |entry: &&process::Entry| environ(entry.pid).split(|byte| *byte == 0).any(is_mark);
+    let mut all_shown = true;
+    let is_marked = |entry: &&process::Entry| {
+        let environ = environ(entry.pid);
+        all_shown &= !environ.is_empty() || !runs_a_program(entry.pid);
+        environ.split(|byte| *byte == 0).any(is_mark)
+    };
     let ours: Vec<&process::Entry> = table.iter().filter(is_marked).collect();
     // Only a group of the command's own: its leader is, or was, one of them.
     let groups: BTreeSet<u32> = ours.iter().map(|entry| entry.group).filter(|group| *group != own_group()).collect();
     let mates = table.iter().filter(|entry| groups.contains(&entry.group) || ours.contains(entry));
-    mates.map(|entry| (entry.pid, entry.start_ticks)).collect()
+    Look { marked: mates.map(|entry| (entry.pid, entry.start_ticks)).collect(), all_shown }
+}
+
+/// Not a thread of the kernel, nor one that has ended: those never show an environment.
+fn runs_a_program(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
 }
 
 fn own_group() -> u32 {
@@ -112,5 +134,20 @@ mod tests {
         assert_eq!(end(is_mark).await, Ok(Vec::new()));
         stranger.kill().unwrap();
         stranger.wait().unwrap();
+    }
+
+    /// While a program replaces itself, it shows no environment for a moment.
+    #[tokio::test]
+    async fn who_becomes_another_program_all_the_time_is_found() {
+        for _ in 0..20 {
+            let mark = format!("AFTERHOURS_TEST={}", uuid::Uuid::now_v7());
+            let mut restless = Command::new("sh");
+            restless.args(["-c", "exec sh -c \"$AGAIN\""]).env("AGAIN", "exec sh -c \"$AGAIN\"");
+            restless.env("AFTERHOURS_TEST", mark.split_once('=').unwrap().1).process_group(0);
+            let mut restless = restless.spawn().unwrap();
+            let ended = end(move |variable: &[u8]| variable == mark.as_bytes()).await.unwrap();
+            assert!(ended.contains(&restless.id()), "{ended:?}");
+            restless.wait().unwrap();
+        }
     }
 }
