@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// (`exec`) shows none for a moment, and must not slip through.
 const SETTLE_WAIT: Duration = Duration::from_millis(500);
 /// More of an environment is not read.
-const ENVIRON_BYTES_MAX: u64 = 4 * 1024 * 1024;
+const ENVIRON_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Ends every process, other than this one, that has a variable for which `is_mark` holds (`NAME=value`), and
 /// whoever shares a group with one: TERM, two seconds, KILL. Answers with the numbers of those that were there, or, as an
@@ -74,8 +74,9 @@ fn look(is_mark: &impl Fn(&[u8]) -> bool) -> Look {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let table: Vec<process::Entry> = pids.filter(|pid| *pid != std::process::id()).filter_map(process::entry).collect();
     let mut all_shown = true;
+    let mut room = vec![0; ENVIRON_BYTES_MAX];
     let is_marked = |entry: &&process::Entry| {
-        let environ = environ(entry.pid);
+        let environ = environ(entry.pid, &mut room);
         all_shown &= !environ.is_empty() || !runs_a_program(entry.pid);
         environ.split(|byte| *byte == 0).any(is_mark)
     };
@@ -95,12 +96,11 @@ fn own_group() -> u32 {
     rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs()
 }
 
-fn environ(pid: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
+/// The environment of a process, read in one piece: between two, another program may have taken its place.
+fn environ(pid: u32, room: &mut [u8]) -> &[u8] {
     // It may have ended meanwhile, or be somebody else's.
-    let _ = std::fs::File::open(format!("/proc/{pid}/environ"))
-        .and_then(|file| file.take(ENVIRON_BYTES_MAX).read_to_end(&mut bytes));
-    bytes
+    let read = std::fs::File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read(room)).unwrap_or(0);
+    &room[..read]
 }
 
 #[cfg(test)]
@@ -146,8 +146,10 @@ mod tests {
             restless.env("AFTERHOURS_TEST", mark.split_once('=').unwrap().1).process_group(0);
             let mut restless = restless.spawn().unwrap();
             let ended = end(move |variable: &[u8]| variable == mark.as_bytes()).await.unwrap();
-            assert!(ended.contains(&restless.id()), "{ended:?}");
+            // Nobody is left running where it was not found.
+            let _ = restless.kill();
             restless.wait().unwrap();
+            assert!(ended.contains(&restless.id()), "{ended:?}");
         }
     }
 }
