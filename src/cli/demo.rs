@@ -3,7 +3,8 @@
 //! Nothing is played: the real daemon, the real workstation client and a real application are started
 //! as processes, and what is claimed in the end was looked at.
 //!
-//! - `stage`: a directory of its own with programs, data, releases and a configuration;
+//! - `stage`: a directory of its own with a program, data and a configuration;
+//! - `vendor`: a signed feed and a web server for it, on a port of this machine;
 //! - `crew`: the processes, and how they are ended;
 //! - `night`: one run, told while it happens;
 //! - `verdict`: what was looked at, and how it reads.
@@ -13,6 +14,7 @@
 mod crew;
 mod night;
 mod stage;
+mod vendor;
 mod verdict;
 
 use std::path::PathBuf;
@@ -27,6 +29,7 @@ use tokio::time::Instant;
 use crate::cli::context::Context;
 use crate::cli::demo::crew::Crew;
 use crate::cli::demo::night::Night;
+use crate::cli::demo::stage::FOURTH;
 use crate::cli::demo::stage::Stage;
 use crate::cli::demo::verdict::Part;
 use crate::cli::demo::verdict::Summary;
@@ -50,9 +53,10 @@ const LOG_LINES: usize = 20;
 
 /// See the whole night in half a minute, on a sample application.
 ///
-/// Three people are logged in, a job falls due, they are warned and logged out, the new versions are installed one after
-/// the other; then a second night whose version fails its health check, and everything is put back. It needs no
-/// configuration and touches nothing outside of a directory of its own.
+/// Three people are logged in, a job falls due, they are warned and logged out, the new versions are fetched from the
+/// vendor's signed feed and installed one after the other; then somebody breaks into the vendor's web server and is
+/// refused; then a second night whose version fails its health check, and everything is put back. It needs no
+/// configuration and touches nothing outside of a directory of its own and two ports that only this machine can reach.
 ///
 /// What was seen is listed in the end. Exits with 0 when all of it is as it should be.
 #[derive(Debug, Args)]
@@ -66,7 +70,7 @@ pub(crate) struct DemoArgs {
 pub(crate) async fn run(args: DemoArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let began = Instant::now();
     let mut interrupt = Interrupt::listen()?;
-    let stage = Stage::set(args.dir)?;
+    let stage = Stage::set(args.dir, context.now())?;
     let mut crew = Crew::new(&stage)?;
     let played = tokio::select! {
         biased;
@@ -89,7 +93,7 @@ pub(crate) async fn run(args: DemoArgs, context: &Context<'_>) -> Result<Ending,
 /// Both nights.
 async fn play(stage: &Stage, crew: &mut Crew, context: &Context<'_>) -> Result<Vec<Part>, CliError> {
     let ui = context.ui;
-    ui.say("Order desk 1.0 is installed, the vendor has published 2.0 and 3.0. The daemon is started.");
+    ui.say("Order desk 1.0 is installed, the vendor has signed and published 2.0 and 3.0. The daemon is started.");
     let client = Client::new(&stage.socket())?;
     crew.start_daemon(stage, &client, UP_MAX).await?;
     crew.wait_for_version(stage, "1.0", UP_MAX).await?;
@@ -111,7 +115,10 @@ async fn play(stage: &Stage, crew: &mut Crew, context: &Context<'_>) -> Result<V
     crew.start_station("anna", Answer::Ok)?;
     crew.start_station("ben", Answer::NotNow)?;
     crew.wait_for_orders(stage, 3, UP_MAX).await?;
-    stage.publish_broken()?;
+    let old = stage.vendor().list()?;
+    stage.vendor().publish(&FOURTH, context.now())?;
+    parts.push(verdict::web_server(&old, stage, &client).await?);
+    ui.say("Somebody broke into the vendor's web server meanwhile, and was refused.");
     ui.say("\nThe second night: the same job again");
     let second = Night::live(2, SECOND_GRACE, stage, crew, &client, context).await?;
     parts.push(verdict::second_night(&second, stage, crew, &client).await?);

@@ -168,6 +168,7 @@ impl Control {
 /// # Errors
 /// The feed or the installation cannot be read, or there is no path from one to the other.
 pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<UpdatesView, Failure> {
+    kit.feed.look_again().await;
     let selection = select(kit, store, &Wish::newest(), now).await?;
     let shown = |release: &Release| {
         let why = |held: &[HeldBack]| held.iter().find(|held| held.release == release.id).map(|held| held.why.clone());

@@ -113,6 +113,14 @@ impl Feed {
         }
     }
 
+    /// Forgets what was found a moment ago: whoever asks next gets an answer of now.
+    pub async fn look_again(&self) {
+        match self {
+            Self::Dir(_) => {}
+            Self::Signed(feed) => feed.look_again().await,
+        }
+    }
+
     /// Whether the feed can be reached and read, and what is in it.
     pub async fn check(&self) -> Vec<Finding> {
         match self {

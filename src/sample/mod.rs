@@ -13,6 +13,7 @@
 //! - [`tree`]: a version's program on disk, written and read.
 //! - [`data`]: orders and people on disk; [`migrate`]: from one schema to the next.
 //! - [`server`]: the pages; [`desk`]: the workstation program; [`care`]: backup and fingerprint.
+//! - [`website`]: the vendor's web server.
 //!
 //! An order is confirmed only when it is on the disk; a version refuses data of a newer schema, and
 //! answers 500 on data of an older one. The rest of the product knows nothing of all this.
@@ -24,6 +25,7 @@ pub mod error;
 pub mod migrate;
 pub mod server;
 pub mod tree;
+pub mod website;
 
 use serde::Deserialize;
 use serde::Serialize;

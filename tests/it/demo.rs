@@ -1,4 +1,4 @@
-//! The demo, run for real: a daemon, workstations and an application as processes, two nights.
+//! The demo, run for real: a daemon, workstations and an application as processes, a signed feed, two nights.
 
 use std::path::Path;
 use std::process::Command;
@@ -54,10 +54,14 @@ fn both_nights_are_as_they_should_be_and_nothing_is_left() {
         let checks = summary["parts"][part]["checks"].as_array().unwrap();
         checks.iter().map(|check| check["what"].as_str().unwrap()).collect()
     };
-    insta::assert_snapshot!([0, 1, 2, 3].map(|part| checks(part).join("\n")).join("\n\n"));
-    for (night, least_ms) in [(0, 1), (1, 6_000)] {
+    insta::assert_snapshot!([0, 1, 2, 3, 4].map(|part| checks(part).join("\n")).join("\n\n"));
+    for (night, least_ms) in [(0, 1), (2, 6_000)] {
         let downtime = summary["parts"][night]["downtime_ms"].as_u64().unwrap();
         assert!(downtime >= least_ms, "night {night}: {downtime}");
+    }
+    let web_server = summary["parts"][1]["checks"].to_string();
+    for told in ["0 good signatures, 1 needed", "version 3 is offered, version 4 was seen before"] {
+        assert!(web_server.contains(told), "{told}: {web_server}");
     }
     for told in ["swap[2]", "Everything is put back as it was.", "4.0 failed, 3.0 is back"] {
         assert!(stderr.contains(told), "{told}: {stderr}");

@@ -27,7 +27,7 @@ const MAY_USE_DB: [&str; 4] = ["jobs", "scheduler", "control", "daemon"];
 const HOMES: [(&str, &[&str]); 6] = [
     ("rusqlite", &["src/db/"]),
     ("tokio_cron_scheduler", &["src/scheduler/chores.rs"]),
-    ("axum", &["src/api/", "src/daemon.rs", "src/daemon/", "src/sample/server.rs"]),
+    ("axum", &["src/api/", "src/daemon.rs", "src/daemon/", "src/sample/"]),
     ("clap", &["src/cli/"]),
     ("reqwest", &["src/feed/transport/", "src/probe/", "src/client/", "src/sample/"]),
     ("anyhow", &["src/cli/", "src/daemon.rs", "src/daemon/"]),

@@ -1,4 +1,4 @@
-//! A directory of its own with everything that a site has: programs, data, releases, a configuration.
+//! A directory of its own with everything that a site has: a program, data, a configuration; and the site's vendor.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
@@ -6,15 +6,16 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::path::PathBuf;
 
+use chrono::DateTime;
+use chrono::Utc;
 use fs_err as fs;
 use tempfile::TempDir;
 
+use crate::cli::demo::vendor::Edition;
+use crate::cli::demo::vendor::Vendor;
 use crate::cli::exit::CliError;
 use crate::config;
 use crate::config::settings::Settings;
-use crate::domain::release::ReleaseId;
-use crate::feed::pack::PackMeta;
-use crate::feed::pack::pack;
 use crate::sample::data::Orders;
 use crate::sample::data::People;
 use crate::sample::tree;
@@ -27,6 +28,17 @@ pub(super) const GREETING: &str = "Good morning. Ask Rosa about discounts.";
 pub(super) const PROBE: &str = "probe";
 /// Everybody who works with it.
 pub(super) const PEOPLE: [&str; 4] = ["anna", "ben", "rosa", "eva"];
+/// The releases of the first night, and the one of the second.
+const SECOND: Edition =
+    Edition { version: "2.0", schema: 2, build: 200, notes: "Quantities are numbers.", broken: false };
+const THIRD: Edition = Edition { version: "3.0", schema: 3, build: 300, notes: "Orders have lines.", broken: false };
+pub(super) const FOURTH: Edition = Edition {
+    version: "4.0",
+    schema: 4,
+    build: 400,
+    notes: "Orders have a state. (And it does not work.)",
+    broken: true,
+};
 /// Ports of servers: the system does not give them to clients, and few listen there.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// A longer path cannot be the address of a Unix socket.
@@ -40,11 +52,13 @@ pub(super) struct Stage {
     temp: Option<TempDir>,
     binary: PathBuf,
     server: SocketAddr,
+    vendor: Vendor,
 }
 
 impl Stage {
-    /// Sets everything up, in `dir`, which must be new or empty, or in one that is removed in the end.
-    pub(super) fn set(dir: Option<PathBuf>) -> Result<Self, CliError> {
+    /// Sets everything up, in `dir`, which must be new or empty, or in one that is removed in the end. Needs the runtime:
+    /// the vendor's web server is open from here on.
+    pub(super) fn set(dir: Option<PathBuf>, now: DateTime<Utc>) -> Result<Self, CliError> {
         let (dir, temp) = match dir {
             Some(dir) => (empty(dir)?, None),
             None => {
@@ -55,12 +69,15 @@ impl Stage {
         };
         let dir = fs::canonicalize(dir).map_err(failed("find the demo's directory"))?;
         let binary = std::env::current_exe().map_err(failed("find this program"))?;
-        let stage = Self { dir, temp, binary, server: free_address()? };
+        let vendor = Vendor::found(dir.join("vendor"), &binary, now)?;
+        let stage = Self { dir, temp, binary, server: free_address()?, vendor };
         if stage.socket().as_os_str().len() > SOCKET_BYTES_MAX {
             let message = format!("{} is too long a name for a socket to be in", stage.dir.display());
             return Err(CliError::usage(message, "choose a shorter --dir, or a shorter TMPDIR"));
         }
         stage.build()?;
+        stage.vendor.publish(&SECOND, now)?;
+        stage.vendor.publish(&THIRD, now)?;
         Ok(stage)
     }
 
@@ -123,19 +140,13 @@ impl Stage {
         self.dir.join(format!("mail-of-night-{night}.txt"))
     }
 
-    pub(super) fn tmp(&self) -> PathBuf {
-        self.dir.join("tmp")
+    pub(super) const fn vendor(&self) -> &Vendor {
+        &self.vendor
     }
 
     /// The configuration, as the daemon reads it.
     pub(super) fn settings(&self) -> Result<Settings, CliError> {
         Ok(config::load(Some(&self.config()))?)
-    }
-
-    /// Publishes the release of the second night.
-    pub(super) fn publish_broken(&self) -> Result<(), CliError> {
-        let app = App { version: "4.0".to_owned(), schema: 4, broken: true };
-        self.publish(&app, 400, "Orders have a state. (And it does not work.)")
     }
 
     /// Removes the directory, where it is not kept.
@@ -147,7 +158,7 @@ impl Stage {
     }
 
     fn build(&self) -> Result<(), CliError> {
-        for part in ["log", "workstations", "backups", "releases", "tmp", "data"] {
+        for part in ["log", "workstations", "backups", "data"] {
             fs::create_dir_all(self.dir.join(part)).map_err(failed("make the demo's directories"))?;
         }
         let cannot_install = "install Order desk 1.0";
@@ -162,21 +173,7 @@ impl Stage {
         }
         people.save(&self.data()).map_err(failed(cannot_install))?;
         Orders::open(&self.data(), 1).map_err(failed(cannot_install))?;
-        self.publish(&App { version: "2.0".to_owned(), schema: 2, broken: false }, 200, "Quantities are numbers.")?;
-        self.publish(&App { version: "3.0".to_owned(), schema: 3, broken: false }, 300, "Orders have lines.")?;
         fs::write(self.config(), self.configuration()).map_err(failed("write the demo's configuration"))
-    }
-
-    fn publish(&self, app: &App, build: u64, notes: &str) -> Result<(), CliError> {
-        let what = format!("publish Order desk {}", app.version);
-        let trees = self.tmp().join(&app.version);
-        tree::plant(&trees, app, &self.binary).map_err(failed(&what))?;
-        let version = app.version.parse().map_err(failed(&what))?;
-        let mut meta = PackMeta::new(ReleaseId { version, build });
-        meta.notes = notes.to_owned();
-        meta.migrate = Some(vec![PROGRAM.to_owned(), "migrate".to_owned()]);
-        pack(&trees, &meta, &self.dir.join("releases")).map_err(failed(&what))?;
-        fs::remove_dir_all(&trees).map_err(failed(&what))
     }
 
     /// As an administrator would write it, but for the lengths of time.
@@ -185,7 +182,8 @@ impl Stage {
         let at = |name: &str| text(&self.dir.join(name));
         let (data_dir, socket, install_dir, program) =
             (at("afterhours"), text(&self.socket()), text(&self.install()), text(&self.program()));
-        let (data, releases, backups) = (text(&self.data()), at("releases"), at("backups"));
+        let (data, backups) = (text(&self.data()), at("backups"));
+        let (url, root) = (self.vendor.url(), text(&self.vendor.root()));
         let (evidence, password) = (at("backups/orders-*.tar"), text(&self.password(PROBE)));
         let (before, server) = (text(&self.print_before()), self.server);
         format!(
@@ -200,7 +198,8 @@ install_dir = {install_dir}
 keep = ["config/**"]
 service = {{ run = ["bin/order-desk", "serve"], deadline = "20s", port = "{server}" }}
 data = {{ paths = [{data}] }}
-feed = {{ dir = {releases} }}
+# What the vendor gave by hand is trusted, and nothing else: neither the server nor the way to it.
+feed = {{ url = "{url}", root = {root}, proxy = "none" }}
 sessions = [{{ workstations = true }}]
 polite_end = "5s"
 reminders = ["3s"]
@@ -255,22 +254,22 @@ fn free_address() -> Result<SocketAddr, CliError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_configuration_is_one_and_an_old_directory_is_refused() {
+    #[tokio::test]
+    async fn the_configuration_is_one_and_an_old_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let stage = Stage::set(Some(dir.path().join("new"))).unwrap();
+        let stage = Stage::set(Some(dir.path().join("new")), Utc::now()).unwrap();
         let settings = stage.settings().unwrap();
         assert_eq!(settings.apps.len(), 1);
         assert_eq!(stage.strike().unwrap(), Some(fs::canonicalize(dir.path()).unwrap().join("new")));
-        let error = Stage::set(Some(dir.path().to_owned())).unwrap_err();
+        let error = Stage::set(Some(dir.path().to_owned()), Utc::now()).unwrap_err();
         assert!(error.view().message.contains("is not empty"), "{error:?}");
     }
 
-    #[test]
-    fn a_directory_of_its_own_is_removed() {
-        let stage = Stage::set(None).unwrap();
+    #[tokio::test]
+    async fn a_directory_of_its_own_is_removed() {
+        let stage = Stage::set(None, Utc::now()).unwrap();
         let dir = stage.dir().to_owned();
-        assert!(dir.join("releases/3.0-300/release.toml").exists());
+        assert!(dir.join("vendor/published/targets/300").exists());
         assert_eq!(stage.strike().unwrap(), None);
         assert!(!dir.exists());
     }

@@ -118,6 +118,38 @@ pub(super) async fn first_night(
     Ok(part)
 }
 
+/// What the daemon takes from the vendor's web server: what was signed, and neither another nor an `old` list.
+pub(super) async fn web_server(old: &[u8], stage: &Stage, client: &Client) -> Result<Part, CliError> {
+    let mut part = Part::new("At the vendor's web server, meanwhile");
+    let (app, vendor) = (app()?, stage.vendor());
+    let list = vendor.list()?;
+    let updates = client.check_updates(&app).await?;
+    let newest = updates.pending.last();
+    let seen =
+        newest.map_or_else(|| "nothing newer".to_owned(), |release| format!("{} ({})", release.version, release.build));
+    part.check("4.0 is in the signed feed", newest.is_some_and(|release| release.version.as_str() == "4.0"), seen);
+    // A site that believed this would never again miss anything.
+    let forged = String::from_utf8_lossy(&list).replacen("\"expires\": \"2", "\"expires\": \"9", 1).into_bytes();
+    let tries = [
+        ("a list changed to hold for ever is refused", forged.as_slice(), "0 good signatures"),
+        ("the list of yesterday is refused", old, "was seen before"),
+    ];
+    for (what, put, because) in tries {
+        vendor.breaks_in(put)?;
+        let answer = client.check_updates(&app).await.map_err(CliError::from);
+        let refusal = answer.as_ref().err().map_or("it was believed", |error| error.view().message.as_str());
+        part.check(what, refusal.contains(because), refusal.trim_start_matches("failed to "));
+    }
+    vendor.breaks_in(&list)?;
+    let again = client.check_updates(&app).await?.pending.last().map(|release| release.version.clone());
+    part.check(
+        "the vendor puts its own back: 4.0 is there again",
+        again.as_ref().is_some_and(|version| version.as_str() == "4.0"),
+        text::maybe(again),
+    );
+    Ok(part)
+}
+
 /// The second night, whose version does not work.
 pub(super) async fn second_night(
     night: &Night,
