@@ -253,21 +253,23 @@ fn free_address() -> Result<SocketAddr, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::clock::Clock;
+    use crate::domain::clock::SystemClock;
 
     #[tokio::test]
     async fn the_configuration_is_one_and_an_old_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let stage = Stage::set(Some(dir.path().join("new")), Utc::now()).unwrap();
+        let stage = Stage::set(Some(dir.path().join("new")), SystemClock.now()).unwrap();
         let settings = stage.settings().unwrap();
         assert_eq!(settings.apps.len(), 1);
         assert_eq!(stage.strike().unwrap(), Some(fs::canonicalize(dir.path()).unwrap().join("new")));
-        let error = Stage::set(Some(dir.path().to_owned()), Utc::now()).unwrap_err();
+        let error = Stage::set(Some(dir.path().to_owned()), SystemClock.now()).unwrap_err();
         assert!(error.view().message.contains("is not empty"), "{error:?}");
     }
 
     #[tokio::test]
     async fn a_directory_of_its_own_is_removed() {
-        let stage = Stage::set(None, Utc::now()).unwrap();
+        let stage = Stage::set(None, SystemClock.now()).unwrap();
         let dir = stage.dir().to_owned();
         assert!(dir.join("vendor/published/targets/300").exists());
         assert_eq!(stage.strike().unwrap(), None);
