@@ -7,8 +7,11 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::middleware;
+use axum::middleware::Next;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
@@ -55,16 +58,26 @@ pub struct Api {
     pub stop: CancellationToken,
 }
 
-/// All routes but the workstations' and the gate check.
+/// All routes but the workstations' and the gate check. They are the operators', reading, too: who is logged in and what
+/// went wrong where is nobody else's affair.
 pub fn router(api: Api) -> Router {
+    let operators_only = middleware::from_fn_with_state(api.clone(), operators_only);
     Router::new()
         .route(route::STATUS, get(async |State(api): State<Api>| reply(api.control.status().await)))
         .merge(jobs())
         .merge(runs())
         .merge(people())
         .merge(apps())
+        .route_layer(operators_only)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(api)
+}
+
+async fn operators_only(State(_): State<Api>, caller: PeerCaller, request: Request, next: Next) -> Response {
+    match Control::must_operate(&caller.0) {
+        Ok(()) => next.run(request).await,
+        Err(error) => refuse(&error),
+    }
 }
 
 /// An answer or a refusal.

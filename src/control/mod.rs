@@ -80,7 +80,11 @@ impl Control {
         })
     }
 
-    fn must_operate(caller: &Caller) -> Result<(), ControlError> {
+    /// Refuses whoever is no operator.
+    ///
+    /// # Errors
+    /// The caller may not.
+    pub fn must_operate(caller: &Caller) -> Result<(), ControlError> {
         match caller.role {
             Role::Operator => Ok(()),
             Role::Workstation => Err(ControlError::NotPermitted { who: caller.who.clone() }),

@@ -335,3 +335,27 @@ async fn trouble_with_one_application_keeps_no_chore_from_the_others() {
     fs_err::write(closed("attic"), "").unwrap();
     eventually("the attic is open", Duration::from_secs(90), async || !closed("attic").exists()).await;
 }
+
+#[tokio::test]
+async fn who_is_no_operator_sees_nothing_but_may_work() {
+    let desk = Desk::open().await;
+    assert_eq!(desk.run(&["job", "create", "first", "--app", "desk", "--at", AT]).0, 0);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs_err::set_permissions(desk.dir.path(), open).unwrap();
+    let as_nobody = |args: &[&str]| {
+        let ours = command(desk.dir.path());
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(ours.get_program());
+        let output = nobody.args(ours.get_args()).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    for look in
+        [&["status"][..], &["job", "list"], &["job", "show", "first"], &["run", "list"], &["session", "list", "desk"]]
+    {
+        let (code, said) = as_nobody(look);
+        assert_eq!(code, Some(8), "{look:?}: {said}");
+        assert!(said.contains("nobody") && !said.contains("first"), "{look:?}: {said}");
+    }
+    let (code, said) = as_nobody(&["client", "run", "--app", "desk", "--", "echo", "at work"]);
+    assert_eq!((code, said.contains("at work")), (Some(0), true), "{said}");
+}
