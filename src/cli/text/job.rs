@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use chrono::Utc;
+use chrono_tz::Tz;
 
 use crate::cli::text::NOTHING;
 use crate::cli::text::Times;
@@ -125,7 +126,11 @@ fn resolution(start: &StartView, resolved: &ResolvedView) -> String {
         Some(zone) => at.with_timezone(&zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
         None => at.format("%a %Y-%m-%d %H:%M:%S UTC").to_string(),
     };
-    let both = |at| format!("{} ({})", zoned(at), at.format("%Y-%m-%d %H:%M:%S UTC"));
+    let is_utc = start.zone.is_none_or(|zone| zone == Tz::UTC);
+    let both = |at: DateTime<Utc>| match is_utc {
+        true => zoned(at),
+        false => format!("{} ({})", zoned(at), at.format("%Y-%m-%d %H:%M:%S UTC")),
+    };
     let what = self::start(start);
     match (resolved.kind, resolved.first, resolved.second) {
         (ResolvedKind::Gap, _, _) => format!(
@@ -137,6 +142,7 @@ fn resolution(start: &StartView, resolved: &ResolvedView) -> String {
             both(first),
             both(second)
         ),
+        (ResolvedKind::Exact | ResolvedKind::Overlap, _, _) if is_utc => format!("Starts: {}", both(resolved.at)),
         (ResolvedKind::Exact | ResolvedKind::Overlap, _, _) => format!("Starts: {what} = {}", both(resolved.at)),
     }
 }
@@ -144,7 +150,6 @@ fn resolution(start: &StartView, resolved: &ResolvedView) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::NaiveDateTime;
-    use chrono_tz::Tz;
 
     use super::*;
     use crate::domain::job::Job;
@@ -213,6 +218,16 @@ mod tests {
         let created =
             JobChanged { job: job("2026-10-25 02:30", Some(first)), resolved: Some(resolved), warnings: Vec::new() };
         insta::assert_snapshot!(changed("Created", &created, &times()));
+    }
+
+    #[test]
+    fn a_time_in_utc_is_said_once() {
+        let due_at = at("2026-10-25T02:30:00Z");
+        let mut job = job("2026-10-25 02:30", Some(due_at));
+        job.start.zone = Some(Tz::UTC);
+        let resolved = ResolvedView { at: due_at, kind: ResolvedKind::Exact, first: None, second: None };
+        let text = changed("Created", &JobChanged { job, resolved: Some(resolved), warnings: Vec::new() }, &times());
+        assert!(text.contains("\nStarts: Sun 2026-10-25 02:30:00 UTC\n"), "{text}");
     }
 
     #[test]
