@@ -112,6 +112,14 @@ impl fmt::Display for ReleaseId {
     }
 }
 
+/// What the program is called in a release of Afterhours itself; nothing else is in it.
+pub const UPDATER_PROGRAM: &str = "afterhours";
+
+/// The archive for one kind of machine, a target triple, in a release of Afterhours itself.
+pub fn updater_archive(triple: &str) -> String {
+    format!("{UPDATER_PROGRAM}-{triple}.tar.zst")
+}
+
 /// The file in the root of a program tree that says which release the tree is: one [`ReleaseId`] as JSON.
 pub const MARKER: &str = ".afterhours-release.json";
 

@@ -3,6 +3,7 @@
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
+use crate::domain::release::updater_archive;
 use crate::renewal::record::Pending;
 
 /// How often the new program may begin before it must have come up; a power cut may end it once.
@@ -63,7 +64,7 @@ pub fn choose(own: &Own, releases: &[Release], failed: &[u64], machine: &str) ->
 
 /// The release with nothing but the archive for a kind of machine.
 fn for_machine(release: &Release, machine: &str) -> Option<Release> {
-    let file = format!("afterhours-{machine}.tar.zst");
+    let file = updater_archive(machine);
     let archive = release.archives.iter().find(|archive| archive.file == file)?.clone();
     Some(Release { archives: vec![archive], ..release.clone() })
 }

@@ -28,14 +28,13 @@ use sha2::Digest;
 use sha2::Sha256;
 
 use crate::domain::finding::Finding;
+use crate::domain::release::UPDATER_PROGRAM;
 use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::missing_program;
 use crate::renewal::error::At;
 use crate::renewal::error::RenewalError;
 
-/// The program's name in a release.
-pub(super) const PROGRAM: &str = "afterhours";
 /// What decides who may run a file and as what, beside its mode.
 const SECURITY: [&str; 2] = ["security.selinux", "security.capability"];
 /// Package managers that may own the file, asked with its path; they end with 0 when they do.
@@ -59,7 +58,7 @@ pub(super) fn kept(program: &Path) -> PathBuf {
 
 /// The program in an unpacked tree, made executable.
 pub(super) fn program_in(tree: &Path) -> Result<PathBuf, RenewalError> {
-    let path = tree.join(PROGRAM);
+    let path = tree.join(UPDATER_PROGRAM);
     match fs::symlink_metadata(&path) {
         Ok(about) if about.is_file() => {}
         _ => return Err(RenewalError::NoProgram { path }),
@@ -222,7 +221,7 @@ mod tests {
     fn a_tree_without_the_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(program_in(dir.path()), Err(RenewalError::NoProgram { .. })));
-        std::os::unix::fs::symlink("/bin/true", dir.path().join(PROGRAM)).unwrap();
+        std::os::unix::fs::symlink("/bin/true", dir.path().join(UPDATER_PROGRAM)).unwrap();
         assert!(matches!(program_in(dir.path()), Err(RenewalError::NoProgram { .. })));
     }
 }

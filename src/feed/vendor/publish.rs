@@ -17,6 +17,9 @@ use serde_json::json;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::UPDATER_PROGRAM;
+use crate::domain::release::updater_archive;
+use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
@@ -28,13 +31,9 @@ use crate::feed::vendor::renew::Renewal;
 use crate::feed::vendor::renew::expires_at;
 use crate::feed::vendor::renew::own;
 use crate::feed::vendor::role::describe;
-use crate::feed::vendor::standing::UPDATER;
 use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::Workshop;
-
-/// How the updater's own program is called inside its archive.
-const UPDATER_PROGRAM: &str = "afterhours";
 
 /// What is published.
 #[derive(Debug, Clone)]
@@ -80,7 +79,7 @@ pub fn publish(
     }
     let folder = match content {
         Content::Tree(_) => None,
-        Content::Updater(_) => Some(UPDATER),
+        Content::Updater(_) => Some(UPDATERS),
     };
     let before = workshop.releases(current.targets.signed(), folder)?;
     check_is_newer(&before, &meta.id)?;
@@ -150,8 +149,7 @@ impl Workshop {
             Content::Updater(programs) => {
                 let mut trees = Vec::new();
                 for (triple, program) in programs {
-                    trees
-                        .push((format!("{UPDATER_PROGRAM}-{triple}.tar.zst"), updater_tree(&drafts, triple, program)?));
+                    trees.push((updater_archive(triple), updater_tree(&drafts, triple, program)?));
                 }
                 trees
             }

@@ -12,6 +12,7 @@ use sigstore_tuf::Targets;
 
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::feed::UPDATERS;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::vendor::disk;
@@ -25,9 +26,6 @@ use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::ROOT;
 use crate::feed::vendor::state::Workshop;
-
-/// The folder of the updater's own releases.
-pub(in crate::feed::vendor) const UPDATER: &str = "updater";
 
 /// How a feed stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -121,7 +119,7 @@ impl Workshop {
             holds_until: roles.iter().map(|role| role.expires_at).min().unwrap_or_default(),
             pending: self.pending()?.map(|(envelope, new)| pending_root(&envelope, root, new.signed())),
             releases: ids(self.releases(targets, None)?),
-            updater: ids(self.releases(targets, Some(UPDATER))?),
+            updater: ids(self.releases(targets, Some(UPDATERS))?),
             roles,
         })
     }
