@@ -58,11 +58,14 @@ pub(crate) struct PublishArgs {
     /// The lowest version that may be updated to this one directly
     #[arg(long, value_name = "V")]
     min_version: Option<Version>,
+    /// The lowest version of Afterhours that can install it; sites update Afterhours first where the feed has one
+    #[arg(long, value_name = "V", conflicts_with = "updater")]
+    min_afterhours: Option<Version>,
     /// No update may jump over this release
     #[arg(long)]
     barrier: bool,
     /// The program that migrates the data, then each of its arguments by a --migrate of its own
-    #[arg(long, value_name = "CMD", allow_hyphen_values = true)]
+    #[arg(long, value_name = "CMD", allow_hyphen_values = true, conflicts_with = "updater")]
     migrate: Vec<String>,
     /// It mends a hole that others may use: no cool-down, no rollout
     #[arg(long)]
@@ -81,8 +84,9 @@ pub(crate) struct PublishArgs {
     date: Option<NaiveDate>,
     /// From how many builds before it small downloads are made; 0 for none
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=16))]
+    #[arg(conflicts_with = "updater")]
     deltas: u64,
-    /// Publish `afterhours` itself
+    /// Publish `afterhours` itself, which sites take before any release; versions and builds are its own
     #[arg(long, requires = "binary")]
     updater: bool,
     /// The platform of the --binary that follows; both may be repeated
@@ -108,6 +112,7 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
         date: Some(args.date.unwrap_or_else(|| now.date_naive())),
         notes,
         min_version: args.min_version,
+        min_afterhours: args.min_afterhours,
         barrier: args.barrier,
         migrate: (!args.migrate.is_empty()).then_some(args.migrate),
         published_at: Some(now),

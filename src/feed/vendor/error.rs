@@ -197,6 +197,24 @@ pub enum VendorError {
         #[source]
         source: Box<FeedError>,
     },
+    /// A kind of machine has a name that none has.
+    #[error("publish Afterhours for {triple}: that is no target triple")]
+    BadTriple {
+        /// As named.
+        triple: String,
+    },
+    /// A kind of machine is named more than once.
+    #[error("publish Afterhours for {triple}: it is named twice")]
+    TripleTwice {
+        /// Which.
+        triple: String,
+    },
+    /// What is to be published as Afterhours is no program.
+    #[error("publish {} as Afterhours: it is no file, or an empty one", .path.display())]
+    NotAProgram {
+        /// What was named.
+        path: PathBuf,
+    },
     /// A small download cannot be made.
     #[error("make a small download from {from}")]
     Delta {
@@ -258,9 +276,13 @@ impl VendorError {
     /// What kind of failure it is.
     pub const fn failure(&self) -> VendorFailure {
         match self {
-            Self::BadThreshold { .. } | Self::ShortSpan { .. } | Self::ShortPassphrase { .. } | Self::NoPassphrase => {
-                VendorFailure::Usage
-            }
+            Self::BadThreshold { .. }
+            | Self::ShortSpan { .. }
+            | Self::ShortPassphrase { .. }
+            | Self::NoPassphrase
+            | Self::BadTriple { .. }
+            | Self::TripleTwice { .. }
+            | Self::NotAProgram { .. } => VendorFailure::Usage,
             Self::NoFeed { .. } | Self::NoSuchKey { .. } => VendorFailure::NotFound,
             Self::Occupied { .. }
             | Self::Busy { .. }
@@ -323,6 +345,9 @@ impl VendorError {
             Self::Delta { source, .. } => {
                 return source.hint().or_else(|| Some("publish without small downloads: --deltas 0".to_owned()));
             }
+            Self::BadTriple { .. } => "name it as the compiler does, for example x86_64-unknown-linux-gnu",
+            Self::TripleTwice { .. } => "give each --triple one --binary",
+            Self::NotAProgram { .. } => "name the program that was built for this platform",
             Self::BuildNotNewer { newest, .. } => return Some(format!("raise the build above {}", newest.build)),
             Self::VersionTaken { .. } => "raise the version, too; a version is published once",
             Self::NoSuchKey { .. } => "see the IDs with `afterhours feed show DIR`",

@@ -35,6 +35,9 @@ use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::Workshop;
 
+/// The longest name of a platform.
+const TRIPLE_BYTES_MAX: usize = 100;
+
 /// What is published.
 #[derive(Debug, Clone)]
 pub enum Content {
@@ -62,7 +65,7 @@ pub struct Published {
 /// Blocking. The updater's own programs are fetched whole: they are small, and seldom new.
 ///
 /// # Errors
-/// The build is not above all others, the tree is one that sites would refuse, a key is missing, or something cannot be
+/// The build is not above all others, the tree is one that sites would refuse, a program is none, a key is missing, or something cannot be
 /// written. What is published is then as it was.
 pub fn publish(
     place: Place,
@@ -71,6 +74,9 @@ pub fn publish(
     deltas: usize,
     now: DateTime<Utc>,
 ) -> Result<Published, VendorError> {
+    if let Content::Updater(programs) = content {
+        check_programs(programs)?;
+    }
     let workshop = Workshop::enter(place)?;
     let current = workshop.current()?;
     workshop.check_root(&current, now)?;
@@ -98,6 +104,33 @@ pub fn publish(
     let current = workshop.current()?;
     let Release { id, location, archives, .. } = release;
     Ok(Published { id, location, archives, holds_until: current.holds_until() })
+}
+
+/// Whether each program can be one, for a kind of machine that can be one; the names become parts of paths.
+fn check_programs(programs: &[(String, PathBuf)]) -> Result<(), VendorError> {
+    for (index, (triple, program)) in programs.iter().enumerate() {
+        if !is_triple(triple) {
+            return Err(VendorError::BadTriple { triple: triple.clone() });
+        }
+        if programs[..index].iter().any(|(other, _)| other == triple) {
+            return Err(VendorError::TripleTwice { triple: triple.clone() });
+        }
+        let about = std::fs::metadata(program);
+        let about = about.map_err(|source| VendorError::Read { path: program.clone(), source })?;
+        if !about.is_file() || about.len() == 0 {
+            return Err(VendorError::NotAProgram { path: program.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Whether this may be the name of a platform: `x86_64-unknown-linux-gnu`.
+fn is_triple(name: &str) -> bool {
+    let is_part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
+    };
+    name.len() <= TRIPLE_BYTES_MAX && (3..=5).contains(&name.split('-').count()) && name.split('-').all(is_part)
 }
 
 fn check_is_newer(releases: &BTreeMap<u64, Release>, id: &ReleaseId) -> Result<(), VendorError> {

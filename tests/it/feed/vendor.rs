@@ -329,6 +329,46 @@ fn the_updater_has_releases_of_its_own() {
     assert_eq!(vendor.bad(&[&updater[..], &binaries[..4], &["--triple", "other"]].concat()).0, 2);
 }
 
+#[rstest]
+#[case::climbing(&["--triple", "../../x-y-z", "--binary", "PROGRAM"], "no target triple")]
+#[case::absolute(&["--triple", "/x-y-z", "--binary", "PROGRAM"], "no target triple")]
+#[case::no_platform(&["--triple", "linux", "--binary", "PROGRAM"], "no target triple")]
+#[case::twice(&["--triple", "a-b-c", "--binary", "PROGRAM", "--triple", "a-b-c", "--binary", "PROGRAM"], "named twice")]
+#[case::folder(&["--triple", "a-b-c", "--binary", "FOLDER"], "it is no file")]
+#[case::nothing_in_it(&["--triple", "a-b-c", "--binary", "EMPTY"], "an empty one")]
+#[case::migration(&["--triple", "a-b-c", "--binary", "PROGRAM", "--migrate", "bin/migrate"], "cannot be used with")]
+#[case::demand(&["--triple", "a-b-c", "--binary", "PROGRAM", "--min-afterhours", "1.0"], "cannot be used with")]
+fn what_cannot_be_an_afterhours_is_refused(#[case] flags: &[&str], #[case] because: &str) {
+    let vendor = Vendor::with_feed(&[]);
+    fs::write(vendor.path("empty"), "").unwrap();
+    let paths = [("PROGRAM", "tree/bin/orders"), ("FOLDER", "tree"), ("EMPTY", "empty")];
+    let paths = paths.map(|(word, path)| (word, text(&vendor.path(path)).to_owned()));
+    let in_place = |flag: &&str| match paths.iter().find(|(word, _)| word == flag) {
+        Some((_, path)) => path.clone(),
+        None => (*flag).to_owned(),
+    };
+    let flags: Vec<String> = flags.iter().map(in_place).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let feed = vendor.feed();
+    let updater = ["publish", &feed, "--updater", "--version", "1.1.0", "--build", "3"];
+    let (code, message) = vendor.bad(&[&updater[..], &flags[..]].concat());
+    assert_eq!(code, 2, "{message}");
+    assert!(message.contains(because), "{message}");
+    assert!(!vendor.path("x-y-z").exists() && !vendor.path("orders/drafts").exists());
+}
+
+#[test]
+fn a_release_may_demand_an_afterhours() {
+    let vendor = Vendor::with_feed(&[]);
+    let (feed, tree) = (vendor.feed(), vendor.path("tree"));
+    let tree = text(&tree);
+    let args = vendor.publishing("2.4.1", "24", &feed, &tree);
+    vendor.good(&[&args[..], &["--min-afterhours", "1.4"]].concat());
+    vendor.site(&["24/release.toml"]);
+    let described = fs::read_to_string(vendor.path("site/targets/24%2Frelease.toml")).unwrap();
+    assert!(described.contains("min_afterhours = \"1.4\""), "{described}");
+}
+
 /// Runs a command and kills it at its `nth` rename. Says whether it came through before.
 fn comes_through(vendor: &Vendor, args: &[&str], nth: usize) -> bool {
     let inject = format!("inject=rename,renameat,renameat2:signal=SIGKILL:when={nth}");
