@@ -2,6 +2,9 @@
 //!
 //! A copy is of one moment, whoever writes meanwhile, and one file. Putting it back is for a store that nobody has open;
 //! it can be repeated after a crash, since the copy is only read.
+//!
+//! Before its schema is upgraded a store is copied to `STORE.schema-N`, for whoever has to go back by hand. There are never
+//! many of these: retention removes all but the newest.
 
 use std::fs::File;
 use std::io;
@@ -14,6 +17,11 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use crate::db::store::StoreError;
+
+/// What the name of a copy from before an upgrade has after the store's.
+const BEFORE_UPGRADE: &str = ".schema-";
+/// How many copies from before an upgrade are kept.
+const UPGRADES_KEPT: usize = 3;
 
 /// Copies the store `from` into the file `to`, over what is there. Blocking; durable when it returns.
 ///
@@ -56,6 +64,45 @@ pub fn put_back(copy: &Path, path: &Path) -> Result<(), StoreError> {
         remove(&beside(path, log)).map_err(bad)?;
     }
     place(&partial, path)
+}
+
+/// Keeps a copy of the store `path` as it is before it is upgraded from `schema`. What is there under this name is from an
+/// upgrade that came to nothing, and older. Blocking.
+///
+/// # Errors
+/// As for [`copy`].
+pub(crate) fn keep_before_upgrade(path: &Path, schema: u32) -> Result<(), StoreError> {
+    copy(path, &beside(path, &format!("{BEFORE_UPGRADE}{schema}")))
+}
+
+/// Removes the copies from before upgrades of the store `path`, except the newest few. How many went. Blocking.
+///
+/// # Errors
+/// One of them cannot be removed; then the others are.
+pub fn remove_old_copies(path: &Path) -> Result<usize, StoreError> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let unlisted = |source| StoreError::RemoveCopy { path: dir.to_owned(), source };
+    let mut copies = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(unlisted)? {
+        let entry = entry.map_err(unlisted)?;
+        copies.extend(schema_of(&entry.path(), path).map(|schema| (schema, entry.path())));
+    }
+    copies.sort();
+    copies.truncate(copies.len().saturating_sub(UPGRADES_KEPT));
+    let mut failed = None;
+    for (_, copy) in &copies {
+        if let Err(source) = remove(copy) {
+            failed.get_or_insert(StoreError::RemoveCopy { path: copy.clone(), source });
+        }
+    }
+    failed.map_or(Ok(copies.len()), Err)
+}
+
+/// The schema of which `copy` is a copy of the store `path`; nothing where it is another file.
+fn schema_of(copy: &Path, path: &Path) -> Option<u32> {
+    let name = copy.file_name()?.to_str()?.strip_prefix(path.file_name()?.to_str()?)?;
+    let schema = name.strip_prefix(BEFORE_UPGRADE)?;
+    schema.parse().ok().filter(|number: &u32| number.to_string() == schema)
 }
 
 /// Makes a written file durable under its name.
@@ -126,6 +173,32 @@ mod tests {
             assert_eq!(noted(&store).await, ["a"]);
             note(&store, "c").await;
         }
+    }
+
+    #[test]
+    fn of_the_copies_from_before_upgrades_the_newest_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        drop(Store::open(&path).unwrap());
+        let others = ["store.db.schema-", "store.db.schema-x", "store.db.schema-01", "other.db.schema-1"];
+        for name in others {
+            fs_err::write(dir.path().join(name), "").unwrap();
+        }
+        for schema in [9, 10, 2] {
+            keep_before_upgrade(&path, schema).unwrap();
+        }
+        assert_eq!(remove_old_copies(&path).unwrap(), 0);
+        // One that came to nothing before gives way, and so does what a crash left of a copy.
+        fs_err::write(dir.path().join("store.db.schema-11"), "old").unwrap();
+        fs_err::write(dir.path().join("store.db.schema-11.partial"), "half").unwrap();
+        keep_before_upgrade(&path, 11).unwrap();
+        assert_eq!(remove_old_copies(&path).unwrap(), 1);
+        assert_eq!(remove_old_copies(&path).unwrap(), 0);
+        let is_there = |name: &str| dir.path().join(name).exists();
+        assert!(["9", "10", "11"].into_iter().all(|schema| is_there(&format!("store.db.schema-{schema}"))));
+        assert!(!is_there("store.db.schema-2") && !is_there("store.db.schema-11.partial"));
+        assert!(others.into_iter().all(is_there), "nothing else is ours to remove");
+        Store::open(&dir.path().join("store.db.schema-11")).unwrap();
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use url::Url;
 
+use crate::db::copy;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 
@@ -112,6 +113,15 @@ pub enum StoreError {
     #[error("put {} in its place", .path.display())]
     PutBack {
         /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Copies that are not kept any longer stay all the same.
+    #[error("remove old copies of the store: {}", .path.display())]
+    RemoveCopy {
+        /// The copy, or the directory they are in.
         path: PathBuf,
         /// Why.
         #[source]
@@ -358,7 +368,7 @@ fn upgrade(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         return Err(StoreError::TooNew { path: path.to_owned(), found, known: NEWEST });
     }
     if found > 0 && found < NEWEST {
-        keep_copy(connection, path, found)?;
+        copy::keep_before_upgrade(path, found)?;
     }
     for &(to, sql) in MIGRATIONS.iter().filter(|(to, _)| *to > found) {
         let step = |connection: &mut Connection| {
@@ -373,19 +383,6 @@ fn upgrade(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
         };
         step(connection).map_err(|source| StoreError::Upgrade { to, source })?;
     }
-    Ok(())
-}
-
-fn keep_copy(connection: &Connection, path: &Path, schema: u32) -> Result<(), StoreError> {
-    let mut copy = path.as_os_str().to_owned();
-    copy.push(format!(".schema-{schema}"));
-    let copy = PathBuf::from(copy);
-    if copy.exists() {
-        return Ok(());
-    }
-    connection
-        .execute("VACUUM INTO ?1", [copy.to_string_lossy()])
-        .map_err(|source| StoreError::Open { path: copy, source })?;
     Ok(())
 }
 

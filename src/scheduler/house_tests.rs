@@ -210,6 +210,17 @@ async fn old_runs_go_with_their_files_and_newer_ones_stay() {
 }
 
 #[tokio::test]
+async fn old_copies_of_the_store_go() {
+    let house = House::build();
+    let copy = |schema: u32| house.dir.path().join(format!("store.db.schema-{schema}"));
+    for schema in 1..=5 {
+        fs_err::write(copy(schema), "a copy").unwrap();
+    }
+    house.household.prune().await.unwrap();
+    assert_eq!((1..=5).map(|schema| copy(schema).exists()).collect::<Vec<_>>(), [false, false, true, true, true]);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_years_ahead_does_not_empty_the_history() {
     let house = House::build();
     for _ in 0..3 {

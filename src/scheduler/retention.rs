@@ -1,4 +1,5 @@
-//! Keeps the history from growing for ever: what is older than `keep_history` and `keep_audit` goes.
+//! Keeps the history from growing for ever: what is older than `keep_history` and `keep_audit` goes. So do old copies of the
+//! store from before its upgrades.
 //!
 //! In small transactions, so that nobody who writes meanwhile waits long: first the files of some runs, then their
 //! rows, then the next ones. Wherever we die, what is left is removed the next time.
@@ -9,6 +10,7 @@
 use chrono::DateTime;
 use chrono::Utc;
 
+use crate::db::copy::remove_old_copies;
 use crate::db::retention::OldRun;
 use crate::domain::failure::Failure;
 use crate::domain::run::RunId;
@@ -35,11 +37,14 @@ impl Household {
     /// Removes what is too old.
     pub(super) async fn prune(&self) -> Result<(), Failure> {
         let now = self.clock.now();
+        let mut troubles = Troubles::default();
+        if let Err(failure) = self.remove_copies().await {
+            troubles.add("the store", failure);
+        }
         self.store.remove_passes(now).await?;
         // A clock that is years ahead, on a machine where nothing has happened since, must not empty the history.
-        let Some(newest) = self.store.newest_link_at().await? else { return Ok(()) };
+        let Some(newest) = self.store.newest_link_at().await? else { return troubles.result() };
         let age_from = now.min(newest);
-        let mut troubles = Troubles::default();
         if let Some(before) = age_from.checked_sub_signed(self.keep.history.delta()) {
             self.prune_runs(before, now, &mut troubles).await?;
         }
@@ -57,6 +62,17 @@ impl Household {
             }
         }
         troubles.result()
+    }
+
+    /// Of the copies from before an upgrade of the schema only the newest are of use.
+    async fn remove_copies(&self) -> Result<(), Failure> {
+        let store = self.store.path().to_owned();
+        let removed = tokio::task::spawn_blocking(move || remove_old_copies(&store)).await;
+        let removed = removed.map_err(|error| Failure::from_error(&error))??;
+        if removed > 0 {
+            tracing::info!(copies = removed, "old copies of the store, from before its upgrades, were removed");
+        }
+        Ok(())
     }
 
     async fn prune_runs(
