@@ -121,6 +121,15 @@ impl Feed {
         }
     }
 
+    /// The same as far as they are known here without asking anybody, as they were when they came; none where nothing is
+    /// kept of a feed.
+    pub fn known_updaters(&self) -> Vec<Release> {
+        match self {
+            Self::Dir(_) => Vec::new(),
+            Self::Signed(feed) => feed.known_updaters(),
+        }
+    }
+
     /// Whether the feed can be reached and read, and what is in it.
     pub async fn check(&self) -> Vec<Finding> {
         match self {
@@ -143,14 +152,26 @@ impl Feed {
         }
     }
 
-    /// Gives back the room of all that was fetched and that none of these releases needs.
+    /// Gives back the room of all that was fetched and that none of these releases needs, of the application and of
+    /// Afterhours itself.
     ///
     /// # Errors
     /// Something cannot be removed.
-    pub fn retain(&self, keep: &[Release]) -> Result<(), FeedError> {
+    pub fn retain(&self, keep: &[Release], updaters: &[Release]) -> Result<(), FeedError> {
         match self {
             Self::Dir(_) => Ok(()),
-            Self::Signed(feed) => feed.retain(keep),
+            Self::Signed(feed) => feed.retain(keep, updaters),
+        }
+    }
+
+    /// The same for releases of Afterhours itself alone; what was fetched for the application stays.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn retain_updaters(&self, updaters: &[Release]) -> Result<(), FeedError> {
+        match self {
+            Self::Dir(_) => Ok(()),
+            Self::Signed(feed) => feed.retain_updaters(updaters),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::domain::release::Release;
 use crate::domain::release::Version;
 use crate::jobs::kit::Kit;
 use crate::jobs::steps::failed;
+use crate::renewal;
 use crate::renewal::Offer;
 use crate::renewal::Own;
 use crate::renewal::Renewal;
@@ -41,10 +42,23 @@ pub(crate) async fn outlook(kit: &Kit, store: &Store) -> Result<Outlook, Failure
         return Ok(Outlook { own, offer: Offer::Nothing });
     }
     let releases = kit.feed.updaters().await.map_err(|error| failed(&error, error.hint()))?;
-    let failed_here = store.quarantined(&Renewal::name()?).await?;
-    let failed_here: Vec<u64> = failed_here.into_iter().map(|quarantined| quarantined.build).collect();
-    let offer = choose(&own, &releases, &failed_here, &Renewal::machine());
+    let offer = choose(&own, &releases, &failed_here(store).await?, &Renewal::machine());
     Ok(Outlook { own, offer })
+}
+
+/// The builds that may still be taken of those that the feed is known to have; what was fetched of any other is of no use.
+pub(crate) async fn awaited(kit: &Kit, store: &Store) -> Result<Vec<Release>, Failure> {
+    let known = kit.feed.known_updaters();
+    if !kit.renewal.is_on() || known.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own = kit.renewal.own().await.map_err(|error| failed(&error, error.hint()))?;
+    Ok(renewal::awaited(&own, &known, &failed_here(store).await?, &Renewal::machine()))
+}
+
+async fn failed_here(store: &Store) -> Result<Vec<u64>, Failure> {
+    let quarantined = store.quarantined(&Renewal::name()?).await?;
+    Ok(quarantined.into_iter().map(|quarantined| quarantined.build).collect())
 }
 
 /// What is to be said of it before a run that would install `path`; nothing where no feed carries Afterhours.

@@ -1,5 +1,7 @@
 //! What is next in a renewal: pure functions of what is remembered and what is found.
 
+use std::collections::BTreeSet;
+
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
@@ -46,20 +48,73 @@ pub enum Offer {
 /// version. Unlike an application's, its builds are not installed one after the other, since each upgrades every older
 /// store; but none jumps over a barrier.
 pub fn choose(own: &Own, releases: &[Release], failed: &[u64], machine: &str) -> Offer {
-    let not_later = || releases.iter().filter(|r| r.id.version <= own.version).map(|r| r.id.build).max().unwrap_or(0);
-    let build = own.build.unwrap_or_else(not_later);
-    let mut newer: Vec<&Release> = releases.iter().filter(|release| release.id.build > build).collect();
-    newer.sort_by_key(|release| release.id.build);
-    if let Some(barrier) = newer.iter().position(|release| release.barrier) {
-        newer.truncate(barrier + 1);
-    }
-    let Some(newest) = newer.last() else { return Offer::Nothing };
-    let follows = |release: &Release| release.min_version.as_ref().is_none_or(|min| *min <= own.version);
-    let fit: Vec<Release> = newer.iter().filter(|r| follows(r)).filter_map(|r| for_machine(r, machine)).collect();
+    let pending = pending(own, releases);
+    let Some(newest) = pending.last() else { return Offer::Nothing };
+    let fit: Vec<Release> =
+        pending.iter().filter(|release| follows(release, own)).filter_map(|r| for_machine(r, machine)).collect();
     match fit.iter().rev().find(|release| !failed.contains(&release.id.build)) {
         Some(release) => Offer::Newer(Box::new(release.clone())),
         None => fit.last().map_or_else(|| Offer::Unfit(newest.id.clone()), |held| Offer::HeldBack(held.id.clone())),
     }
+}
+
+/// The builds that may be fetched or used later: newer than the one that runs, for this kind of machine, and none that
+/// failed here.
+pub fn awaited(own: &Own, releases: &[Release], failed: &[u64], machine: &str) -> Vec<Release> {
+    let newer = newer(own, releases).into_iter().filter(|release| !failed.contains(&release.id.build));
+    newer.filter_map(|release| for_machine(release, machine)).collect()
+}
+
+/// The builds that a site may take next, whichever Afterhours it has on whichever kind of machine; ascending.
+pub fn next_anywhere(releases: &[Release]) -> Vec<Release> {
+    let machines: BTreeSet<&str> =
+        releases.iter().flat_map(|release| &release.archives).map(|archive| archive.file.as_str()).collect();
+    // Whoever has one that is older than all of them may fulfil a low minimum version, or none.
+    let oldest = releases.iter().map(|release| &release.id.version).min();
+    let mut builds = BTreeSet::new();
+    for machine in machines {
+        let fits = |release: &&Release| release.archives.iter().any(|archive| archive.file == machine);
+        for release in releases {
+            let own = Own { version: release.id.version.clone(), build: Some(release.id.build) };
+            let next = pending(&own, releases).into_iter().filter(fits).rfind(|release| follows(release, &own));
+            builds.extend(next.map(|release| release.id.build));
+        }
+        let first: Vec<&Release> = until_barrier(ascending(releases.iter())).into_iter().filter(fits).collect();
+        let low = first.iter().rfind(|release| release.min_version.as_ref().is_none_or(|min| Some(min) < oldest));
+        let none = first.iter().rfind(|release| release.min_version.is_none());
+        builds.extend(low.into_iter().chain(none).map(|release| release.id.build));
+    }
+    ascending(releases.iter().filter(|release| builds.contains(&release.id.build))).into_iter().cloned().collect()
+}
+
+/// The newer builds, ascending.
+fn newer<'r>(own: &Own, releases: &'r [Release]) -> Vec<&'r Release> {
+    let not_later = || releases.iter().filter(|r| r.id.version <= own.version).map(|r| r.id.build).max().unwrap_or(0);
+    let build = own.build.unwrap_or_else(not_later);
+    ascending(releases.iter().filter(|release| release.id.build > build))
+}
+
+/// The newer builds as far as the next barrier, ascending.
+fn pending<'r>(own: &Own, releases: &'r [Release]) -> Vec<&'r Release> {
+    until_barrier(newer(own, releases))
+}
+
+fn until_barrier(mut ascending: Vec<&Release>) -> Vec<&Release> {
+    if let Some(barrier) = ascending.iter().position(|release| release.barrier) {
+        ascending.truncate(barrier + 1);
+    }
+    ascending
+}
+
+fn ascending<'r>(releases: impl Iterator<Item = &'r Release>) -> Vec<&'r Release> {
+    let mut releases: Vec<&Release> = releases.collect();
+    releases.sort_by_key(|release| release.id.build);
+    releases
+}
+
+/// Whether a release may come directly after the one that runs.
+fn follows(release: &Release, own: &Own) -> bool {
+    release.min_version.as_ref().is_none_or(|min| *min <= own.version)
 }
 
 /// The release with nothing but the archive for a kind of machine.
@@ -153,6 +208,39 @@ mod tests {
         assert_eq!(choose(&own("1.0", Some(1)), &releases, &[]), "2", "it needs 1.1 before");
         let elsewhere = [release("2.0", 9, "riscv64gc-unknown-linux-gnu")];
         assert_eq!(choose(&own("1.0", Some(1)), &elsewhere, &[]), "unfit 9");
+    }
+
+    #[test]
+    fn only_what_may_still_be_taken_is_kept() {
+        let releases =
+            [release("1.0", 1, HERE), release("1.1", 2, HERE), release("1.2", 3, HERE), release("1.3", 4, "z")];
+        let builds = |own: &Own, failed: &[u64]| {
+            awaited(own, &releases, failed, HERE).iter().map(|release| release.id.build).collect::<Vec<_>>()
+        };
+        assert_eq!(builds(&own("1.0", None), &[]), [2, 3]);
+        assert_eq!(builds(&own("1.0", Some(2)), &[]), [3]);
+        assert_eq!(builds(&own("1.0", Some(1)), &[3]), [2]);
+        assert_eq!(builds(&own("1.2", Some(3)), &[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_bundle_has_what_any_site_takes_next() {
+        let mut releases: Vec<_> = (1..=6).map(|build| release(&format!("1.{build}"), build, HERE)).collect();
+        let builds =
+            |releases: &[Release]| next_anywhere(releases).iter().map(|release| release.id.build).collect::<Vec<_>>();
+        assert_eq!(builds(&[]), [0; 0]);
+        assert_eq!(builds(&releases), [6]);
+        releases[2].barrier = true;
+        assert_eq!(builds(&releases), [3, 6]);
+        releases[5].min_version = Some("1.5".parse().unwrap());
+        assert_eq!(builds(&releases), [3, 5, 6], "from the barrier over 1.5 to the newest");
+        releases[2].barrier = false;
+        releases[4].min_version = Some("1.2".parse().unwrap());
+        assert_eq!(builds(&releases), [4, 5, 6]);
+        releases.reverse();
+        assert_eq!(builds(&releases), [4, 5, 6]);
+        releases.push(release("0.9", 0, "elsewhere"));
+        assert_eq!(builds(&releases), [0, 4, 5, 6], "an older one for another kind of machine");
     }
 
     #[test]

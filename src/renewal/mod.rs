@@ -38,7 +38,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::renewal::decide::Offer;
 pub use crate::renewal::decide::Own;
+pub use crate::renewal::decide::awaited;
 pub use crate::renewal::decide::choose;
+pub use crate::renewal::decide::next_anywhere;
 pub use crate::renewal::error::RenewalError;
 pub use crate::renewal::record::Ended;
 pub use crate::renewal::record::Ending;

@@ -14,16 +14,18 @@ use crate::cli::feed::download::Bar;
 use crate::cli::feed::signed;
 use crate::cli::text;
 use crate::domain::name::AppName;
+use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
 use crate::feed::select;
+use crate::renewal::next_anywhere;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
 /// Write everything that a site without a network needs for an update into one file.
 ///
-/// There is the vendor's signed metadata in it and the archives of every release from build --from up to the version. The
-/// site takes it with `afterhours feed refresh APP --bundle FILE` and checks it as it would check the server. The
+/// There is the vendor's signed metadata in it and the archives of every release from build --from up to the version; where the
+/// feed has a newer Afterhours, that as well. The site takes it with `afterhours feed refresh APP --bundle FILE` and checks it as it would check the server. The
 /// signatures run out as they do on the server: carry the file soon.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -50,6 +52,7 @@ struct Bundled {
     size_bytes: u64,
     good_until: DateTime<Utc>,
     releases: Vec<ReleaseId>,
+    updaters: Vec<ReleaseId>,
 }
 
 /// Does what the arguments say.
@@ -79,15 +82,20 @@ pub(crate) async fn run(args: BundleArgs, context: &Context<'_>) -> Result<Endin
         let error = ErrorView::new(ErrorKind::NotFound, format!("there is nothing to carry up to version {version}"));
         return Err(error.hint(format!("see `afterhours feed refresh {app}`")).into());
     }
-    let (good_until, size_bytes) = feed.bundle(&path, &output, &Bar::new(context.ui, 0)).await?;
-    let releases = path.into_iter().map(|release| release.id).collect();
-    let bundled = Bundled { app, file: output, size_bytes, good_until, releases };
+    // Which Afterhours the site has is not known here.
+    let updaters = next_anywhere(&feed.updaters().await?);
+    let (good_until, size_bytes) = feed.bundle(&path, &updaters, &output, &Bar::new(context.ui, 0)).await?;
+    let ids = |releases: Vec<Release>| releases.into_iter().map(|release| release.id).collect();
+    let bundled = Bundled { app, file: output, size_bytes, good_until, releases: ids(path), updaters: ids(updaters) };
     context.ui.answer(&bundled, |bundled| {
         let until = bundled.good_until.format("%Y-%m-%d %H:%M UTC");
         let mut text =
             format!("{}, {}; it can be taken until {until}", bundled.file.display(), text::bytes(bundled.size_bytes));
         for release in &bundled.releases {
             text += &format!("\n  {release}");
+        }
+        for updater in &bundled.updaters {
+            text += &format!("\n  Afterhours {updater}");
         }
         text
     })?;

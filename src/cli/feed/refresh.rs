@@ -12,7 +12,9 @@ use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::feed::signed;
 use crate::domain::name::AppName;
+use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::feed::signed::Taken;
 
 /// Ask the vendor's server now, verify what it says, and list the releases.
 ///
@@ -37,28 +39,41 @@ struct Refreshed {
     releases: Vec<ReleaseId>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     downloaded: Vec<ReleaseId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    updaters: Vec<ReleaseId>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    updaters_downloaded: Vec<ReleaseId>,
 }
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: RefreshArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let feed = signed(&args.app, context)?;
-    let (good_until, releases, downloaded) = match &args.bundle {
-        Some(file) => {
-            let taken = feed.take_bundle(file).await?;
-            (taken.good_until, taken.releases, taken.here)
-        }
+    let taken = match &args.bundle {
+        Some(file) => feed.take_bundle(file).await?,
         None => {
             let good_until = feed.refresh().await?;
-            let releases = feed.releases().await?.into_iter().map(|release| release.id).collect();
-            (good_until, releases, Vec::new())
+            let ids = |releases: Vec<Release>| releases.into_iter().map(|release| release.id).collect();
+            let (releases, updaters) = (ids(feed.releases().await?), ids(feed.updaters().await?));
+            Taken { good_until, releases, here: Vec::new(), updaters, updaters_here: Vec::new() }
         }
     };
-    context.ui.answer(&Refreshed { app: args.app, good_until, releases, downloaded }, |refreshed| {
+    let refreshed = Refreshed {
+        app: args.app,
+        good_until: taken.good_until,
+        releases: taken.releases,
+        downloaded: taken.here,
+        updaters: taken.updaters,
+        updaters_downloaded: taken.updaters_here,
+    };
+    context.ui.answer(&refreshed, |refreshed| {
         let until = refreshed.good_until.format("%Y-%m-%d %H:%M UTC");
         let mut text = format!("{}: signatures hold until {until}", refreshed.app);
+        let here = |downloaded: &[ReleaseId], id| if downloaded.contains(id) { ", downloaded" } else { "" };
         for release in &refreshed.releases {
-            let here = if refreshed.downloaded.contains(release) { ", downloaded" } else { "" };
-            text += &format!("\n  {release}{here}");
+            text += &format!("\n  {release}{}", here(&refreshed.downloaded, release));
+        }
+        for updater in &refreshed.updaters {
+            text += &format!("\n  Afterhours {updater}{}", here(&refreshed.updaters_downloaded, updater));
         }
         if refreshed.releases.is_empty() {
             text += "\n  no release";

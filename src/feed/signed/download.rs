@@ -12,6 +12,7 @@
 //! *Invariant:* nothing about a delta keeps a release from being brought: whatever is wrong with it or its base, the whole
 //! archive is fetched as if there were none.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
@@ -125,7 +126,7 @@ impl Bringing<'_> {
         if made.is_file() {
             return Some(Base { path: made, proof: Proof::Tar, sha256: delta.from_tar_sha256.clone() });
         }
-        let known = kept_releases(self.descriptions);
+        let known = kept_releases(self.descriptions, Folder::of(self.release));
         let archives =
             known.iter().filter(|known| known.id.build == delta.from_build).flat_map(|known| &known.archives);
         let mut fitting = archives.filter(|old| old.tar_sha256.as_ref() == Some(&delta.from_tar_sha256));
@@ -226,6 +227,37 @@ async fn drop_if_damaged(base: &Base) -> Result<(), FeedError> {
     }
     tracing::warn!(path = %base.path.display(), "an archive that was kept for small downloads is damaged; it is removed");
     remove_if_there(&base.path)
+}
+
+/// What the downloads of these releases are called.
+pub(super) fn names<'r>(releases: impl IntoIterator<Item = &'r Release>) -> BTreeSet<String> {
+    let archives = releases.into_iter().flat_map(|release| &release.archives);
+    archives.flat_map(|archive| archive.tar_sha256.iter().chain([&archive.sha256]).cloned()).collect()
+}
+
+/// Removes the downloads whose name is to go, whole or begun.
+///
+/// # Errors
+/// One cannot be removed, or the folder not be read.
+pub(super) fn sweep(downloads: &Path, goes: impl Fn(&str) -> bool) -> Result<(), FeedError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FeedError::Clear { path, source }
+    };
+    let entries = match std::fs::read_dir(downloads) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(downloads)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed(downloads))?;
+        let name = entry.file_name();
+        let hash = name.to_str().map(|name| name.split('.').next().unwrap_or(name));
+        if hash.is_some_and(&goes) {
+            remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn remove_if_there(path: &Path) -> Result<(), FeedError> {

@@ -26,8 +26,6 @@ mod trust;
 pub mod tuf_client;
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -304,39 +302,36 @@ impl SignedFeed {
         .await
     }
 
-    /// Gives back the room of all downloads that neither these releases need nor newer ones that are known.
+    /// See [`crate::feed::Feed::known_updaters`].
+    pub fn known_updaters(&self) -> Vec<Release> {
+        self.known_releases(Folder::Updaters)
+    }
+
+    /// Gives back the room of all downloads that neither these releases need nor newer ones of the application that are known.
     ///
     /// # Errors
     /// Something cannot be removed.
-    pub fn retain(&self, keep: &[Release]) -> Result<(), FeedError> {
-        let dir = &self.home.downloads_dir;
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| FeedError::Clear { path, source }
-        };
+    pub fn retain(&self, keep: &[Release], updaters: &[Release]) -> Result<(), FeedError> {
         // What is newer waits for its turn, perhaps from a bundle, and could not be fetched again.
         let newest = keep.iter().map(|release| release.id.build).max();
-        let mut waiting = kept_releases(&self.descriptions(Folder::Releases));
+        let mut waiting = self.known_releases(Folder::Releases);
         waiting.retain(|release| newest.is_some_and(|newest| release.id.build > newest));
-        let mut needed = BTreeSet::new();
-        for archive in keep.iter().chain(&waiting).flat_map(|release| &release.archives) {
-            needed.insert(archive.sha256.as_str());
-            needed.extend(archive.tar_sha256.as_deref());
-        }
-        let entries = match std::fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(failed(dir)(error)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed(dir))?;
-            let name = entry.file_name();
-            let hash = name.to_str().map(|name| name.split('.').next().unwrap_or(name));
-            if hash.is_some_and(|hash| !needed.contains(hash)) {
-                std::fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
-            }
-        }
-        Ok(())
+        let needed = download::names(keep.iter().chain(&waiting).chain(updaters));
+        download::sweep(&self.home.downloads_dir, |name| !needed.contains(name))
+    }
+
+    /// See [`crate::feed::Feed::retain_updaters`].
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn retain_updaters(&self, updaters: &[Release]) -> Result<(), FeedError> {
+        let known = self.known_updaters();
+        let (given_back, needed) = (download::names(&known), download::names(updaters));
+        download::sweep(&self.home.downloads_dir, |name| given_back.contains(name) && !needed.contains(name))
+    }
+
+    fn known_releases(&self, folder: Folder) -> Vec<Release> {
+        kept_releases(&self.descriptions(folder), folder)
     }
 
     fn metadata_dir(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! A bundle is written where there is a network, and taken where there is none.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
 use crate::feed::signed::trust;
 use crate::feed::transport::Transport;
+use crate::feed::transport::TransportError;
 
 /// The most roots that one after the other were trusted.
 const ROOTS_MAX: u64 = 1024;
@@ -37,45 +39,51 @@ pub struct Taken {
     pub releases: Vec<ReleaseId>,
     /// Those whose archives are here now.
     pub here: Vec<ReleaseId>,
+    /// Every release of Afterhours itself that it tells of.
+    pub updaters: Vec<ReleaseId>,
+    /// Those whose archives are here now.
+    pub updaters_here: Vec<ReleaseId>,
 }
 
 impl SignedFeed {
-    /// Writes a bundle with the archives of the releases in `path`, as of now; until when it may be used, and its size in bytes.
+    /// Writes a bundle with the archives of the releases in `path`, and of those of Afterhours itself in `updaters`, as of now;
+    /// until when it may be used, and its size in bytes.
     ///
     /// # Errors
     /// The server cannot be reached or is refused, or the file cannot be written.
     pub async fn bundle(
         &self,
         path: &[Release],
+        updaters: &[Release],
         file: &Path,
         progress: &dyn Progress,
     ) -> Result<(DateTime<Utc>, u64), FeedError> {
         self.make_downloads_dir()?;
         let transport = Transport::new(&self.settings.transport)?;
-        let (base, downloads, descriptions) =
-            (&self.settings.url, &self.home.downloads_dir, self.descriptions(Folder::Releases));
-        for release in path {
-            let bringing = Bringing {
-                transport: &transport,
-                base,
-                downloads,
-                descriptions: &descriptions,
-                deltas: self.home.deltas,
-                release,
-            };
-            bringing.published(progress).await?;
+        let (base, downloads) = (&self.settings.url, &self.home.downloads_dir);
+        for release in path.iter().chain(updaters) {
+            let descriptions = &self.descriptions(Folder::of(release));
+            let (transport, deltas) = (&transport, self.home.deltas);
+            Bringing { transport, base, downloads, descriptions, deltas, release }.published(progress).await?;
         }
+        self.look_again().await;
+        self.listed(Folder::Updaters).await?;
         let good_until = self.refresh().await?;
         // From here to the end nobody else changes what is trusted.
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let mut files = self.metadata_files(Remote::below(transport, base)).await?;
-        for (name, bytes) in kept_files(&descriptions)? {
-            let hash = name.split('.').next().unwrap_or(&name).to_owned();
-            files.push((bundle::target_name(&hash), Content::Bytes(bytes)));
+        let mut targets = BTreeMap::new();
+        for folder in [Folder::Releases, Folder::Updaters] {
+            for (name, bytes) in kept_files(&self.descriptions(folder))? {
+                let hash = name.split('.').next().unwrap_or(&name).to_owned();
+                targets.insert(hash, Content::Bytes(bytes));
+            }
         }
-        for archive in path.iter().flat_map(|release| &release.archives) {
-            files.push((bundle::target_name(&archive.sha256), Content::File(downloads.join(&archive.sha256))));
+        // Two releases may have the same archive.
+        for archive in path.iter().chain(updaters).flat_map(|release| &release.archives) {
+            targets.insert(archive.sha256.clone(), Content::File(downloads.join(&archive.sha256)));
         }
+        files.extend(targets.into_iter().map(|(hash, content)| (bundle::target_name(&hash), content)));
         let into = file.to_owned();
         let written = on_thread(file, move || bundle::write(&into, files)).await??;
         Ok((good_until, written))
@@ -117,29 +125,22 @@ impl SignedFeed {
         let mut known = self.known.lock().await;
         known.clear();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
-        let root = self.root()?;
         let path = file.to_owned();
         let bundle = Arc::new(on_thread(file, move || Bundle::open(&path)).await??);
         let now = self.home.clock.now();
-        let listed = self.read_from(&root, Folder::Releases, Remote::bundle(Arc::clone(&bundle)), now).await?;
+        let read = async |folder| self.read_from(&self.root()?, folder, Remote::bundle(Arc::clone(&bundle)), now).await;
+        let listed = read(Folder::Releases).await?;
+        let updaters = match read(Folder::Updaters).await {
+            // Whoever wrote it left them out; what it has of the application is of use all the same.
+            Err(FeedError::Trust(TrustError::Fetch { source: TransportError::Absent { .. } })) => Vec::new(),
+            read => read?.releases,
+        };
         self.make_downloads_dir()?;
-        let (releases, downloads) = (listed.releases, self.home.downloads_dir.clone());
+        let (good_until, downloads) = (listed.good_until, self.home.downloads_dir.clone());
         let taken = on_thread(file, move || {
-            let mut taken = Taken { good_until: listed.good_until, releases: Vec::new(), here: Vec::new() };
-            for release in releases {
-                let mut is_whole = true;
-                for archive in &release.archives {
-                    let target = format!("{}/{}", release.id.build, archive.file);
-                    let into = downloads.join(&archive.sha256);
-                    let is_there = into.metadata().is_ok_and(|meta| meta.len() == archive.size_bytes);
-                    is_whole &= is_there || bundle.copy(&target, &archive.sha256, archive.size_bytes, &into)?;
-                }
-                if is_whole {
-                    taken.here.push(release.id.clone());
-                }
-                taken.releases.push(release.id);
-            }
-            Ok::<_, TrustError>(taken)
+            let (releases, here) = unload(&bundle, listed.releases, &downloads)?;
+            let (updaters, updaters_here) = unload(&bundle, updaters, &downloads)?;
+            Ok::<_, TrustError>(Taken { good_until, releases, here, updaters, updaters_here })
         });
         Ok(taken.await??)
     }
@@ -152,11 +153,39 @@ impl SignedFeed {
     }
 }
 
-/// The files of a directory of ours, by their names.
+/// Copies the archives of these releases as far as the bundle has them; all releases, and those whose archives are here then.
+/// Blocking.
+fn unload(
+    bundle: &Bundle,
+    releases: Vec<Release>,
+    downloads: &Path,
+) -> Result<(Vec<ReleaseId>, Vec<ReleaseId>), TrustError> {
+    let (mut all, mut here) = (Vec::new(), Vec::new());
+    for release in releases {
+        let mut is_whole = true;
+        for archive in &release.archives {
+            let target = release.location.join(&archive.file).display().to_string();
+            let into = downloads.join(&archive.sha256);
+            let is_there = into.metadata().is_ok_and(|meta| meta.len() == archive.size_bytes);
+            is_whole &= is_there || bundle.copy(&target, &archive.sha256, archive.size_bytes, &into)?;
+        }
+        if is_whole {
+            here.push(release.id.clone());
+        }
+        all.push(release.id);
+    }
+    Ok((all, here))
+}
+
+/// The files of a directory of ours, by their names; none where there is no such directory.
 fn kept_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, TrustError> {
     let failed = |source| TrustError::Load { path: dir.to_owned(), source };
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
+        entries => entries.map_err(failed)?,
+    };
+    for entry in entries {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.starts_with('.')

@@ -73,6 +73,11 @@ impl Folder {
         }
     }
 
+    /// Where the release of a build is.
+    fn location(self, build: u64) -> PathBuf {
+        PathBuf::from(format!("{}{build}", self.prefix()))
+    }
+
     /// The build whose description a target is.
     fn build_of(self, name: &str) -> Option<u64> {
         let folder = name.strip_prefix(&self.prefix())?.strip_suffix(DESCRIPTION)?.strip_suffix('/')?;
@@ -120,7 +125,7 @@ impl Reader<'_> {
             let Some(build) = self.folder.build_of(&name) else { continue };
             let (text, file) = self.description(&name, &target).await?;
             kept.insert(file);
-            let release = manifest::parse(&text, Path::new(&format!("{}{build}", self.folder.prefix())))?;
+            let release = manifest::parse(&text, &self.folder.location(build))?;
             if release.id.build != build {
                 return Err(FeedError::ForeignBuild { target: name, build: release.id.build });
             }
@@ -255,11 +260,12 @@ pub(in crate::feed) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The releases whose descriptions were kept. They were verified when they came; who uses them now verifies what comes of it.
-pub(in crate::feed) fn kept_releases(dir: &Path) -> Vec<Release> {
+pub(in crate::feed) fn kept_releases(dir: &Path, folder: Folder) -> Vec<Release> {
     let mut releases = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten().take(RELEASES_MAX) {
         let text = store::read(&entry.path()).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
-        releases.extend(text.and_then(|text| manifest::parse(&text, dir).ok()));
+        let Some(release) = text.and_then(|text| manifest::parse(&text, dir).ok()) else { continue };
+        releases.push(Release { location: folder.location(release.id.build), ..release });
     }
     releases
 }

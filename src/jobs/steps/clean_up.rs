@@ -3,6 +3,7 @@
 use crate::domain::failure::Failure;
 use crate::domain::run::Outcome;
 use crate::jobs::driver::Done;
+use crate::jobs::self_update::awaited;
 use crate::jobs::steps::Context;
 use crate::jobs::steps::report::bring_back;
 
@@ -23,7 +24,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         let path: Vec<_> = context.path().iter().map(|release| release.id.clone()).collect();
         or_fail!(installer.retire(context.run, &path).await);
         // The archive of what runs now is what the next small download starts from.
-        or_fail!(context.kit.feed.retain(context.path().last().map_or(&[], std::slice::from_ref)));
+        let awaited = awaited(context.kit, &context.night.store).await?;
+        or_fail!(context.kit.feed.retain(context.path().last().map_or(&[], std::slice::from_ref), &awaited));
         return Ok(Done::saying("the old version is kept beside the new one"));
     }
     if context.machine.known().resolved.is_some() {

@@ -14,6 +14,7 @@ use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::jobs::driver::Done;
 use crate::jobs::self_update::CHECK;
+use crate::jobs::self_update::awaited;
 use crate::jobs::self_update::outlook;
 use crate::jobs::self_update::trouble;
 use crate::jobs::steps::Context;
@@ -29,6 +30,21 @@ use crate::renewal::UPDATER;
 use crate::renewal::Wish;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let done = renew(context).await?;
+    if let Err(failure) = give_back(context).await {
+        tracing::warn!(%failure, "what was downloaded of Afterhours stays where it is");
+    }
+    Ok(done)
+}
+
+/// A program that was put in its place, or that failed, is not needed as an archive any more.
+async fn give_back(context: &Context<'_>) -> Result<(), Failure> {
+    let awaited = awaited(context.kit, &context.night.store).await?;
+    or_fail!(context.kit.feed.retain_updaters(&awaited));
+    Ok(())
+}
+
+async fn renew(context: &Context<'_>) -> Result<Done, Failure> {
     let renewal = &context.kit.renewal;
     if let Some(ended) = or_fail!(renewal.last()) {
         note(context, &ended).await?;

@@ -32,7 +32,7 @@ fn away(trade: &Trade) -> Feed {
 async fn write(trade: &Trade, builds: &[u64], name: &str) {
     let releases = trade.feed.releases().await.unwrap();
     let path: Vec<_> = releases.into_iter().filter(|release| builds.contains(&release.id.build)).collect();
-    signed(&trade.feed).bundle(&path, &trade.path(name), &Silent).await.unwrap();
+    signed(&trade.feed).bundle(&path, &[], &trade.path(name), &Silent).await.unwrap();
 }
 
 async fn take(feed: &Feed, bundle: &Path) -> Result<Taken, FeedError> {
@@ -93,7 +93,7 @@ async fn a_site_without_a_network_takes_a_bundle_and_installs_from_it() {
     assert!(signed(&site).refresh().await.is_err(), "whoever asks for news is told that there are none");
     // A run that stops at 2 leaves 3 where it is.
     let second = site.releases().await.unwrap().remove(1);
-    site.retain(std::slice::from_ref(&second)).unwrap();
+    site.retain(std::slice::from_ref(&second), &[]).unwrap();
     assert_eq!(files(&trade.path("away/staging/downloads")), 2);
     // But not for longer than was signed.
     trade.clock.set(taken.good_until + TimeDelta::seconds(1));

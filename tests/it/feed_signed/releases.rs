@@ -99,9 +99,9 @@ async fn room_is_given_back() {
     }
     fs_err::write(site.path("staging/downloads").join(format!("{}.part", "0".repeat(64))), "half").unwrap();
     assert_eq!(site.files("staging/downloads").len(), 3);
-    site.feed.retain(&releases[1..]).unwrap();
+    site.feed.retain(&releases[1..], &[]).unwrap();
     assert_eq!(site.files("staging/downloads"), [releases[1].archives[0].sha256.clone()]);
-    site.feed.retain(&[]).unwrap();
-    site.feed.retain(&[]).unwrap();
+    site.feed.retain(&[], &[]).unwrap();
+    site.feed.retain(&[], &[]).unwrap();
     assert!(site.files("staging/downloads").is_empty());
 }
