@@ -56,30 +56,32 @@ impl HeldBack {
         }
     }
 
-    /// A sentence without its full stop; `at` writes an instant.
+    /// A sentence without its full stop, with what a person can do about it; `at` writes an instant.
     pub fn sentence(&self, at: impl Fn(DateTime<Utc>) -> String) -> String {
+        let fact = self.fact(at);
+        match &self.why {
+            HeldBy::CoolDown { .. } | HeldBy::Rollout { .. } => format!("{fact}; name it with --to to take it now"),
+            HeldBy::Licence { .. } => format!("{fact}; where this site has one, set licence_class of `updates`"),
+            HeldBy::FailedHere => format!("{fact} (`afterhours update allow {}`)", self.release.version),
+            HeldBy::Behind { .. } => fact,
+        }
+    }
+
+    /// The same without a remedy.
+    pub fn fact(&self, at: impl Fn(DateTime<Utc>) -> String) -> String {
         let release = &self.release;
-        let name_it = "name it with --to to take it now";
         match &self.why {
             HeldBy::CoolDown { until: Some(until) } => {
-                format!("{release} is held back until {} by the cool-down; {name_it}", at(*until))
+                format!("{release} is held back until {} by the cool-down", at(*until))
             }
             HeldBy::CoolDown { until: None } => {
-                format!(
-                    "{release} is held back by the cool-down, because it does not say when it was published; {name_it}"
-                )
+                format!("{release} is held back by the cool-down, because it does not say when it was published")
             }
-            HeldBy::Rollout { until } => {
-                format!("{release} is held back until {} by its rollout; {name_it}", at(*until))
+            HeldBy::Rollout { until } => format!("{release} is held back until {} by its rollout", at(*until)),
+            HeldBy::Licence { classes } => {
+                format!("{release} is for licences of the class {} only", classes.join(" or "))
             }
-            HeldBy::Licence { classes } => format!(
-                "{release} is for licences of the class {} only; where this site has one, set licence_class of `updates`",
-                classes.join(" or ")
-            ),
-            HeldBy::FailedHere => format!(
-                "{release} failed here before and is not tried again by itself (`afterhours update allow {}`)",
-                release.version
-            ),
+            HeldBy::FailedHere => format!("{release} failed here before and is not tried again by itself"),
             HeldBy::Behind { before } => format!("{release} comes after {before}"),
         }
     }

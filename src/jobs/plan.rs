@@ -49,6 +49,7 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         needed_bytes: path.iter().map(|release| release.size_bytes() + release.unpacked_bytes()).sum(),
         free_bytes: *free_bytes,
     });
+    let self_update = self_update(kit, store, &path, now).await;
     let mut mail: Vec<String> = kit.app.report.group.iter().chain(&job.spec.mail).cloned().collect();
     mail.dedup();
     PlanView {
@@ -60,7 +61,7 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         path: path.iter().map(ReleaseView::new).collect(),
         held,
         early,
-        self_update: self_update(kit, store).await,
+        self_update,
         grace: job.spec.grace.unwrap_or(kit.app.grace),
         files: files.map(|(files, _)| files),
         space,
@@ -72,8 +73,9 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
 }
 
 /// What Afterhours does for itself before; what keeps it from that is among the findings.
-async fn self_update(kit: &Kit, store: &Store) -> Option<SelfUpdateView> {
-    let Outlook { own, offer: Offer::Newer(release) } = outlook(kit, store).await.ok()? else { return None };
+async fn self_update(kit: &Kit, store: &Store, path: &[Release], now: DateTime<Utc>) -> Option<SelfUpdateView> {
+    let outlook = outlook(kit, store, path, now).await.ok()?;
+    let Outlook { own, offer: Offer::Newer(release), .. } = outlook else { return None };
     let free = kit.renewal.obstacle(CHECK).await.is_none();
     free.then(|| SelfUpdateView { from: own.to_string(), to: release.id })
 }

@@ -43,7 +43,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
             failure.hint.unwrap_or_else(|| "mend the feed, then look again with `afterhours update check`".to_owned()),
         )),
     }
-    findings.extend(self_update::findings(kit, store, &path).await);
+    findings.extend(self_update::findings(kit, store, &path, now).await);
     findings.extend(kit.installer.check(need).await);
     findings.extend(kit.service.check().await);
     findings.extend(kit.probe.check().await);

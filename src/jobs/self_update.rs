@@ -1,10 +1,17 @@
 //! Whether Afterhours updates itself before the application, and what `doctor` and a plan say of it.
 
+use chrono::DateTime;
+use chrono::Utc;
+
 use crate::db::store::Store;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
+use crate::domain::held::HeldBack;
+use crate::domain::held::in_utc;
 use crate::domain::release::Release;
 use crate::domain::release::Version;
+use crate::feed::policy::Opened;
+use crate::feed::policy::Policy;
 use crate::jobs::kit::Kit;
 use crate::jobs::steps::failed;
 use crate::renewal;
@@ -13,6 +20,7 @@ use crate::renewal::Own;
 use crate::renewal::Renewal;
 use crate::renewal::UPDATER;
 use crate::renewal::choose;
+use crate::renewal::offered;
 
 /// The name of the check.
 pub(crate) const CHECK: &str = "self_update";
@@ -22,6 +30,8 @@ pub(crate) const CHECK: &str = "self_update";
 pub(crate) struct Outlook {
     pub(crate) own: Own,
     pub(crate) offer: Offer,
+    /// The first of the newer ones that waits, and why.
+    pub(crate) held: Option<HeldBack>,
 }
 
 impl Outlook {
@@ -34,16 +44,47 @@ impl Outlook {
     }
 }
 
-/// Looks into the feed; nothing newer where the administrator does not want to know.
-pub(crate) async fn outlook(kit: &Kit, store: &Store) -> Result<Outlook, Failure> {
+/// Looks into the feed, before a run that would install `path`; nothing newer where the administrator does not want to know.
+pub(crate) async fn outlook(
+    kit: &Kit,
+    store: &Store,
+    path: &[Release],
+    now: DateTime<Utc>,
+) -> Result<Outlook, Failure> {
     let renewal = &kit.renewal;
     let own = renewal.own().await.map_err(|error| failed(&error, error.hint()))?;
     if !renewal.is_on() {
-        return Ok(Outlook { own, offer: Offer::Nothing });
+        return Ok(Outlook { own, offer: Offer::Nothing, held: None });
     }
     let releases = kit.feed.updaters().await.map_err(|error| failed(&error, error.hint()))?;
-    let offer = choose(&own, &releases, &failed_here(store).await?, &Renewal::machine());
-    Ok(Outlook { own, offer })
+    let policy = Policy {
+        updates: &kit.app.updates,
+        site: kit.site.as_deref(),
+        app: &Renewal::name()?,
+        // A build that failed is no wall: unlike an application's, a later one does not build on it.
+        failed: &[],
+        ordered: false,
+        ordered_at: None,
+    };
+    let demanded = path.iter().filter_map(|release| release.min_afterhours.as_ref()).max();
+    let opened = open(policy, offered(&own, &releases), demanded.filter(|demanded| **demanded > own.version), now);
+    let offer = choose(&own, &opened.path, &failed_here(store).await?, &Renewal::machine());
+    Ok(Outlook { own, offer, held: opened.held.into_iter().next() })
+}
+
+/// Divides the newer builds into what is taken now and what waits: as releases of the application do, by the same settings.
+///
+/// One that is demanded by what will be installed does not wait for its time, and no more is taken early than that takes.
+fn open(policy: Policy<'_>, offered: Vec<Release>, demanded: Option<&Version>, now: DateTime<Utc>) -> Opened {
+    let opened = policy.divide(offered.clone(), now);
+    let Some(demanded) = demanded else { return opened };
+    match offered.iter().position(|release| release.id.version >= *demanded) {
+        Some(place) if place >= opened.path.len() => {
+            let needed = offered.into_iter().take(place + 1).collect();
+            Policy { ordered: true, ..policy }.divide(needed, now)
+        }
+        _ => opened,
+    }
 }
 
 /// The builds that may still be taken of those that the feed is known to have; what was fetched of any other is of no use.
@@ -62,8 +103,8 @@ async fn failed_here(store: &Store) -> Result<Vec<u64>, Failure> {
 }
 
 /// What is to be said of it before a run that would install `path`; nothing where no feed carries Afterhours.
-pub(crate) async fn findings(kit: &Kit, store: &Store, path: &[Release]) -> Vec<Finding> {
-    let outlook = match outlook(kit, store).await {
+pub(crate) async fn findings(kit: &Kit, store: &Store, path: &[Release], now: DateTime<Utc>) -> Vec<Finding> {
+    let outlook = match outlook(kit, store, path, now).await {
         Ok(outlook) => outlook,
         Err(failure) => return vec![trouble(&failure)],
     };
@@ -77,7 +118,10 @@ pub(crate) async fn findings(kit: &Kit, store: &Store, path: &[Release]) -> Vec<
 
 async fn finding(kit: &Kit, outlook: &Outlook) -> Option<Finding> {
     match &outlook.offer {
-        Offer::Nothing => None,
+        Offer::Nothing => outlook
+            .held
+            .as_ref()
+            .map(|held| Finding::good(CHECK, format!("Afterhours {} stays: {}", outlook.own, held.fact(in_utc)))),
         Offer::HeldBack(id) => Some(Finding::warning(
             CHECK,
             format!("Afterhours {id} failed here before and is not tried again by itself"),
@@ -117,7 +161,42 @@ pub(crate) fn too_old(path: &[Release], own: &Version) -> Option<Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::UpdateSettings;
     use crate::domain::release::ReleaseId;
+    use crate::domain::span::Span;
+
+    #[test]
+    fn a_newer_afterhours_waits_as_releases_do() {
+        let start: DateTime<Utc> = "2026-12-01T00:00:00Z".parse().unwrap();
+        let newer = |build: u64, days: i64| {
+            let id = ReleaseId { version: format!("0.{build}").parse().unwrap(), build };
+            let published_at = Some(start + chrono::TimeDelta::days(days));
+            Release { published_at, ..Release::new(id, Vec::new(), "updater") }
+        };
+        let updates = UpdateSettings { cool_down: Span::days(3), ..UpdateSettings::default() };
+        let app = Renewal::name().unwrap();
+        let policy = Policy { updates: &updates, site: None, app: &app, failed: &[], ordered: false, ordered_at: None };
+        let taken = |offered: &[Release], demanded: Option<&str>, days: i64| {
+            let demanded = demanded.map(|version| version.parse::<Version>().unwrap());
+            let now = start + chrono::TimeDelta::days(days);
+            let opened = open(policy, offered.to_vec(), demanded.as_ref(), now);
+            let why = opened.held.first().map(|held| held.fact(in_utc)).unwrap_or_default();
+            (opened.path.iter().map(|release| release.id.build).collect::<Vec<_>>(), why)
+        };
+        let mut offered = vec![newer(2, 0), newer(3, 2), newer(4, 3)];
+        let held = "0.2 (build 2) is held back until Fri 4 Dec 2026 00:00 UTC by the cool-down";
+        assert_eq!(taken(&offered, None, 2), (vec![], held.to_owned()));
+        assert_eq!(taken(&offered, None, 3).0, [2]);
+        assert_eq!(taken(&offered, None, 6).0, [2, 3, 4]);
+        assert_eq!(taken(&offered, Some("0.3"), 2).0, [2, 3], "what is demanded, and no more");
+        assert_eq!(taken(&offered, Some("0.2"), 3).0, [2], "it is there without that");
+        assert_eq!(taken(&offered, Some("0.9"), 2).0, [0; 0], "no such one");
+        offered[1].security = true;
+        assert_eq!(taken(&offered, None, 2).0, [2, 3]);
+        offered[0].licences = vec!["pro".to_owned()];
+        let (none, why) = taken(&offered, Some("0.3"), 9);
+        assert_eq!((none, why.as_str()), (vec![], "0.2 (build 2) is for licences of the class pro only"));
+    }
 
     #[test]
     fn a_release_may_demand_a_newer_afterhours() {

@@ -58,6 +58,11 @@ pub fn choose(own: &Own, releases: &[Release], failed: &[u64], machine: &str) ->
     }
 }
 
+/// The newer builds that come into question: as far as the next barrier, ascending.
+pub fn offered(own: &Own, releases: &[Release]) -> Vec<Release> {
+    pending(own, releases).into_iter().cloned().collect()
+}
+
 /// The builds that may be fetched or used later: newer than the one that runs, for this kind of machine, and none that
 /// failed here.
 pub fn awaited(own: &Own, releases: &[Release], failed: &[u64], machine: &str) -> Vec<Release> {

@@ -41,6 +41,7 @@ pub use crate::renewal::decide::Own;
 pub use crate::renewal::decide::awaited;
 pub use crate::renewal::decide::choose;
 pub use crate::renewal::decide::next_anywhere;
+pub use crate::renewal::decide::offered;
 pub use crate::renewal::error::RenewalError;
 pub use crate::renewal::record::Ended;
 pub use crate::renewal::record::Ending;

@@ -10,9 +10,11 @@ use crate::db::copy::copy;
 use crate::domain::event::Output;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
+use crate::domain::held::in_utc;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::jobs::driver::Done;
+use crate::jobs::select::select;
 use crate::jobs::self_update::CHECK;
 use crate::jobs::self_update::awaited;
 use crate::jobs::self_update::outlook;
@@ -56,12 +58,19 @@ async fn renew(context: &Context<'_>) -> Result<Done, Failure> {
     if !renewal.is_on() {
         return Ok(Done::saying("Afterhours does not update itself here"));
     }
-    let outlook = match outlook(context.kit, &context.night.store).await {
+    let (store, now) = (&context.night.store, context.night.clock.now());
+    let wish = crate::jobs::select::Wish::of_run(store, context.run, context.machine.order()).await?;
+    // Where nothing can be selected, the step of that name says why.
+    let path = select(context.kit, store, &wish, now).await.map(|selection| selection.path).unwrap_or_default();
+    let outlook = match outlook(context.kit, store, &path, now).await {
         Ok(outlook) => outlook,
         Err(failure) => return Ok(stays(trouble(&failure))),
     };
     match outlook.offer {
-        Offer::Nothing => Ok(Done::saying(format!("Afterhours {} stays; the feed has no newer one", outlook.own))),
+        Offer::Nothing => {
+            let why = outlook.held.map_or_else(|| "the feed has no newer one".to_owned(), |held| held.fact(in_utc));
+            Ok(Done::saying(format!("Afterhours {} stays; {why}", outlook.own)))
+        }
         // Preflight has found it already.
         Offer::HeldBack(id) | Offer::Unfit(id) => {
             Ok(Done::saying(format!("Afterhours {} stays, not {id}", outlook.own)))
