@@ -123,15 +123,21 @@ impl SignedFeed {
         // Whoever comes meanwhile waits here and then finds it known.
         let mut known = self.known.lock().await;
         let now = self.home.clock.now();
-        if let Some((at, listed)) = known.get(&folder)
-            && (*at..*at + FRESH).contains(&now)
-            && now <= listed.good_until
-        {
+        known.retain(|_, (at, listed)| (*at..*at + FRESH).contains(&now) && now <= listed.good_until);
+        if let Some((_, listed)) = known.get(&folder) {
             return Ok(listed.clone());
         }
-        known.remove(&folder);
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let root = self.root()?;
+        // Who was away a moment ago, when the other folder was looked into, is not waited for once more.
+        let away = known.values().find_map(|(at, listed)| Some((*at, listed.away.clone()?)));
+        if let Some((at, away)) = away
+            && let Ok(listed) = self.read_from(&root, folder, Remote::kept(self.metadata_dir()), now).await
+        {
+            let listed = Listed { away: Some(away), ..listed };
+            known.insert(folder, (at, listed.clone()));
+            return Ok(listed);
+        }
         let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
         let listed = match self.read_from(&root, folder, remote, now).await {
             // What was verified before holds until it runs out; the server may be away so long and no longer.
