@@ -121,8 +121,15 @@ impl Feed {
         }
     }
 
-    /// The same as far as they are known here without asking anybody, as they were when they came; none where nothing is
-    /// kept of a feed.
+    /// All releases as far as they are known here without asking a server; nothing where a directory cannot be read.
+    pub async fn known_releases(&self) -> Vec<Release> {
+        match self {
+            Self::Dir(feed) => feed.releases().await.unwrap_or_default(),
+            Self::Signed(feed) => feed.known_releases(),
+        }
+    }
+
+    /// The same for Afterhours itself; none where nothing is kept of a feed.
     pub fn known_updaters(&self) -> Vec<Release> {
         match self {
             Self::Dir(_) => Vec::new(),

@@ -90,25 +90,26 @@ impl Kit {
     /// # Errors
     /// The tree's own word cannot be read.
     pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
-        let marked = self.installer.installed().await?;
-        Ok(self.marked_or_told(marked).await)
+        match self.installer.installed().await? {
+            None => Ok(self.told(&self.feed.releases().await.unwrap_or_default()).await),
+            marked => Ok(marked),
+        }
     }
 
-    /// The same for somebody who only looks: an interrupted exchange is left as it is.
+    /// The same for somebody who only looks: an interrupted exchange is left as it is, and no server is asked, which may be
+    /// away and take its time.
     ///
     /// # Errors
     /// The tree's own word cannot be read.
     pub async fn installed_as_it_stands(&self) -> Result<Option<ReleaseId>, InstallError> {
-        let marked = self.installer.marked().await?;
-        Ok(self.marked_or_told(marked).await)
+        match self.installer.marked().await? {
+            None => Ok(self.told(&self.feed.known_releases().await).await),
+            marked => Ok(marked),
+        }
     }
 
-    async fn marked_or_told(&self, marked: Option<ReleaseId>) -> Option<ReleaseId> {
-        if marked.is_some() {
-            return marked;
-        }
+    async fn told(&self, releases: &[Release]) -> Option<ReleaseId> {
         let version = self.version_told().await?;
-        let releases = self.feed.releases().await.unwrap_or_default();
         let build = releases.iter().filter(|r| r.id.version <= version).map(|r| r.id.build).max().unwrap_or(0);
         Some(ReleaseId { version, build })
     }

@@ -308,9 +308,14 @@ impl SignedFeed {
         .await
     }
 
+    /// See [`crate::feed::Feed::known_releases`].
+    pub fn known_releases(&self) -> Vec<Release> {
+        self.kept(Folder::Releases)
+    }
+
     /// See [`crate::feed::Feed::known_updaters`].
     pub fn known_updaters(&self) -> Vec<Release> {
-        self.known_releases(Folder::Updaters)
+        self.kept(Folder::Updaters)
     }
 
     /// Gives back the room of all downloads that neither these releases need nor newer ones of the application that are known.
@@ -320,7 +325,7 @@ impl SignedFeed {
     pub fn retain(&self, keep: &[Release], updaters: &[Release]) -> Result<(), FeedError> {
         // What is newer waits for its turn, perhaps from a bundle, and could not be fetched again.
         let newest = keep.iter().map(|release| release.id.build).max();
-        let mut waiting = self.known_releases(Folder::Releases);
+        let mut waiting = self.known_releases();
         waiting.retain(|release| newest.is_some_and(|newest| release.id.build > newest));
         let needed = download::names(keep.iter().chain(&waiting).chain(updaters));
         download::sweep(&self.home.downloads_dir, |name| !needed.contains(name))
@@ -336,7 +341,7 @@ impl SignedFeed {
         download::sweep(&self.home.downloads_dir, |name| given_back.contains(name) && !needed.contains(name))
     }
 
-    fn known_releases(&self, folder: Folder) -> Vec<Release> {
+    fn kept(&self, folder: Folder) -> Vec<Release> {
         kept_releases(&self.descriptions(folder), folder)
     }
 
