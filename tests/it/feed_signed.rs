@@ -3,14 +3,15 @@
 //! - `vendor.py` makes every state of the feed, the good ones and those of a thief;
 //! - `server.rs` serves one of them at a time, and remembers what was asked for;
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
-//! - `small.rs` small downloads, made by our own vendor's side; `offline.rs` a feed in one file.
+//! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
 mod attacks;
 mod cli;
 mod offline;
 mod releases;
-mod server;
+pub(crate) mod server;
 mod small;
+pub(crate) mod vendor;
 
 use std::path::Path;
 use std::path::PathBuf;

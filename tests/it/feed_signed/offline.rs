@@ -16,6 +16,7 @@ use rstest::rstest;
 
 use crate::feed_signed::feed;
 use crate::feed_signed::small::Trade;
+use crate::feed_signed::vendor::vendor;
 
 fn signed(feed: &Feed) -> &SignedFeed {
     let Feed::Signed(signed) = feed else { panic!("the feed is signed") };
@@ -98,6 +99,49 @@ async fn a_site_without_a_network_takes_a_bundle_and_installs_from_it() {
     // But not for longer than was signed.
     trade.clock.set(taken.good_until + TimeDelta::seconds(1));
     assert!(site.releases().await.is_err());
+}
+
+#[tokio::test]
+async fn a_bundle_carries_afterhours_as_well() {
+    let trade = Trade::new().await;
+    trade.publish(1, &[]);
+    let (orders, program) = (trade.path("orders"), trade.path("program"));
+    fs::write(&program, "Afterhours 0.7").unwrap();
+    let mut args = vec!["publish", orders.to_str().unwrap(), "--updater", "--version", "0.7", "--build", "7"];
+    // The same program for both, and so the same archive.
+    for machine in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
+        args.extend(["--triple", machine, "--binary", program.to_str().unwrap()]);
+    }
+    vendor(trade.dir.path(), &args);
+    let (path, updaters) = (trade.feed.releases().await.unwrap(), trade.feed.updaters().await.unwrap());
+    assert_eq!(updaters[0].archives[0].sha256, updaters[0].archives[1].sha256);
+    let (whole, partly, without) = (trade.path("whole"), trade.path("partly"), trade.path("without"));
+    signed(&trade.feed).bundle(&path, &updaters, &whole, &Silent).await.unwrap();
+    signed(&trade.feed).bundle(&path, &[], &partly, &Silent).await.unwrap();
+    let mut content = unpacked(&partly);
+    content.retain(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("file = \"afterhours-"));
+    packed(&content, &without);
+
+    let site = away(&trade);
+    // Without descriptions, as an earlier program writes it; with those alone; with all of it.
+    for (bundle, told, here) in [(&without, vec![], vec![]), (&partly, vec![7], vec![]), (&whole, vec![7], vec![7])] {
+        let taken = take(&site, bundle).await.unwrap();
+        assert_eq!(taken.here.len(), 1);
+        let builds =
+            |ids: Vec<afterhours::domain::release::ReleaseId>| ids.iter().map(|id| id.build).collect::<Vec<_>>();
+        assert_eq!((builds(taken.updaters), builds(taken.updaters_here)), (told, here));
+    }
+    let known = site.known_updaters();
+    assert_eq!(known, updaters);
+    // What waits for its turn is not given back with the rest, and goes alone when it has had it.
+    let downloads = trade.path("away/staging/downloads");
+    site.retain(&path, &known).unwrap();
+    assert_eq!(files(&downloads), 2);
+    site.retain_updaters(&known).unwrap();
+    assert_eq!(files(&downloads), 2);
+    site.retain_updaters(&[]).unwrap();
+    assert_eq!(files(&downloads), 1);
+    assert!(downloads.join(&path[0].archives[0].sha256).is_file());
 }
 
 #[tokio::test]

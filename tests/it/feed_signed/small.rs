@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -18,6 +17,8 @@ use sha2::Sha256;
 
 use crate::feed_signed::feed;
 use crate::feed_signed::server::Server;
+use crate::feed_signed::vendor::create;
+use crate::feed_signed::vendor::vendor;
 
 /// A vendor with our own commands, a web server, and a site.
 pub(crate) struct Trade {
@@ -32,8 +33,7 @@ impl Trade {
     pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        fs::write(path("pw"), "correct horse battery\n").unwrap();
-        vendor(dir.path(), &["create", path("orders").to_str().unwrap(), "--name", "orders"]);
+        create(dir.path());
         let server = Server::start(&path("orders/published")).await;
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let feed = feed(dir.path(), &server, Some(path("orders/root.json")), Arc::clone(&clock));
@@ -106,12 +106,6 @@ impl Progress for Told {
             told.push(what.to_owned());
         }
     }
-}
-
-fn vendor(dir: &Path, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
-    let made = command.arg("feed").args(args).arg("--passphrase-file").arg(dir.join("pw")).output().unwrap();
-    assert!(made.status.success(), "{args:?}: {}", String::from_utf8_lossy(&made.stderr));
 }
 
 fn noise(bytes: usize) -> Vec<u8> {

@@ -31,7 +31,8 @@ pub(crate) const V3: Edition = Edition { version: "3.0", build: 3, schema: 3, ..
 pub(crate) const SICK: Edition = Edition { flaw: Some("sick"), ..V2 };
 
 impl Edition {
-    fn tree(&self, dir: &Path) {
+    /// Makes its tree.
+    pub(crate) fn tree(&self, dir: &Path) {
         fs_err::create_dir_all(dir.join("config")).unwrap();
         fs_err::create_dir_all(dir.join("lib")).unwrap();
         for (name, text) in [
@@ -65,14 +66,18 @@ impl Edition {
         let tree = tempfile::tempdir().unwrap();
         self.tree(tree.path());
         let id = ReleaseId { version: self.version.parse().unwrap(), build: self.build };
+        pack(tree.path(), &PackMeta { migrate: self.migration(), ..PackMeta::new(id) }, feed).unwrap();
+    }
+
+    /// How it migrates the data of the one before.
+    pub(crate) fn migration(&self) -> Option<Vec<String>> {
         let own = || {
             let line = format!("python3 -I -S migrate.py {} {}", self.schema - 1, self.schema);
             line.split(' ').map(str::to_owned).collect()
         };
-        let migrate = match self.migrate {
+        match self.migrate {
             Some(argv) => Some(argv.iter().map(|&arg| arg.to_owned()).collect()),
             None => (self.schema > 1).then(own),
-        };
-        pack(tree.path(), &PackMeta { migrate, ..PackMeta::new(id) }, feed).unwrap();
+        }
     }
 }

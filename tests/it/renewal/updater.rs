@@ -72,20 +72,31 @@ pub(crate) fn in_place(site: &Site) -> Vec<u8> {
 
 /// Publishes a good Afterhours; its file.
 pub(crate) fn publish_good(site: &Site, version: &str, build: u64) -> Vec<u8> {
+    let file = good_program(site, build);
+    publish(site, version, build, &file);
+    file
+}
+
+/// The program of a good build.
+pub(crate) fn good_program(site: &Site, build: u64) -> Vec<u8> {
     let mut file = in_place(site);
     file.push(u8::try_from(build).unwrap());
-    publish(site, version, build, &file);
     file
 }
 
 /// Publishes one that rehearses well and then fails.
 pub(crate) fn publish_bad(site: &Site, version: &str, build: u64, flaw: Flaw) {
+    publish(site, version, build, &bad_program(site, flaw));
+}
+
+/// The program of a bad build.
+pub(crate) fn bad_program(site: &Site, flaw: Flaw) -> Vec<u8> {
     let script = format!(
         "#!/bin/sh\ncase \"$*\" in *--rehearse*) exec {} \"$@\";; esac\n{}\n",
         site.path("bin/afterhours").display(),
         flaw.script(&site.path("state/afterhours.db"))
     );
-    publish(site, version, build, script.as_bytes());
+    script.into_bytes()
 }
 
 /// Publishes any file as Afterhours.

@@ -1,0 +1,18 @@
+//! A vendor that works with our own commands.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Makes a feed in the folder `orders` of `dir`.
+pub(crate) fn create(dir: &Path) {
+    fs::write(dir.join("pw"), "correct horse battery\n").unwrap();
+    vendor(dir, &["create", dir.join("orders").to_str().unwrap(), "--name", "orders"]);
+}
+
+/// One of the commands on a feed, which has to go well.
+pub(crate) fn vendor(dir: &Path, args: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
+    let made = command.arg("feed").args(args).arg("--passphrase-file").arg(dir.join("pw")).output().unwrap();
+    assert!(made.status.success(), "{args:?}: {}", String::from_utf8_lossy(&made.stderr));
+}
