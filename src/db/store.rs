@@ -41,6 +41,10 @@ const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 const QUEUE_MAX: usize = 256;
 /// How long a connection waits for another process that writes (`update now` beside the daemon).
 const BUSY_WAIT: Duration = Duration::from_secs(30);
+/// Pages that the writer keeps, in KiB: those of the indexes that every claim touches.
+const WRITER_CACHE_KIB: i64 = 2048;
+/// Pages that the reader keeps, in KiB. What is read once, such as all jobs at the start, is the kernel's to keep.
+const READER_CACHE_KIB: i64 = 512;
 
 /// The store could not do what was asked.
 #[derive(Debug, Error)]
@@ -202,9 +206,9 @@ impl Store {
     /// # Errors
     /// The file is unreadable, damaged, or of a newer schema.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut writing = connect(path)?;
+        let mut writing = connect(path, WRITER_CACHE_KIB)?;
         upgrade(&mut writing, path)?;
-        let reading = connect(path)?;
+        let reading = connect(path, READER_CACHE_KIB)?;
         Ok(Self { writer: serve("store-writer", writing), reader: serve("store-reader", reading), path: path.into() })
     }
 
@@ -295,7 +299,7 @@ fn serve(name: &str, mut connection: Connection) -> mpsc::Sender<Work> {
     sender
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -303,7 +307,7 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", "on")?;
-        connection.pragma_update(None, "cache_size", -2048)?;
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
         connection.pragma_update(None, "journal_size_limit", 16 * 1024 * 1024)?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
@@ -319,6 +323,7 @@ fn connect_to_read(path: &Path) -> Result<(Connection, u32), StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let look = |connection: Connection| {
         connection.busy_timeout(BUSY_WAIT)?;
+        connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
         connection.set_prepared_statement_cache_capacity(64);
         let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         Ok((connection, schema))
@@ -423,7 +428,7 @@ mod tests {
     async fn a_newer_schema_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.db");
-        let connection = connect(&path).unwrap();
+        let connection = connect(&path, WRITER_CACHE_KIB).unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
         drop(connection);
         assert!(matches!(Store::open(&path), Err(StoreError::TooNew { found: 99, .. })));
@@ -460,7 +465,7 @@ mod tests {
         assert!(matches!(Store::open_to_read(&path), Err(StoreError::Open { .. })));
         fs_err::write(&path, "").unwrap();
         assert!(matches!(Store::open_to_read(&path), Err(StoreError::TooOld { found: 0, .. })));
-        connect(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        connect(&path, WRITER_CACHE_KIB).unwrap().pragma_update(None, "user_version", 99).unwrap();
         assert!(matches!(Store::open_to_read(&path), Err(StoreError::TooNew { found: 99, .. })));
         let not_there = path.join("below a file");
         assert!(matches!(Store::open_to_read(&not_there), Err(StoreError::Absent { .. })));

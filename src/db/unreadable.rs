@@ -12,6 +12,9 @@ use crate::domain::gate::Gate;
 use crate::domain::job::JobSpec;
 use crate::domain::run::Order;
 
+/// How many are listed; more are counted.
+const LISTED_MAX: usize = 100;
+
 /// A row that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
@@ -34,9 +37,11 @@ impl Store {
     /// The store fails.
     pub async fn unreadable(&self) -> Result<Vec<Unreadable>, StoreError> {
         self.read(|tx| {
-            let mut found = Vec::new();
-            let mut note = |what: String, why: Option<String>, remedy: String| {
-                found.extend(why.map(|why| Unreadable { what, why, remedy }));
+            let (mut found, mut more) = (Vec::new(), 0_usize);
+            let mut note = |what: String, why: Option<String>, remedy: String| match why {
+                Some(why) if found.len() < LISTED_MAX => found.push(Unreadable { what, why, remedy }),
+                Some(_) => more += 1,
+                None => {}
             };
             let mut statement = tx.prepare_cached("SELECT name, spec FROM jobs ORDER BY name")?;
             let mut rows = statement.query([])?;
@@ -67,6 +72,14 @@ impl Store {
                     "it stays where it is, and {app} with it; start the version of this program that wrote it, or put the store back from its backup"
                 );
                 note(format!("run {id}"), because, remedy);
+            }
+            if more > 0 {
+                found.push(Unreadable {
+                    what: format!("{more} more rows"),
+                    why: "there are too many to list".to_owned(),
+                    remedy: "start the version of this program that wrote them, or put the store back from its backup"
+                        .to_owned(),
+                });
             }
             Ok(found)
         })

@@ -280,3 +280,13 @@ async fn what_cannot_be_read_is_named_and_hides_nothing() {
     it.store.delete_job(&job_name("broken"), night()).await.unwrap();
     assert_eq!(it.store.count_jobs().await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn of_very_many_that_cannot_be_read_the_others_are_counted() {
+    let it = fresh();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 120)
+               INSERT INTO gates SELECT 'app-' || i, '{}' FROM n";
+    it.store.write(move |tx| Ok(tx.execute(sql, [])?)).await.unwrap();
+    let found = it.store.unreadable().await.unwrap();
+    assert_eq!((found.len(), found[100].what.as_str()), (101, "20 more rows"));
+}
