@@ -19,3 +19,4 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 pub mod unreadable;
+pub mod update_checks;

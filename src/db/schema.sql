@@ -124,3 +124,10 @@ CREATE TABLE sessions (
     body TEXT NOT NULL CHECK (json_valid(body)),
     PRIMARY KEY (app, id)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE update_checks (
+    app        TEXT PRIMARY KEY,
+    checked_at TEXT NOT NULL,
+    offer      TEXT CHECK (offer IS NULL OR json_valid(offer)),
+    failure    TEXT CHECK (failure IS NULL OR json_valid(failure)),
+    CHECK (offer IS NOT NULL OR failure IS NOT NULL)
+) STRICT;

@@ -22,3 +22,4 @@ pub mod run;
 pub mod session;
 pub mod span;
 pub mod step;
+pub mod update_check;

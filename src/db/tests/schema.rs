@@ -125,6 +125,12 @@ fn what_must_never_be_is_refused() {
     assert!(!accepts(&mail("pending", "NULL")));
     assert!(!accepts(&mail("sent", "'n'")));
 
+    // Who has looked for newer releases has found something out, or failed.
+    assert!(accepts("INSERT INTO update_checks VALUES ('orders', 'c', '{}', NULL)"));
+    assert!(accepts("INSERT INTO update_checks VALUES ('orders', 'c', '{}', '{}')"));
+    assert!(!accepts("INSERT INTO update_checks VALUES ('orders', 'c', NULL, NULL)"));
+    assert!(!accepts("INSERT INTO update_checks VALUES ('orders', 'c', 'nothing new', NULL)"));
+
     // No event without its run, no body that is no JSON, one chain.
     assert!(!accepts("INSERT INTO run_events VALUES (99, 1, 'a', 'started', '{}', 1, 'h')"));
     assert!(!accepts("INSERT INTO gates VALUES ('orders', 'open')"));

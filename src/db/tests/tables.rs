@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::db::audit::AuditEntry;
 use crate::db::chain::ChainState;
+use crate::db::events::RunHead;
 use crate::db::outbox::OutboxCounts;
 use crate::db::outbox::OwedMail;
 use crate::db::outbox::SendResult;
@@ -22,6 +23,7 @@ use crate::db::tests::night;
 use crate::db::tests::order;
 use crate::db::tests::running;
 use crate::domain::event::RunEvent;
+use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Gate;
 use crate::domain::gate::Pass;
@@ -31,6 +33,8 @@ use crate::domain::job::StartCondition;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::Fence;
 use crate::domain::session::SessionId;
+use crate::domain::update_check::Offer;
+use crate::domain::update_check::UpdateCheck;
 
 /// A chain of three links: two events of a run and an entry of the audit between them.
 async fn chained() -> Fresh {
@@ -289,4 +293,50 @@ async fn of_very_many_that_cannot_be_read_the_others_are_counted() {
     it.store.write(move |tx| Ok(tx.execute(sql, [])?)).await.unwrap();
     let found = it.store.unreadable().await.unwrap();
     assert_eq!((found.len(), found[100].what.as_str()), (101, "20 more rows"));
+}
+
+#[tokio::test]
+async fn what_was_offered_outlives_a_look_that_fails() {
+    let it = fresh();
+    let later = night() + TimeDelta::hours(1);
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), None);
+    let failed = UpdateCheck { at: night(), offer: None, failure: Some(Failure::new("ask the feed").hint("mend it")) };
+    it.store.note_update_check(&app(), failed.clone()).await.unwrap();
+    assert_eq!(it.again().update_check(&app()).await.unwrap(), Some(failed.clone()));
+
+    let release = ReleaseId { version: "4.0".parse().unwrap(), build: 4 };
+    let good = UpdateCheck { at: later, offer: Some(Offer::new(later, vec![release], 1)), failure: None };
+    it.store.note_update_check(&app(), good.clone()).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), Some(good.clone()), "it works again");
+
+    let failed = UpdateCheck { at: later + TimeDelta::hours(1), ..failed };
+    it.store.note_update_check(&app(), failed.clone()).await.unwrap();
+    let noted = it.store.update_check(&app()).await.unwrap();
+    assert_eq!(noted, Some(UpdateCheck { offer: good.offer.clone(), ..failed }));
+
+    // What another version of this program has written is replaced by the next look.
+    let garble = "UPDATE update_checks SET offer = '{}', failure = NULL";
+    it.store.write(move |tx| Ok(tx.execute(garble, [])?)).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), None);
+    it.store.note_update_check(&app(), good.clone()).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), Some(good));
+
+    it.store.keep_update_checks(vec!["crm".parse().unwrap(), app()]).await.unwrap();
+    assert!(it.store.update_check(&app()).await.unwrap().is_some());
+    it.store.keep_update_checks(Vec::new()).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn while_the_application_is_away_nobody_can_say_what_is_newer() {
+    let it = fresh();
+    let run = it.store.queue_run(order(), night()).await.unwrap();
+    let away = |away| RunHead { away, ..running() };
+    let check = UpdateCheck { at: night(), offer: Some(Offer::new(night(), Vec::new(), 0)), failure: None };
+    it.store.append_event(Fence(1), logged(run, 1, RunEvent::Started), away(true)).await.unwrap();
+    it.store.note_update_check(&app(), check.clone()).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), None);
+    it.store.append_event(Fence(1), logged(run, 2, RunEvent::Committed), away(false)).await.unwrap();
+    it.store.note_update_check(&app(), check.clone()).await.unwrap();
+    assert_eq!(it.store.update_check(&app()).await.unwrap(), Some(check));
 }
