@@ -62,6 +62,7 @@ use crate::notify::mail::Mailer;
 use crate::renewal::Origin;
 use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
+use crate::scheduler::checks::Looks;
 use crate::scheduler::chores::Chores;
 use crate::scheduler::dispatcher::Dispatcher;
 use crate::scheduler::housekeeping::Household;
@@ -283,6 +284,9 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
         clock: Arc::clone(&house.clock),
         data_dir: house.settings.daemon.data_dir.clone(),
         keep: Keep { history: house.settings.daemon.keep_history, audit: house.settings.daemon.keep_audit },
+        looks: Looks::default(),
+        since: house.clock.now(),
+        stop: stop_starts.clone(),
     });
     let chores = Chores::start(household.chores()).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));

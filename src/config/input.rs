@@ -172,6 +172,8 @@ pub(super) struct FeedInput {
 pub(super) struct UpdatesInput {
     pub(super) cool_down: Option<Span>,
     pub(super) rollout: Option<bool>,
+    pub(super) check_at_start: Option<bool>,
+    pub(super) check_every: Option<String>,
     pub(super) licence_class: Option<String>,
     pub(super) deltas: Option<bool>,
 }

@@ -103,7 +103,7 @@ pub struct AppSettings {
     pub backup: Option<BackupSettings>,
     /// Where its releases come from.
     pub feed: FeedSettings,
-    /// Which of its releases are taken.
+    /// Which of its releases are taken, and when they are looked for.
     pub updates: UpdateSettings,
     /// Who is asked about sessions.
     pub sessions: Vec<SessionsSettings>,
@@ -319,13 +319,17 @@ pub struct SignedFeedSettings {
     pub transport: TransportSettings,
 }
 
-/// Which releases are taken.
+/// Which releases are taken, and when they are looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpdateSettings {
     /// How long a release must have been published before it is taken.
     pub cool_down: Span,
     /// Whether this site waits for its turn where the vendor lets a release spread.
     pub rollout: bool,
+    /// Whether newer releases are looked for when the daemon starts.
+    pub check_at_start: bool,
+    /// How often they are looked for; not by a period when absent.
+    pub check_every: Option<Span>,
     /// The class of this site's licence.
     pub licence_class: Option<String>,
     /// Whether small downloads that build upon an earlier release are used.
@@ -335,7 +339,14 @@ pub struct UpdateSettings {
 impl Default for UpdateSettings {
     /// What holds where nobody says otherwise.
     fn default() -> Self {
-        Self { cool_down: Span::ZERO, rollout: true, licence_class: None, deltas: true }
+        Self {
+            cool_down: Span::ZERO,
+            rollout: true,
+            check_at_start: true,
+            check_every: Some(Span::hours(1)),
+            licence_class: None,
+            deltas: true,
+        }
     }
 }
 

@@ -171,6 +171,15 @@ fn the_least_gets_the_defaults() {
 }
 
 #[test]
+fn newer_releases_are_looked_for_as_often_as_wished() {
+    let updates = |text: &str| orders(&format!("{LEAST}updates = {{ {text} }}")).updates;
+    let every = |text: &str| updates(&format!("check_every = {text:?}")).check_every;
+    assert_eq!([every("never"), every("1m"), every("7d")], [None, Some(Span::mins(1)), Some(Span::days(7))]);
+    let at_start = updates("check_at_start = false");
+    assert_eq!((at_start.check_at_start, at_start.check_every), (false, Some(Span::hours(1))));
+}
+
+#[test]
 fn keep_patterns_do_not_cross_directories_unless_told() {
     let app = orders(&format!("{LEAST}keep = [\"config/**\", \"*.key\", \"certs/\"]"));
     let kept = ["config/a/b.conf", "licence.key", "certs/x.pem"].map(|path| app.keep.set.is_match(path));
@@ -243,6 +252,11 @@ const WRONG_APPS: &[(&str, &str)] = &[
     ("a trickle", "feed = { url = \"https://example.com/\", bandwidth = 10 }"),
     ("a cool-down without a unit", "updates = { cool_down = 3 }"),
     ("a blank class of licences", "updates = { licence_class = \"\" }"),
+    ("a feed looked at all the time", "updates = { check_every = \"5s\" }"),
+    ("a feed looked at without a pause", "updates = { check_every = \"0s\" }"),
+    ("a feed looked at in words", "updates = { check_every = \"daily\" }"),
+    ("a feed looked at so many times", "updates = { check_every = 24 }"),
+    ("a start in words", "updates = { check_at_start = \"yes\" }"),
     ("a misspelt key of updates", "updates = { cooldown = \"3d\" }"),
     ("no mail address", "report = { group = [\"it@example.com\", \"the it people\"] }"),
     ("no owner", "owner = \"orders\""),

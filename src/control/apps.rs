@@ -21,9 +21,12 @@ use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::jobs::kit::Kit;
 use crate::jobs::preflight::findings;
+use crate::jobs::select::Selection;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::steps::failed;
+use crate::jobs::update_check::Looked;
+use crate::jobs::update_check::look;
 use crate::renewal::UPDATER;
 use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
@@ -45,12 +48,18 @@ impl Control {
         })
     }
 
-    /// Newer releases of an application.
+    /// Newer releases of an application; what came of looking is noted.
     ///
     /// # Errors
     /// There is no such application, or its feed cannot be read.
     pub async fn updates(&self, app: &AppName) -> Result<UpdatesView, ControlError> {
-        updates(self.kit(app)?, &self.store, self.now()).await.map_err(ControlError::Failed)
+        let kit = self.kit(app)?;
+        let Looked { selection, check } = look(kit, &self.store, &*self.clock).await;
+        // Whoever asks is told all the same.
+        if let Err(error) = self.store.note_update_check(app, check).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, %app, "what was found is not noted");
+        }
+        Ok(updates_view(kit, &selection.map_err(ControlError::Failed)?))
     }
 
     /// Lets a release that failed here be tried again.
@@ -169,7 +178,10 @@ impl Control {
 /// The feed or the installation cannot be read, or there is no path from one to the other.
 pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<UpdatesView, Failure> {
     kit.feed.look_again().await;
-    let selection = select(kit, store, &Wish::newest(), now).await?;
+    Ok(updates_view(kit, &select(kit, store, &Wish::newest(), now).await?))
+}
+
+fn updates_view(kit: &Kit, selection: &Selection) -> UpdatesView {
     let shown = |release: &Release| {
         let why = |held: &[HeldBack]| held.iter().find(|held| held.release == release.id).map(|held| held.why.clone());
         let held = why(&selection.held);
@@ -177,5 +189,5 @@ pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<Upd
         ReleaseView { held, early: why(&selection.early), failed_before, ..ReleaseView::new(release) }
     };
     let pending = selection.path.iter().chain(&selection.rest).map(shown).collect();
-    Ok(UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from })
+    UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from.clone() }
 }

@@ -26,3 +26,4 @@ pub mod select;
 mod self_update;
 pub mod site;
 pub mod steps;
+pub mod update_check;

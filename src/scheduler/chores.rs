@@ -8,6 +8,7 @@
 //! *Invariants:* a chore that still runs is not started again. After [`Chores::stop`] none runs any more, or its
 //! deadline has passed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -32,7 +33,9 @@ pub struct Chore {
     /// For the log.
     pub name: &'static str,
     /// Six cron fields, seconds first, in UTC: `0 */5 * * * *`.
-    pub schedule: &'static str,
+    pub schedule: Cow<'static, str>,
+    /// Whether it is done when the chores begin, too.
+    pub at_once: bool,
     /// What is done.
     pub run: ChoreFn,
 }
@@ -52,7 +55,7 @@ pub enum ChoresError {
         /// Which chore.
         name: &'static str,
         /// Its schedule.
-        schedule: &'static str,
+        schedule: Cow<'static, str>,
         /// Why.
         source: JobSchedulerError,
     },
@@ -79,12 +82,16 @@ impl Chores {
     pub async fn start(list: Vec<Chore>) -> Result<Self, ChoresError> {
         let scheduler = JobScheduler::new().await.map_err(ChoresError::Start)?;
         let chores = Self { scheduler, running: TaskTracker::new(), stopping: CancellationToken::new() };
-        for chore in list {
-            let Chore { name, schedule, .. } = chore;
-            let bad = |source| ChoresError::Schedule { name, schedule, source };
-            chores.scheduler.add(chores.job(chore).map_err(bad)?).await.map_err(bad)?;
+        let turns: Vec<Arc<Turn>> = list.into_iter().map(Turn::new).collect();
+        for turn in &turns {
+            let Chore { name, schedule, .. } = &turn.chore;
+            let bad = |source| ChoresError::Schedule { name, schedule: schedule.clone(), source };
+            chores.scheduler.add(chores.job(turn).map_err(bad)?).await.map_err(bad)?;
         }
         chores.scheduler.start().await.map_err(ChoresError::Start)?;
+        for turn in turns.into_iter().filter(|turn| turn.chore.at_once) {
+            chores.running.spawn(async move { turn.take().await });
+        }
         Ok(chores)
     }
 
@@ -98,10 +105,9 @@ impl Chores {
         tokio::time::timeout(deadline.duration(), self.running.wait()).await.is_ok()
     }
 
-    fn job(&self, chore: Chore) -> Result<Job, JobSchedulerError> {
-        let (running, stopping) = (self.running.clone(), self.stopping.clone());
-        let turn = Arc::new(Turn { chore, one: Arc::default(), complaint: Mutex::default() });
-        Job::new_async(turn.chore.schedule, move |_, _| {
+    fn job(&self, turn: &Arc<Turn>) -> Result<Job, JobSchedulerError> {
+        let (running, stopping, turn) = (self.running.clone(), self.stopping.clone(), Arc::clone(turn));
+        Job::new_async(turn.chore.schedule.to_string(), move |_, _| {
             let turn = turn.clone();
             if stopping.is_cancelled() {
                 return Box::pin(std::future::ready(()));
@@ -121,6 +127,10 @@ struct Turn {
 }
 
 impl Turn {
+    fn new(chore: Chore) -> Arc<Self> {
+        Arc::new(Self { chore, one: Arc::default(), complaint: Mutex::default() })
+    }
+
     async fn take(&self) {
         let Ok(_held) = self.one.clone().try_lock_owned() else {
             tracing::debug!(chore = self.chore.name, "still running, left out once");
@@ -158,7 +168,7 @@ mod tests {
         schedule: &'static str,
         run: impl Fn() -> BoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static,
     ) -> Chore {
-        Chore { name: "test", schedule, run: Arc::new(run) }
+        Chore { name: "test", schedule: schedule.into(), at_once: false, run: Arc::new(run) }
     }
 
     #[tokio::test]
@@ -216,6 +226,21 @@ mod tests {
         let chores = Chores::start(vec![hanging]).await.unwrap();
         timeout(Duration::from_secs(5), begun.notified()).await.expect("it runs");
         assert!(!chores.stop(Span::ZERO).await);
+    }
+
+    #[tokio::test]
+    async fn some_are_done_when_they_begin() {
+        let begun = Arc::new(Notify::new());
+        let yearly = {
+            let begun = begun.clone();
+            chore("0 0 0 1 1 *", move || {
+                begun.notify_one();
+                async { Ok(()) }.boxed()
+            })
+        };
+        let chores = Chores::start(vec![Chore { at_once: true, ..yearly }]).await.unwrap();
+        timeout(Duration::from_secs(5), begun.notified()).await.expect("it is done at once");
+        assert!(chores.stop(Span::secs(5)).await);
     }
 
     #[tokio::test]

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
+use rustix::fs::FlockOperation;
 use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +21,7 @@ use crate::domain::clock::Clock;
 use crate::domain::clock::ManualClock;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
+use crate::domain::failure::Failure;
 use crate::domain::gate::Opening;
 use crate::domain::job::JobType;
 use crate::domain::name::AppName;
@@ -29,6 +32,9 @@ use crate::domain::run::RunId;
 use crate::domain::run::RunState;
 use crate::domain::run::Trigger;
 use crate::domain::span::Span;
+use crate::domain::step::At;
+use crate::domain::step::Step;
+use crate::domain::update_check::UpdateCheck;
 use crate::jobs::engine::Engine;
 use crate::jobs::gatekeeper::Gatekeeper;
 use crate::jobs::kit::Kit;
@@ -36,10 +42,14 @@ use crate::jobs::lock::AppLock;
 use crate::jobs::steps::Night;
 use crate::renewal::Origin;
 use crate::renewal::Renewal;
+use crate::scheduler::checks::Looks;
 use crate::scheduler::housekeeping::Household;
 use crate::scheduler::post::PostOffice;
 use crate::scheduler::retention::Keep;
 use crate::sessions::hub::Hub;
+
+/// A directory that is not there yet.
+const DIR_FEED: &str = "feed = { dir = \"ROOT/releases\" }\n";
 
 struct House {
     dir: TempDir,
@@ -58,6 +68,11 @@ fn desk() -> AppName {
 impl House {
     /// A household for one application that is only files.
     fn build() -> Self {
+        Self::with(DIR_FEED)
+    }
+
+    /// The same, with these settings of its feed.
+    fn with(feed: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let (clock, root) = (Arc::new(ManualClock::at(night())), dir.path().display());
         fs_err::create_dir_all(dir.path().join("opt/desk")).unwrap();
@@ -67,9 +82,8 @@ impl House {
             install_dir = "{root}/opt/desk"
             service = {{ none = true }}
             gate = [{{ file = "{root}/gate/nologin" }}]
-            feed = {{ dir = "{root}/releases" }}
             "#
-        );
+        ) + &feed.replace("ROOT", &root.to_string());
         let settings = parse(&text, "test.toml").unwrap();
         let household = household(dir.path(), &settings.apps[&desk()], clock.clone());
         Self { dir, clock, household }
@@ -121,35 +135,48 @@ impl House {
 
     /// A run that is over.
     async fn run(&self) -> RunId {
-        let order = Order {
-            job: None,
-            kind: JobType::SoftwareUpdate,
-            app: desk(),
-            trigger: Trigger::Manual,
-            started_by: "anna".to_owned(),
-            grace: None,
-            max_runtime: Span::hours(4),
-            to: None,
-            mail: Vec::new(),
-            on_failure: None,
-        };
-        let now = self.clock.now();
-        let run = self.store().queue_run(order.clone(), now).await.unwrap();
+        let run = self.store().queue_run(order(), self.clock.now()).await.unwrap();
         let outcome = Outcome::Succeeded;
-        let events = [
-            (RunEvent::Queued { order }, RunState::Queued),
-            (RunEvent::Finished { outcome }, RunState::Finished { outcome }),
-        ];
-        for (seq, (event, state)) in (1..).zip(events) {
-            let logged = LoggedEvent { run, seq, at: now, event };
-            self.store().append_event(Fence(1), logged, RunHead { state, away: false }).await.unwrap();
-        }
+        let finished = RunState::Finished { outcome };
+        self.log(run, 1, RunEvent::Queued { order: order() }, RunHead { state: RunState::Queued, away: false }).await;
+        self.log(run, 2, RunEvent::Finished { outcome }, RunHead { state: finished, away: false }).await;
         run
+    }
+
+    async fn log(&self, run: RunId, seq: i64, event: RunEvent, head: RunHead) {
+        let logged = LoggedEvent { run, seq, at: self.clock.now(), event };
+        self.store().append_event(Fence(1), logged, head).await.unwrap();
+    }
+
+    /// Does the chore; when was looked, the last time, and why that failed.
+    async fn check_feeds(&self) -> Option<(DateTime<Utc>, Option<Failure>)> {
+        self.household.check_feeds().await.unwrap();
+        let check = self.store().update_check(&desk()).await.unwrap()?;
+        Some((check.at, check.failure))
     }
 
     async fn runs(&self) -> Vec<RunId> {
         self.store().runs(Default::default()).await.unwrap().iter().map(|run| run.id).collect()
     }
+}
+
+fn order() -> Order {
+    Order {
+        job: None,
+        kind: JobType::SoftwareUpdate,
+        app: desk(),
+        trigger: Trigger::Manual,
+        started_by: "anna".to_owned(),
+        grace: None,
+        max_runtime: Span::hours(4),
+        to: None,
+        mail: Vec::new(),
+        on_failure: None,
+    }
+}
+
+fn running(step: Step) -> RunState {
+    RunState::Running { at: At::first(step) }
 }
 
 fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<ManualClock>) -> Household {
@@ -176,7 +203,9 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
         counter: tokio::sync::Mutex::default(),
     };
     let keep = Keep { history: Span::days(30), audit: Span::days(60) };
-    Household { store, engine, night, post: Arc::new(post), clock, data_dir: dir.to_owned(), keep }
+    let since = clock.now();
+    let (post, data_dir, looks) = (Arc::new(post), dir.to_owned(), Looks::default());
+    Household { store, engine, night, post, clock, data_dir, keep, looks, since, stop: CancellationToken::new() }
 }
 
 #[tokio::test]
@@ -286,4 +315,85 @@ async fn a_gate_that_was_opened_when_we_died_opens_everywhere_afterwards() {
     house.household.retry_openings().await.unwrap();
     assert!(!house.nologin().exists());
     assert_eq!(house.store().gate_opening(&desk()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn newer_releases_are_looked_for_at_the_start_and_once_an_hour() {
+    let mut house = House::build();
+    let (at, failure) = house.check_feeds().await.unwrap();
+    assert_eq!(
+        (at, failure.unwrap().hint.unwrap()),
+        (night(), "create the directory, mount it, or correct feed.dir".to_owned())
+    );
+
+    fs_err::create_dir(house.dir.path().join("releases")).unwrap();
+    house.pass_secs(60);
+    assert_eq!(house.check_feeds().await.unwrap().0, night(), "not before its time, also where it failed");
+    let mut looks = Vec::new();
+    for _ in 0..180 {
+        house.pass_secs(60);
+        let (at, failure) = house.check_feeds().await.unwrap();
+        if at == house.clock.now() {
+            assert_eq!(failure, None);
+            looks.push(at);
+        }
+    }
+    let pauses: Vec<i64> = looks.windows(2).map(|pair| (pair[1] - pair[0]).num_minutes()).collect();
+    assert_eq!(pauses, [60, 60], "{looks:?}");
+
+    // Another process looks when it starts, whenever the last look was.
+    house = house.again();
+    house.pass_secs(1);
+    assert_eq!(house.check_feeds().await.unwrap().0, house.clock.now());
+}
+
+#[tokio::test]
+async fn newer_releases_are_not_looked_for_where_nobody_wants_that() {
+    let house = House::with(&format!("{DIR_FEED}updates = {{ check_at_start = false, check_every = \"never\" }}"));
+    for _ in 0..50 {
+        house.pass_secs(1_800);
+        assert_eq!(house.check_feeds().await, None);
+    }
+}
+
+#[tokio::test]
+async fn nobody_looks_for_newer_releases_while_the_application_is_away() {
+    let house = House::build();
+    let run = house.store().queue_run(order(), night()).await.unwrap();
+    house.log(run, 1, RunEvent::Started, RunHead { state: running(Step::Stop), away: true }).await;
+    assert_eq!(house.check_feeds().await, None);
+    house.pass_secs(60);
+    house.log(run, 2, RunEvent::Committed, RunHead { state: running(Step::OpenGate), away: false }).await;
+    assert_eq!(house.check_feeds().await.unwrap().0, house.clock.now(), "the look at the start is not lost");
+}
+
+#[tokio::test]
+async fn a_daemon_that_stops_does_not_wait_for_a_feed() {
+    let house = House::with("feed = { url = \"http://127.0.0.1:9/\" }\n");
+    let lock = house.dir.path().join("apps/desk/feed/lock");
+    fs_err::create_dir_all(lock.parent().unwrap()).unwrap();
+    // Somebody else works with the feed, and does not come to an end.
+    let held = std::fs::File::create(lock).unwrap();
+    rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
+    let stop = async {
+        while house.household.looks.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        house.household.stop.cancel();
+    };
+    let both = async { tokio::join!(house.household.check_feeds(), stop).0 };
+    tokio::time::timeout(Duration::from_secs(30), both).await.expect("it ends with the daemon").unwrap();
+    assert_eq!(house.store().update_check(&desk()).await.unwrap(), None, "it was dropped");
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_application_goes_with_it() {
+    let house = House::build();
+    let gone: AppName = "gone".parse().unwrap();
+    let check = UpdateCheck { at: night(), offer: None, failure: Some(Failure::new("ask the feed")) };
+    house.store().note_update_check(&gone, check.clone()).await.unwrap();
+    house.store().note_update_check(&desk(), check).await.unwrap();
+    house.household.prune().await.unwrap();
+    assert_eq!(house.store().update_check(&gone).await.unwrap(), None);
+    assert!(house.store().update_check(&desk()).await.unwrap().is_some());
 }

@@ -7,15 +7,19 @@
 //! | `post` | every 10 s | sends what the outbox owes |
 //! | `reconcile` | every minute | takes up runs that are not over and that nobody holds |
 //! | `prefetch` | every 15 min | fetches and stages what a job will need within a day |
-//! | `feeds` | every hour | looks for newer releases |
+//! | `feeds` | at the start, every minute | looks for newer releases where it is time |
 //! | `evidence` | every night | tests the backups |
 //! | `chain` | every night | checks the hash chain of the history |
 //! | `retention` | every 6 h | removes what is older than the history is kept |
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use chrono::DateTime;
 use chrono::TimeDelta;
+use chrono::Utc;
 use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::db::chain::ChainState;
 use crate::db::store::Store;
@@ -30,6 +34,7 @@ use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::steps::Night;
 use crate::jobs::steps::failed;
+use crate::scheduler::checks::Looks;
 use crate::scheduler::chores::Chore;
 use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
@@ -56,6 +61,12 @@ pub struct Household {
     pub data_dir: std::path::PathBuf,
     /// How long the history is kept.
     pub keep: Keep,
+    /// When newer releases were looked for in this process; nothing yet.
+    pub looks: Looks,
+    /// Since when there has been somebody to look for them.
+    pub since: DateTime<Utc>,
+    /// Tells that the daemon stops.
+    pub stop: CancellationToken,
 }
 
 impl Household {
@@ -73,7 +84,10 @@ impl Household {
                 .boxed()
             }),
             self.chore("prefetch", "0 */15 * * * *", |house| async move { house.prefetch().await }.boxed()),
-            self.chore("feeds", "0 7 * * * *", |house| async move { house.check_feeds().await }.boxed()),
+            Chore {
+                at_once: true,
+                ..self.chore("feeds", self.checks_schedule(), |house| async move { house.check_feeds().await }.boxed())
+            },
             self.chore("evidence", "0 30 3 * * *", |house| async move { house.test_evidence().await }.boxed()),
             self.chore("chain", "0 45 3 * * *", |house| async move { house.check_chain().await }.boxed()),
             // Not once a night: a workstation is off then.
@@ -84,11 +98,12 @@ impl Household {
     fn chore(
         self: &Arc<Self>,
         name: &'static str,
-        schedule: &'static str,
+        schedule: impl Into<Cow<'static, str>>,
         run: impl Fn(Arc<Self>) -> futures_util::future::BoxFuture<'static, Result<(), Failure>> + Send + Sync + 'static,
     ) -> Chore {
         let house = Arc::clone(self);
-        Chore { name, schedule, run: Arc::new(move || run(Arc::clone(&house))) }
+        let run = Arc::new(move || run(Arc::clone(&house)));
+        Chore { name, schedule: schedule.into(), at_once: false, run }
     }
 
     async fn renew_leases(&self) -> Result<(), Failure> {
@@ -144,18 +159,6 @@ impl Household {
         Ok(())
     }
 
-    async fn check_feeds(&self) -> Result<(), Failure> {
-        let mut troubles = Troubles::default();
-        for (app, kit) in &self.night.kits {
-            let selected = select(kit, &self.store, &Wish::newest(), self.clock.now()).await;
-            if let Some(newest) = selected.as_ref().ok().and_then(|selection| selection.path.last()) {
-                tracing::info!(%app, release = %newest.id, "a newer release is there");
-            }
-            troubles.note(app, selected.map(drop));
-        }
-        troubles.result()
-    }
-
     async fn test_evidence(&self) -> Result<(), Failure> {
         let now = self.clock.now();
         let mut troubles = Troubles::default();
@@ -189,7 +192,7 @@ impl Household {
 pub(super) struct Troubles(Vec<Failure>);
 
 impl Troubles {
-    fn note(&mut self, app: &AppName, result: Result<(), Failure>) {
+    pub(super) fn note(&mut self, app: &AppName, result: Result<(), Failure>) {
         if let Err(failure) = result {
             self.add(app.as_str(), failure);
         }

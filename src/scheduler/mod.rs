@@ -5,7 +5,7 @@
 //!  calendar   expression → next local time  dispatcher  arms ahead, fires at the instant
 //!  resolve    local time → instant (DST)    timekeeper  sleeps on the wall clock, notices when it is set
 //!  misfire    late? run, skip or ask        chores      the fixed housekeeping, in UTC
-//!  pace       how long to wait, when to hold
+//!  pace       how long to wait, when to hold   checks      when newer releases are looked for
 //! ```
 //!
 //! *Invariant:* the store is the truth. Nothing is started that the store has not armed, and what it has armed is
@@ -14,6 +14,7 @@
 //! Absent on purpose: jobs are not given to `tokio_cron_scheduler`, only the housekeeping is; [`chores`] says why.
 
 pub mod calendar;
+pub mod checks;
 pub mod chores;
 pub mod dispatcher;
 pub mod due;

@@ -34,7 +34,7 @@ pub struct Keep {
 }
 
 impl Household {
-    /// Removes what is too old.
+    /// Removes what is too old, and what is known of applications that are not configured any more.
     pub(super) async fn prune(&self) -> Result<(), Failure> {
         let now = self.clock.now();
         let mut troubles = Troubles::default();
@@ -42,6 +42,7 @@ impl Household {
             troubles.add("the store", failure);
         }
         self.store.remove_passes(now).await?;
+        self.store.keep_update_checks(self.night.kits.keys().cloned().collect()).await?;
         // A clock that is years ahead, on a machine where nothing has happened since, must not empty the history.
         let Some(newest) = self.store.newest_link_at().await? else { return troubles.result() };
         let age_from = now.min(newest);

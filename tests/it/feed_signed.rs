@@ -3,10 +3,12 @@
 //! - `vendor.py` makes every state of the feed, the good ones and those of a thief;
 //! - `server.rs` serves one of them at a time, and remembers what was asked for;
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
+//! - `news.rs` what is noted of a look for newer releases;
 //! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
 mod attacks;
 mod cli;
+mod news;
 mod offline;
 mod releases;
 pub(crate) mod server;
