@@ -9,7 +9,7 @@ use crate::cli::exit::Ending;
 use crate::cli::text;
 use crate::wire::error::ErrorKind;
 
-/// Show the daemon, the applications, their gates, the next jobs and the runs under way.
+/// Show the daemon, applications, gates, newer releases, next jobs and runs under way.
 ///
 /// Where no daemon runs, it shows what its store says, and exits with 7.
 #[derive(Debug, Args)]

@@ -48,7 +48,8 @@ enum UpdateCommand {
 
 /// Show newer versions, with their notes. Nothing is changed.
 ///
-/// Needs no daemon. With --json: one object for one application, a list of them without a name.
+/// Needs no daemon. A daemon looks by itself, too, as `updates` of the configuration says; `status` shows what came of it.
+/// With --json: one object for one application, a list of them without a name.
 #[derive(Debug, Args)]
 struct CheckArgs {
     /// The application [default: all]

@@ -7,6 +7,7 @@ use crate::domain::session::Census;
 use crate::wire::job::LastRun;
 use crate::wire::status::AppView;
 use crate::wire::status::DaemonView;
+use crate::wire::status::LastCheck;
 use crate::wire::status::NEXT_JOBS_MAX;
 use crate::wire::status::NextJob;
 use crate::wire::status::StatusView;
@@ -80,10 +81,13 @@ impl Control {
         let kit = self.kit(app)?;
         let filter = RunFilter { app: Some(app.clone()), limit: Some(5), ..RunFilter::default() };
         let last = self.store.runs(filter).await?.into_iter().find(|run| run.outcome.is_some());
+        let installed = kit.installed_as_it_stands().await.ok().flatten();
+        let last_check = self.store.update_check(app).await?;
         Ok(AppView {
             app: app.clone(),
             title: kit.app.title.clone(),
-            installed: kit.installed_as_it_stands().await.ok().flatten(),
+            last_check: last_check.map(|check| LastCheck::new(check, installed.as_ref())),
+            installed,
             gate: self.gate(app).await?,
             sessions: match kit.sessions.census().await {
                 Census::Known(sessions) => Some(sessions.len() as u64),

@@ -5,9 +5,12 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
+use crate::domain::update_check::Offer;
+use crate::domain::update_check::UpdateCheck;
 use crate::wire::job::LastRun;
 use crate::wire::people::GateView;
 use crate::wire::run::RunView;
@@ -62,6 +65,38 @@ pub struct AppView {
     pub sessions: Option<u64>,
     /// The newest run.
     pub last_run: Option<LastRun>,
+    /// What came of looking for newer releases, the last time; absent where nobody has looked yet.
+    #[serde(default)]
+    pub last_check: Option<LastCheck>,
+}
+
+/// The last look for newer releases: by the daemon itself, or because somebody asked it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCheck {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Why newer releases could not be looked for; its message is a fragment that fits after "failed to". Absent when
+    /// all went well.
+    pub failure: Option<Failure>,
+    /// When it went well the last time; absent where it never did. What follows was seen then.
+    pub seen_at: Option<DateTime<Utc>>,
+    /// The releases that are newer than what is installed now, ascending: the newest 100 at most.
+    pub pending: Vec<ReleaseId>,
+    /// How many of them are held back: the last ones of the list. `update check` says why.
+    pub held: u64,
+}
+
+impl LastCheck {
+    /// What of a look is news while `installed` is in place.
+    pub fn new(check: UpdateCheck, installed: Option<&ReleaseId>) -> Self {
+        let UpdateCheck { at, offer, failure } = check;
+        let (seen_at, pending, open) = match offer.map(|offer| offer.beyond(installed)) {
+            None => (None, Vec::new(), 0),
+            Some(Offer { at, pending, open }) => (Some(at), pending, open),
+        };
+        let held = pending.len().saturating_sub(open) as u64;
+        Self { at, failure, seen_at, pending, held }
+    }
 }
 
 /// A job that will start.

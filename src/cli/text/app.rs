@@ -28,6 +28,8 @@ use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
 use crate::wire::people::GateView;
 use crate::wire::people::SessionView;
+use crate::wire::status::AppView;
+use crate::wire::status::LastCheck;
 use crate::wire::status::StatusView;
 
 /// How many lines of its notes stand with a release in a list; `update notes` has all of them.
@@ -236,6 +238,40 @@ fn headline(release: &ReleaseView, times: &Times) -> String {
     line
 }
 
+/// When newer releases of an application were looked for, and what came of it.
+fn last_check(app: &AppView, times: &Times) -> Vec<String> {
+    let name = app.app.to_string();
+    let Some(check) = &app.last_check else {
+        return vec![name, NOTHING.to_owned(), String::new(), "not known: nobody has looked yet".to_owned()];
+    };
+    let found = match (&check.failure, check.seen_at) {
+        (None, _) => newer(check),
+        (Some(failed), seen_at) => {
+            let mut text = harmless(&format!("failed to {}", failure(failed)));
+            if let Some(at) = seen_at {
+                text.push_str(&format!("\nbefore, {}: {}", times.at(at), newer(check)));
+            }
+            text
+        }
+    };
+    vec![name, times.at(check.at), times.away(check.at), found]
+}
+
+/// `nothing`, `3.0 (build 3)`, `3.0 (build 3) and 1 before it, 1 held back`.
+fn newer(check: &LastCheck) -> String {
+    let Some((newest, before)) = check.pending.split_last() else { return "nothing".to_owned() };
+    let mut text = newest.to_string();
+    if !before.is_empty() {
+        text.push_str(&format!(" and {} before it", before.len()));
+    }
+    match check.held {
+        0 => {}
+        _ if before.is_empty() => text.push_str(", held back"),
+        held => text.push_str(&format!(", {held} held back")),
+    }
+    text
+}
+
 /// Everything on one page.
 pub(crate) fn status(view: &StatusView, times: &Times) -> String {
     let mut parts = vec![match &view.daemon {
@@ -267,6 +303,10 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
     });
     let header = ["APP", "TITLE", "INSTALLED", "GATE", "SESSIONS", "LAST RUN"];
     parts.push(table(&header, apps.collect(), "No application is configured."));
+    if !view.apps.is_empty() {
+        let checks = view.apps.iter().map(|app| last_check(app, times));
+        parts.push(table(&["APP", "LAST CHECK", "", "NEWER"], checks.collect(), ""));
+    }
     let next = view
         .next
         .iter()
@@ -392,13 +432,38 @@ mod tests {
                        "zone": "Europe/Berlin", "jobs": 1},
             "apps": [
                 {"app": "orders", "title": "Order desk", "installed": {"version": "3.1", "build": 31}, "gate": closed(),
-                 "sessions": 3, "last_run": {"id": 7, "outcome": null, "finished_at": null}},
+                 "sessions": 3, "last_run": {"id": 7, "outcome": null, "finished_at": null},
+                 "last_check": {"at": "2026-11-22T01:07:00Z", "failure": null, "seen_at": "2026-11-22T01:07:00Z",
+                                "pending": [{"version": "3.2", "build": 32}, {"version": "4.0", "build": 40}], "held": 1}},
                 {"app": "crm", "title": "Customers", "installed": null, "gate": open, "sessions": null, "last_run": null}
             ],
             "next": [{"job": "nightly", "app": "orders", "due_at": "2026-11-23T01:30:00Z"}],
             "runs": [], "notices": ["the clock was set back by 2 h; new runs are held"]
         });
         insta::assert_snapshot!(status(&view(page), &times()));
+    }
+
+    #[test]
+    fn what_is_newer_is_said_in_a_few_words() {
+        let check = |builds: &[u64], held: u64, failure: Value| -> Vec<String> {
+            let pending: Vec<Value> =
+                builds.iter().map(|it| json!({"version": format!("{it}.0"), "build": it})).collect();
+            let check = json!({"at": "2026-11-22T01:07:00Z", "failure": failure, "pending": pending, "held": held,
+                               "seen_at": (held < 9).then_some("2026-11-21T01:07:00Z")});
+            let app = json!({"app": "orders", "title": "Order desk", "installed": null, "gate": closed(),
+                             "sessions": null, "last_run": null, "last_check": check});
+            last_check(&view(app), &times())
+        };
+        let good = |builds: &[u64], held| check(builds, held, Value::Null).pop().unwrap();
+        assert_eq!(good(&[], 0), "nothing");
+        assert_eq!(good(&[2], 0), "2.0 (build 2)");
+        assert_eq!(good(&[2], 1), "2.0 (build 2), held back");
+        assert_eq!(good(&[2, 3], 0), "3.0 (build 3) and 1 before it");
+        assert_eq!(good(&[2, 3, 4], 2), "4.0 (build 4) and 2 before it, 2 held back");
+        let failure = json!({"message": "ask the feed https://releases.example.com/", "because": ["the licence has\u{1b} expired"],
+                             "hint": "renew the licence with the vendor"});
+        let rows = vec![check(&[2], 1, failure.clone()), check(&[], 9, failure)];
+        insta::assert_snapshot!(table(&["APP", "LAST CHECK", "", "NEWER"], rows, ""));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod alone;
 mod armed;
 mod away;
 mod chain;
+mod checks;
 mod failing;
 mod killed;
 mod people;
