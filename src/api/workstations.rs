@@ -187,8 +187,9 @@ fn failed(error: &HubError) -> Response {
 
 /// An error as every part of the API gives it.
 fn refusal(status: StatusCode, kind: &str, failure: &Failure) -> Response {
+    let Failure { message, because, hint, code, .. } = failure;
     let error = serde_json::json!({
-        "error": { "kind": kind, "message": failure.message, "because": failure.because, "hint": failure.hint }
+        "error": { "kind": kind, "message": message, "because": because, "hint": hint, "code": code }
     });
     (status, Json(error)).into_response()
 }

@@ -167,7 +167,7 @@ impl Alone {
             Err(error) if why.kind() == ErrorKind::Unavailable && error.kind() == ErrorKind::Unavailable => {
                 let ErrorView { kind, message, mut because, .. } = error.view();
                 because.push(why.view().message.clone());
-                ErrorView { kind, message, because, hint: why.view().hint.clone() }.into()
+                ErrorView { because, hint: why.view().hint.clone(), ..ErrorView::new(kind, message) }.into()
             }
             _ => why,
         }

@@ -148,10 +148,9 @@ impl ApiError {
         match self {
             Self::Answered(view) => view.clone(),
             _ => ErrorView {
-                kind: self.kind(),
-                message: format!("failed to {self}"),
                 because: self.because(),
                 hint: self.hint(),
+                ..ErrorView::new(self.kind(), format!("failed to {self}"))
             },
         }
     }

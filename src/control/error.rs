@@ -199,7 +199,8 @@ impl ControlError {
                 ErrorKind::Unavailable
             }
             Self::Store(StoreError::Forbidden { .. }) => ErrorKind::NotPermitted,
-            Self::Store(_) | Self::Gate(_) | Self::Sessions(_) | Self::Failed(_) => ErrorKind::Failed,
+            Self::Failed(failure) => failure.code.map_or(ErrorKind::Failed, ErrorKind::from),
+            Self::Store(_) | Self::Gate(_) | Self::Sessions(_) => ErrorKind::Failed,
         }
     }
 
@@ -271,8 +272,8 @@ impl ControlError {
             error => Failure::from_error(error),
         };
         // What comes from below is a fragment; what we say ourselves reads alone.
-        let fragment = self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_));
+        let fragment = self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_) | Self::Failed(_));
         let message = if fragment { format!("failed to {}", failure.message) } else { failure.message };
-        ErrorView { kind: self.kind(), message, because: failure.because, hint: self.hint() }
+        ErrorView { kind: self.kind(), message, because: failure.because, hint: self.hint(), code: failure.code }
     }
 }

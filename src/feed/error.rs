@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::domain::failure::FailureCode;
 use crate::domain::release::BadMarker;
 use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
@@ -326,6 +327,15 @@ pub enum FeedError {
 }
 
 impl FeedError {
+    /// Which of the failures that scripts tell apart it is, if it is one.
+    pub fn code(&self) -> Option<FailureCode> {
+        match self {
+            Self::Transport(source) | Self::Trust(TrustError::Fetch { source }) => source.code(),
+            Self::Trust(TrustError::Away { source, .. }) => source.code(),
+            _ => None,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {

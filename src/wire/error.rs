@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::failure::Failure;
+use crate::domain::failure::FailureCode;
 
 /// What kind of error it is. Decides the HTTP status and the exit code of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,6 +71,18 @@ impl ErrorKind {
     }
 }
 
+impl From<FailureCode> for ErrorKind {
+    fn from(code: FailureCode) -> Self {
+        match code {
+            FailureCode::LicenceUnknown
+            | FailureCode::LicenceExpired
+            | FailureCode::SiteNotRegistered
+            | FailureCode::LicenceRequired => Self::Refused,
+            FailureCode::ServerUnreachable => Self::Unavailable,
+        }
+    }
+}
+
 /// The document that stands for a failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
@@ -90,12 +103,15 @@ pub struct ErrorView {
     /// What a person can do about it.
     #[serde(default)]
     pub hint: Option<String>,
+    /// Which of the vendor's refusals it is, or that the server cannot be reached; nothing for all other errors.
+    #[serde(default)]
+    pub code: Option<FailureCode>,
 }
 
 impl ErrorView {
     /// An error without a cause below it.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), because: Vec::new(), hint: None }
+        Self { kind, message: message.into(), because: Vec::new(), hint: None, code: None }
     }
 
     /// The same error with a remedy.
@@ -107,7 +123,8 @@ impl ErrorView {
 
     /// A failure, whose message is a fragment, as an error of this kind.
     pub fn from_failure(kind: ErrorKind, failure: Failure) -> Self {
-        Self { kind, message: format!("failed to {}", failure.message), because: failure.because, hint: failure.hint }
+        let Failure { message, because, hint, code, .. } = failure;
+        Self { kind, message: format!("failed to {message}"), because, hint, code }
     }
 }
 
@@ -138,11 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn the_document_has_all_four_keys() {
+    fn the_document_has_all_keys() {
         let body = ErrorBody::from(ErrorView::new(ErrorKind::NotFound, "no job \"x\""));
         assert_eq!(
             serde_json::to_value(body).unwrap(),
-            serde_json::json!({"error": {"kind": "not_found", "message": "no job \"x\"", "because": [], "hint": null}})
+            serde_json::json!({"error": {"kind": "not_found", "message": "no job \"x\"", "because": [], "hint": null, "code": null}})
         );
     }
 }

@@ -2,6 +2,7 @@
 
 mod faults;
 mod hostile;
+mod licence;
 mod reading;
 mod transport;
 mod transport_ways;

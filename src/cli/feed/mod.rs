@@ -122,8 +122,8 @@ impl From<FeedError> for CliError {
             }
             _ => ErrorKind::Failed,
         };
-        let hint = error.hint();
-        Self::from(ErrorView { hint, ..ErrorView::from_failure(kind, Failure::from_error(&error)) })
+        let (hint, code) = (error.hint(), error.code());
+        Self::from(ErrorView { hint, code, ..ErrorView::from_failure(kind, Failure::from_error(&error)) })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use thiserror::Error;
 
+use crate::domain::failure::FailureCode;
 use crate::domain::span::Span;
 use crate::feed::error::hint_for_write;
 use crate::feed::transport::licence::Refusal;
@@ -267,10 +268,11 @@ pub enum TransportError {
 
 impl TransportError {
     /// A stable name for scripts, where there is one.
-    pub const fn code(&self) -> Option<&'static str> {
+    pub const fn code(&self) -> Option<FailureCode> {
         match self {
             Self::Licence { refusal, .. } => Some(refusal.code()),
-            _ if self.is_away() => Some("server_unreachable"),
+            Self::ProxyLogin { .. } => Some(FailureCode::ServerUnreachable),
+            _ if self.is_away() => Some(FailureCode::ServerUnreachable),
             _ => None,
         }
     }

@@ -22,6 +22,7 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
+use crate::domain::failure::FailureCode;
 use crate::feed::transport::error::TransportError;
 
 /// The longest licence number that is read.
@@ -48,12 +49,12 @@ impl Refusal {
     const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::NotRegistered, Self::Required];
 
     /// The stable name.
-    pub const fn code(self) -> &'static str {
+    pub const fn code(self) -> FailureCode {
         match self {
-            Self::Unknown => "licence_unknown",
-            Self::Expired => "licence_expired",
-            Self::NotRegistered => "site_not_registered",
-            Self::Required => "licence_required",
+            Self::Unknown => FailureCode::LicenceUnknown,
+            Self::Expired => FailureCode::LicenceExpired,
+            Self::NotRegistered => FailureCode::SiteNotRegistered,
+            Self::Required => FailureCode::LicenceRequired,
         }
     }
 
@@ -89,7 +90,7 @@ impl Refusal {
         }
         let challenged = || {
             let challenge = challenge?;
-            Self::ALL.into_iter().find(|refusal| challenge.contains(&format!("error=\"{}\"", refusal.code())))
+            Self::ALL.into_iter().find(|refusal| challenge.contains(&format!("error=\"{}\"", refusal.code().name())))
         };
         let said = serde_json::from_slice::<Body>(body).ok().map(|body| body.error).or_else(challenged);
         said.or(match code {
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn a_code_is_spelt_the_same_both_ways() {
         for refusal in Refusal::ALL {
-            let read: Refusal = serde_json::from_value(refusal.code().into()).unwrap();
+            let read: Refusal = serde_json::from_value(refusal.code().name().into()).unwrap();
             assert_eq!(read, refusal);
         }
     }

@@ -52,6 +52,7 @@ use crate::domain::step::Step;
 use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::leftover;
+use crate::feed::FeedError;
 use crate::jobs::driver::Done;
 use crate::jobs::driver::Live;
 use crate::jobs::driver::Steps;
@@ -267,11 +268,13 @@ impl Progress for Reporter {
     }
 }
 
-/// An error of an adapter, with what a person can do about it, and what the command below it said, if there was one.
+/// An error of an adapter, with what a person can do about it, what a script knows it by, and what the command below it
+/// said, if there was one.
 pub(crate) fn failed<E: Error + 'static>(error: &E, hint: Option<String>) -> Failure {
     let chain = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
-    let said = chain.filter_map(|error| error.downcast_ref::<ExecError>()).flat_map(ExecError::said);
-    Failure { said: said.cloned().collect(), hint, ..Failure::from_error(error) }
+    let said = chain.clone().filter_map(|error| error.downcast_ref::<ExecError>()).flat_map(ExecError::said);
+    let code = chain.filter_map(|error| error.downcast_ref::<FeedError>()).find_map(FeedError::code);
+    Failure { said: said.cloned().collect(), hint, code, ..Failure::from_error(error) }
 }
 
 /// `1 file`, `2 files`.

@@ -78,6 +78,7 @@ fn unhealthy() -> Failure {
         because: vec!["it answered \"500 Internal Server Error\" for 60s".to_owned()],
         said: vec!["Traceback:".to_owned(), "  KeyError: 'vat'".to_owned()],
         hint: Some("read the application's own log in /var/log/orders".to_owned()),
+        code: None,
     }
 }
 
@@ -98,6 +99,7 @@ fn failed() -> RunReport {
         because: vec!["/srv/backup/orders-20261117.dump was made 4 days ago".to_owned()],
         said: Vec::new(),
         hint: Some("run the backup, or set `make` so that one is made".to_owned()),
+        code: None,
     };
     let steps = vec![done(Step::Preflight, 812, "12 checks"), in_state(done(Step::Backup, 90, ""), StepState::Failed)];
     RunReport {

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use afterhours::config::settings::ProxySettings;
 use afterhours::config::settings::TransportSettings;
+use afterhours::domain::failure::FailureCode;
 use afterhours::feed::transport::TransportError;
 use afterhours::wire::error::ErrorKind;
 use url::Url;
@@ -29,7 +30,7 @@ use crate::feed::web::Answer;
 use crate::feed::web::Web;
 
 /// An authority, and a server's certificate by it, in a directory.
-fn authority(dir: &Path) {
+pub(super) fn authority(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -86,7 +87,7 @@ async fn a_server_that_does_not_shake_hands_is_given_up() {
     let url = format!("https://{}/", listener.local_addr().unwrap()).parse().unwrap();
     let error = transport(&direct()).get(&url, 1).await.unwrap_err();
     assert!(matches!(error, TransportError::Silent { stage: "connect", .. }), "{error:?}");
-    assert_eq!(error.code(), Some("server_unreachable"));
+    assert_eq!(error.code(), Some(FailureCode::ServerUnreachable));
 }
 
 #[test]
@@ -211,7 +212,7 @@ async fn a_proxy_is_asked_with_its_password() {
     for scheme in ["http", "https"] {
         let error = through.get(&format!("{scheme}://{closed}/").parse().unwrap(), 1).await;
         // A listener that is gone by now.
-        assert_eq!(error.unwrap_err().code(), Some("server_unreachable"));
+        assert_eq!(error.unwrap_err().code(), Some(FailureCode::ServerUnreachable));
     }
 }
 
