@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod licence;
+mod passphrase;
 mod reading;
 mod transport;
 mod transport_ways;

@@ -323,7 +323,8 @@ impl VendorError {
             Self::ShortPassphrase { .. } => "take a longer one; nobody asks for it often",
             Self::NoPassphrase => "name a file with it: --passphrase-file FILE",
             Self::WrongPassphrase { .. } => {
-                "name the file with the right one: --passphrase-file, or --root-passphrase-file for root keys of their own"
+                "type the right one, or name the file with it: --passphrase-file, or --root-passphrase-file for root keys of \
+                 their own"
             }
             Self::NotAKey { .. } | Self::OtherKey { .. } => {
                 "take the file out of the folder, or put back what was there"

@@ -2,8 +2,30 @@
 
 pub(crate) mod systemd_box;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
+
+use serde_json::Value;
+
+/// A program at a terminal where each answer is typed to its question, once that shows no more what is typed; its exit code and
+/// what stood there.
+pub(crate) fn at_a_terminal(program: &Command, answers: &[(&str, &str)]) -> (i64, String) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/terminal.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command
+        .arg(script)
+        .arg(serde_json::to_string(answers).unwrap())
+        .arg(program.get_program())
+        .args(program.get_args());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = command.output().unwrap_or_else(|error| panic!("python3 cannot be run ({error}); install python3"));
+    let ended: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    assert_eq!(ended["left"], Value::Array(Vec::new()), "{ended}");
+    (ended["code"].as_i64().unwrap(), ended["shown"].as_str().unwrap().to_owned())
+}
 
 /// Waits until `seen` is true, for at most `bound`; the test fails with `what` otherwise.
 pub(crate) async fn eventually(what: &str, bound: Duration, mut seen: impl AsyncFnMut() -> bool) {
