@@ -403,3 +403,75 @@ fn range(header: &str) -> Option<(u64, Option<u64>)> {
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
     Some((start.parse().ok()?, total))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use sha2::Digest;
+    use sha2::Sha256;
+
+    use super::*;
+    use crate::config::settings::ProxySettings;
+    use crate::domain::progress::Silent;
+
+    const FILE_BYTES: usize = 600_000;
+
+    fn limited(bytes_per_second_max: u64) -> Transport {
+        let proxy = ProxySettings::Direct;
+        let bytes_per_second_max = Some(bytes_per_second_max);
+        Transport::new(&TransportSettings { proxy, bytes_per_second_max, ..TransportSettings::default() }).unwrap()
+    }
+
+    /// A server that answers everything with one file.
+    fn serve(data: Vec<u8>) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/file", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, mut asked) = (stream.unwrap(), Vec::new());
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    asked.push(byte[0]);
+                }
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", data.len());
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&data)).unwrap();
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_much_is_waited_for() {
+        let (transport, begun) = (limited(1_000_000), Instant::now());
+        for _ in 0..60 {
+            transport.hold_back(FILE_BYTES / 60).await;
+        }
+        // A quarter of a second's worth is there at once; a timer is true to the millisecond.
+        assert!((350..=352).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_byte_counts_against_the_limit() {
+        // While a thread is at work the clock stands still: nothing flows back into the bucket.
+        let (work, ended) = std::sync::mpsc::channel::<()>();
+        let thread = tokio::task::spawn_blocking(move || ended.recv().is_err());
+        let data = vec![7; FILE_BYTES];
+        let (url, dir) = (serve(data.clone()), tempfile::tempdir().unwrap());
+        // The bucket holds as much as two files.
+        let bytes_per_second = 8 * FILE_BYTES as u64;
+        let transport = limited(bytes_per_second);
+        let sha256 = Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
+        let want = Wanted { sha256, size_bytes: FILE_BYTES as u64 };
+        transport.fetch(&url, &want, &dir.path().join("file"), &Silent).await.unwrap();
+        assert_eq!(transport.get(&url, FILE_BYTES as u64).await.unwrap().unwrap(), data);
+        let throttle = transport.throttle.unwrap();
+        let wait = throttle.lock().unwrap().take(bytes_per_second, Instant::now());
+        assert_eq!(wait, Duration::from_secs(1), "nothing was left in it, and no more was taken");
+        drop(work);
+        assert!(thread.await.unwrap());
+    }
+}

@@ -412,20 +412,6 @@ async fn two_who_want_the_same_file_fetch_it_once() {
     assert_eq!(web.questions().len(), 1);
 }
 
-#[tokio::test]
-async fn bandwidth_is_kept_below_its_limit() {
-    let data = noise(600_000);
-    let served = data.clone();
-    let web = Web::start(move |question| Answer::file(question, &served));
-    let place = Place::new();
-    let limited = transport(&TransportSettings { bytes_per_second_max: Some(1_000_000), ..direct() });
-    let begun = Instant::now();
-    fetch(&limited, &web.url("/file"), &data, &place).await.unwrap();
-    // A quarter of a second's worth may come at once. Slower is no failure, faster is.
-    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
-    assert!(fs::read(place.file()).unwrap() == data);
-}
-
 /// What another process is told to fetch.
 pub(super) struct Errand<'a> {
     pub(super) url: &'a Url,
