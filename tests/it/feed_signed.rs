@@ -4,10 +4,12 @@
 //! - `server.rs` serves one of them at a time, and remembers what was asked for;
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
 //! - `news.rs` what is noted of a look for newer releases;
+//! - `expiry.rs` what runs out, and how a vendor renews it;
 //! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
 mod attacks;
 mod cli;
+mod expiry;
 mod news;
 mod offline;
 mod releases;

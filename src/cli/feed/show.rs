@@ -14,6 +14,7 @@ use crate::cli::text::Times;
 use crate::feed::vendor;
 use crate::feed::vendor::FeedStanding;
 use crate::feed::vendor::Place;
+use crate::feed::vendor::Role;
 
 /// Show a feed: its keys, its releases, and until when its signatures hold.
 ///
@@ -47,15 +48,24 @@ pub(crate) fn text(standing: &FeedStanding, times: &Times) -> String {
     if !standing.updater.is_empty() {
         let _ = writeln!(text, "  updater    {}", or_none(&standing.updater));
     }
-    let _ = writeln!(text, "  holds      until {}\n", times.at_and_away(standing.holds_until));
+    let until = times.at_and_away(standing.holds_until);
+    let _ = match times.is_past(standing.holds_until) {
+        false => writeln!(text, "  holds      until {until}\n"),
+        true => writeln!(
+            text,
+            "  holds      no more, since {until}: sites refuse it\n             {}\n",
+            renewal(standing, times)
+        ),
+    };
     for role in &standing.roles {
         let _ = writeln!(
             text,
-            "  {:<9}  version {}, {} of {} keys sign, until {}",
+            "  {:<9}  version {}, {} of {} keys sign, {} {}",
             role.role,
             role.version,
             role.threshold,
             role.keys.len(),
+            if times.is_past(role.expires_at) { "expired" } else { "until" },
             times.at(role.expires_at)
         );
         for key in &role.keys {
@@ -71,4 +81,65 @@ pub(crate) fn text(standing: &FeedStanding, times: &Times) -> String {
         );
     }
     text
+}
+
+/// What makes sites accept an expired feed again.
+fn renewal(standing: &FeedStanding, times: &Times) -> &'static str {
+    let root = standing.roles.iter().find(|role| role.role == Role::Root);
+    if root.is_some_and(|root| times.is_past(root.expires_at)) {
+        "renew it with the keys of the root: `afterhours feed sign DIR --keys KEYS`"
+    } else {
+        "renew it: `afterhours feed sign DIR`"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use chrono::TimeDelta;
+    use chrono::Utc;
+    use chrono_tz::Tz;
+
+    use super::*;
+    use crate::feed::vendor::RoleStanding;
+
+    fn expires_at() -> DateTime<Utc> {
+        "2026-11-20T12:00:00Z".parse().unwrap()
+    }
+
+    /// A feed whose root and timestamp run out then.
+    fn shown(root: TimeDelta, timestamp: TimeDelta, seen: TimeDelta) -> String {
+        let role = |role, version, after| RoleStanding {
+            role,
+            version,
+            expires_at: expires_at() + after,
+            threshold: 1,
+            keys: Vec::new(),
+        };
+        let standing = FeedStanding {
+            name: "orders".to_owned(),
+            published: "/srv/feeds/orders/published".into(),
+            root: "/srv/feeds/orders/root.json".into(),
+            holds_until: expires_at() + root.min(timestamp),
+            roles: vec![role(Role::Root, 2, root), role(Role::Timestamp, 31, timestamp)],
+            pending: None,
+            releases: Vec::new(),
+            updater: Vec::new(),
+        };
+        text(&standing, &Times::in_zone(expires_at() + seen, Tz::UTC))
+    }
+
+    #[test]
+    fn what_has_run_out_is_said_with_its_remedy() {
+        let (day, year) = (TimeDelta::days(1), TimeDelta::days(365));
+        insta::assert_snapshot!("expired_root", shown(TimeDelta::zero(), year, day));
+        let timestamp = shown(year, TimeDelta::zero(), day);
+        assert!(
+            timestamp.contains("(1d ago): sites refuse it\n             renew it: `afterhours feed sign DIR`\n"),
+            "{timestamp}"
+        );
+        assert!(timestamp.contains("timestamp  version 31, 1 of 0 keys sign, expired Fri"), "{timestamp}");
+        let fresh = shown(year, day, TimeDelta::zero());
+        assert!(fresh.contains("holds      until ") && !fresh.contains("expired"), "{fresh}");
+    }
 }

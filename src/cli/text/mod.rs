@@ -74,6 +74,11 @@ impl Times {
         }
     }
 
+    /// Whether an instant is over.
+    pub(crate) fn is_past(&self, at: DateTime<Utc>) -> bool {
+        at <= self.now
+    }
+
     /// An instant that may be absent.
     pub(crate) fn maybe(&self, at: Option<DateTime<Utc>>) -> String {
         at.map_or_else(|| NOTHING.to_owned(), |at| self.at(at))

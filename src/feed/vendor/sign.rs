@@ -55,6 +55,13 @@ pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
             root_expires_at = Some(expires_at(old.expires));
         }
     }
+    if let Some((envelope, new)) = workshop.pending()?
+        && workshop.expired(&new, now)
+    {
+        // It waited for so long that nobody may accept it any more: the same root with a new time. It is signed from the start.
+        let root = Envelope::new(Role::Root, new.signed().version, workshop.root_holds_until(now), envelope.own());
+        workshop.propose(root)?;
+    }
     let mut roles = Vec::new();
     if let Some(signed) = workshop.complete(&current, now)? {
         roles = signed;
