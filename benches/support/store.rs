@@ -43,6 +43,7 @@ fn spec(prefix: &str, id: i64, due_at: DateTime<Utc>) -> JobSpec {
         misfire: MisfirePolicy::Run,
         misfire_tolerance: MISFIRE_TOLERANCE_DEFAULT,
         to: None,
+        to_named_at: None,
         on_failure: None,
         mail: vec!["it@example.com".to_owned()],
     }

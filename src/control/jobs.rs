@@ -61,6 +61,7 @@ impl Control {
             max_runtime: ask.max_runtime.unwrap_or(MAX_RUNTIME_DEFAULT),
             misfire: ask.misfire,
             misfire_tolerance: ask.misfire_tolerance.unwrap_or(MISFIRE_TOLERANCE_DEFAULT),
+            to_named_at: ask.to.as_ref().map(|_| now),
             to: ask.to,
             on_failure: ask.on_failure,
             mail: ask.mail,
@@ -103,7 +104,10 @@ impl Control {
         spec.max_runtime = edit.max_runtime.unwrap_or(spec.max_runtime);
         spec.misfire = edit.misfire.unwrap_or(spec.misfire);
         spec.misfire_tolerance = edit.misfire_tolerance.unwrap_or(spec.misfire_tolerance);
-        spec.to = edit.to.unwrap_or_else(|| spec.to.clone());
+        if let Some(to) = edit.to {
+            spec.to_named_at = to.as_ref().map(|_| self.now());
+            spec.to = to;
+        }
         spec.on_failure = edit.on_failure.unwrap_or_else(|| spec.on_failure.clone());
         spec.mail = edit.mail.unwrap_or_else(|| spec.mail.clone());
         job.enabled = edit.enabled.unwrap_or(job.enabled);

@@ -89,13 +89,13 @@ impl HeldBack {
     /// What is passed over where the release is installed all the same; a clause.
     pub fn passed_over(&self) -> String {
         let what = match &self.why {
-            HeldBy::CoolDown { .. } => "its cool-down",
-            HeldBy::Rollout { .. } => "its turn in the rollout",
-            HeldBy::Licence { .. } => "its class of licences",
-            HeldBy::FailedHere => "that it failed here before",
-            HeldBy::Behind { .. } => "what is before it",
+            HeldBy::CoolDown { .. } => "in spite of its cool-down",
+            HeldBy::Rollout { .. } => "in spite of its turn in the rollout",
+            HeldBy::Licence { .. } => "in spite of its class of licences",
+            HeldBy::FailedHere => "although it failed here before",
+            HeldBy::Behind { .. } => "in spite of what is before it",
         };
-        format!("{} is installed in spite of {what}", self.release)
+        format!("{} is installed {what}", self.release)
     }
 }
 

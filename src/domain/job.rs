@@ -141,6 +141,9 @@ pub struct JobSpec {
     /// Install no release beyond this version.
     #[serde(default)]
     pub to: Option<Version>,
+    /// When that version was named, the last time. Other changes of the job do not repeat the order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_named_at: Option<DateTime<Utc>>,
     /// Started when a run of this job does not succeed.
     #[serde(default)]
     pub on_failure: Option<JobName>,

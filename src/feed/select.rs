@@ -73,7 +73,11 @@ impl SelectError {
             Self::Older { .. } => {
                 "an older version cannot be installed over a newer one's data; restore a backup".to_owned()
             }
-            Self::MinVersion { needs, .. } => format!("put a release with version {needs} or later into the feed"),
+            Self::MinVersion { needs, .. } => {
+                format!(
+                    "name an earlier version with --to, or ask for a release with version {needs} or later in the feed"
+                )
+            }
             Self::MinVersionUnknown { .. } | Self::BarrierUnknown { .. } => {
                 "set installed_version of the application".to_owned()
             }
@@ -190,7 +194,10 @@ mod tests {
         let error = path(Some(&id("1", 10)), &releases, None).unwrap_err();
         let (needs, at) = (v("2.5"), id("2", 20));
         assert_eq!(error, SelectError::MinVersion { release: id("3", 30), needs, at });
-        assert_eq!(error.hint().unwrap(), "put a release with version 2.5 or later into the feed");
+        assert_eq!(
+            error.hint().unwrap(),
+            "name an earlier version with --to, or ask for a release with version 2.5 or later in the feed"
+        );
         assert_eq!(builds(&path(Some(&id("1", 10)), &releases, Some(&v("2"))).unwrap()), [20]);
     }
 

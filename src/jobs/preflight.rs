@@ -39,7 +39,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
         }
         Err(failure) => findings.push(Finding::fatal(
             "releases",
-            failure.to_string(),
+            format!("failed to {failure}"),
             failure.hint.unwrap_or_else(|| "mend the feed, then look again with `afterhours update check`".to_owned()),
         )),
     }

@@ -38,19 +38,19 @@ impl Wish {
 
     /// A job's, where it starts by itself.
     pub fn of_job(job: &Job) -> Self {
-        Self { to: job.spec.to.clone(), named_at: Some(job.updated_at) }
+        Self { to: job.spec.to.clone(), named_at: Some(named_at(job)) }
     }
 
     /// That of a run. A person who starts it gives the order once more, whatever failed before.
     ///
     /// # Errors
     /// The store fails.
-    pub(crate) async fn of_run(store: &Store, run: RunId, order: &Order) -> Result<Self, StoreError> {
+    pub async fn of_run(store: &Store, run: RunId, order: &Order) -> Result<Self, StoreError> {
         let by_hand = matches!(order.trigger, Trigger::Manual | Trigger::UpdateNow);
         let named_at = match (&order.to, &order.job) {
             (None, _) => None,
             (Some(_), Some(job)) if !by_hand => match store.job(job).await {
-                Ok(job) => Some(job.updated_at),
+                Ok(job) => Some(named_at(&job)),
                 // Nobody stands behind it any more.
                 Err(StoreError::NoJob(_)) => None,
                 Err(error) => return Err(error),
@@ -59,6 +59,11 @@ impl Wish {
         };
         Ok(Self { to: order.to.clone(), named_at })
     }
+}
+
+/// When a person named the job's version; jobs of an earlier Afterhours did so when they were created.
+fn named_at(job: &Job) -> DateTime<Utc> {
+    job.spec.to_named_at.unwrap_or(job.created_at)
 }
 
 /// The version path of a run.
@@ -70,6 +75,8 @@ pub struct Selection {
     pub path: Vec<Release>,
     /// What is newer as well and is not installed now, ascending.
     pub rest: Vec<Release>,
+    /// The newest release of the feed.
+    pub newest: Option<ReleaseId>,
     /// Why not.
     pub held: Vec<HeldBack>,
     /// What is installed although something would hold it back.
@@ -81,6 +88,9 @@ impl Selection {
     pub fn nothing_because(&self) -> String {
         match (self.held.first(), &self.from) {
             (Some(held), _) => held.sentence(in_utc),
+            (None, Some(from)) if self.newest.as_ref().is_some_and(|newest| newest.build > from.build) => {
+                format!("{from} is installed already")
+            }
             (None, Some(from)) => format!("{from} is the newest release"),
             (None, None) => "the feed has no release".to_owned(),
         }
@@ -98,7 +108,7 @@ impl Selection {
 /// # Errors
 /// The feed, the tree or the store cannot be read; there is no path to the version that is wished for, or that one is
 /// not for this site's licence.
-pub(crate) async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Failure> {
+pub async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Failure> {
     let from = kit.installed().await.map_err(|error| failed(&error, error.hint()))?;
     let releases = kit.feed.releases().await.map_err(|error| failed(&error, error.hint()))?;
     let quarantined = store.quarantined(&kit.app.name).await?;
@@ -115,5 +125,6 @@ pub(crate) async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<
     let opened = policy.divide(offered.clone(), now);
     policy.must_be_licensed(&opened).map_err(|error| failed(&error, error.hint()))?;
     let rest = offered.into_iter().skip(opened.path.len()).collect();
-    Ok(Selection { from, path: opened.path, rest, held: opened.held, early: opened.early })
+    let newest = releases.into_iter().map(|release| release.id).max_by_key(|id| id.build);
+    Ok(Selection { from, path: opened.path, rest, newest, held: opened.held, early: opened.early })
 }

@@ -5,6 +5,7 @@
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
 //! - `news.rs` what is noted of a look for newer releases;
 //! - `expiry.rs` what runs out, and how a vendor renews it;
+//! - `path.rs` which releases a site takes, and when;
 //! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
 mod attacks;
@@ -12,6 +13,7 @@ mod cli;
 mod expiry;
 mod news;
 mod offline;
+mod path;
 mod releases;
 pub(crate) mod server;
 mod small;

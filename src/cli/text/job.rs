@@ -184,6 +184,7 @@ mod tests {
                 misfire: MisfirePolicy::Ask,
                 misfire_tolerance: Span::hours(4),
                 to: None,
+                to_named_at: None,
                 on_failure: None,
                 mail: vec!["it@example.com".to_owned()],
             },

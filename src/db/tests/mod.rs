@@ -79,6 +79,7 @@ fn job(name: &str, due_at: Option<DateTime<Utc>>) -> Job {
             misfire: MisfirePolicy::Run,
             misfire_tolerance: Span::hours(4),
             to: None,
+            to_named_at: None,
             on_failure: None,
             mail: Vec::new(),
         },

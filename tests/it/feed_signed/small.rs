@@ -31,9 +31,14 @@ pub(crate) struct Trade {
 impl Trade {
     /// One with a feed that has no release yet.
     pub(crate) async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, created with these flags.
+    pub(crate) async fn with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        create(dir.path());
+        create(dir.path(), flags);
         let server = Server::start(&path("orders/published")).await;
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
         let feed = feed(dir.path(), &server, Some(path("orders/root.json")), Arc::clone(&clock));

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Makes a feed in the folder `orders` of `dir`.
-pub(crate) fn create(dir: &Path) {
+/// Makes a feed in the folder `orders` of `dir`, with these flags.
+pub(crate) fn create(dir: &Path, flags: &[&str]) {
     fs::write(dir.join("pw"), "correct horse battery\n").unwrap();
-    vendor(dir, &["create", dir.join("orders").to_str().unwrap(), "--name", "orders"]);
+    vendor(dir, &[&["create", dir.join("orders").to_str().unwrap(), "--name", "orders"], flags].concat());
 }
 
 /// One of the commands on a feed, which has to go well.

@@ -35,7 +35,7 @@ struct Vendor {
 impl Vendor {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        create(dir.path());
+        create(dir.path(), &[]);
         let server = Server::start(&dir.path().join("orders/published")).await;
         Self { dir, server }
     }
