@@ -294,6 +294,10 @@ fn apps() -> Router<Api> {
             get(async |State(api): State<Api>, Path(app): Of<AppName>| reply(api.control.updates(&app).await)),
         )
         .route(
+            route::QUARANTINE,
+            get(async |State(api): State<Api>, Path(app): Of<AppName>| reply(api.control.quarantined(&app).await)),
+        )
+        .route(
             route::UPDATE_ALLOW,
             post(
                 async |State(api): State<Api>,

@@ -25,6 +25,7 @@ use crate::domain::run::RunId;
 use crate::wire::app::AllowRelease;
 use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
+use crate::wire::app::QuarantinedView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
 use crate::wire::error::ErrorKind;
@@ -140,6 +141,14 @@ impl Doer {
         match self {
             Self::Daemon(client) => Ok(client.check_updates(app).await?),
             Self::Ourselves(alone) => Ok(alone::check_updates((*alone.settings).clone(), app).await?),
+        }
+    }
+
+    /// What failed here and is held back.
+    pub(crate) async fn quarantined(&self, app: &AppName) -> Result<Vec<QuarantinedView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.list_quarantined(app).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.quarantined(app).await?),
         }
     }
 

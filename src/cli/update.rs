@@ -26,6 +26,7 @@ use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
+use crate::renewal::Renewal;
 use crate::wire::app::UpdateNow;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
@@ -108,18 +109,23 @@ struct NowArgs {
 /// Let a version that failed here be tried again.
 ///
 /// A version whose installation was rolled back is not tried again by itself: jobs stop before it. Naming it with --to,
-/// or allowing it here, changes that.
+/// or allowing it here, changes that. --list shows which versions these are, since when, and in which run they failed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  afterhours update allow --list
   afterhours update allow 4.0 --app orders
   afterhours update allow 1.4 --app afterhours     a newer Afterhours that was put back")]
 struct AllowArgs {
     /// The version
-    version: Version,
-    /// The application [default: the only one]
+    #[arg(required_unless_present = "list")]
+    version: Option<Version>,
+    /// The application [default: the only one; with --list all, and Afterhours itself]
     #[arg(long, value_name = "NAME")]
     app: Option<AppName>,
+    /// Show what is held back because it failed here, and change nothing
+    #[arg(long, conflicts_with = "version")]
+    list: bool,
 }
 
 /// Does what the arguments say.
@@ -166,13 +172,31 @@ async fn notes(args: NotesArgs, doer: &Doer, context: &Context<'_>) -> Result<En
 }
 
 async fn allow(args: AllowArgs, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
-    let AllowArgs { version, app } = args;
+    let AllowArgs { version, app, list: _ } = args;
+    let Some(version) = version else { return list_quarantined(app, doer, context).await };
     let app = named_or_only(app, doer.apps().await?)?;
     let allowed = doer.allow_release(&app, version).await?;
     context.ui.answer(&allowed, |allowed| match allowed.was_held_back {
         true => format!("{} {} is tried again.", allowed.app, allowed.version),
         false => format!("{} {} was not held back; nothing has changed.", allowed.app, allowed.version),
     })?;
+    Ok(Ending::Good)
+}
+
+/// What failed here, of one application or of all, Afterhours included.
+async fn list_quarantined(app: Option<AppName>, doer: &Doer, context: &Context<'_>) -> Result<Ending, CliError> {
+    let apps = match app {
+        Some(app) => vec![app],
+        None => {
+            let ours = Renewal::name().map_err(|error| CliError::failed("name Afterhours", &error))?;
+            doer.apps().await?.into_iter().chain([ours]).collect()
+        }
+    };
+    let mut held = Vec::new();
+    for app in apps {
+        held.extend(doer.quarantined(&app).await?);
+    }
+    context.ui.answer(&held, |held| text::app::quarantined(held, &context.times()))?;
     Ok(Ending::Good)
 }
 

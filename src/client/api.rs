@@ -22,6 +22,7 @@ use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
+use crate::wire::app::QuarantinedView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
@@ -328,6 +329,14 @@ impl Client {
     /// As [`Self::status`].
     pub async fn check_updates(&self, app: &AppName) -> Result<UpdatesView, ApiError> {
         self.0.get(route::fill(route::UPDATES, app)).within(ASKING_TIMEOUT).json().await
+    }
+
+    /// What failed here and is held back, ascending by build.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn list_quarantined(&self, app: &AppName) -> Result<Vec<QuarantinedView>, ApiError> {
+        self.0.get(route::fill(route::QUARANTINE, app)).json().await
     }
 
     /// Lets a release that failed here be tried again.

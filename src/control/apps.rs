@@ -10,6 +10,7 @@ use crate::backup::judge;
 use crate::control::Caller;
 use crate::control::Control;
 use crate::control::error::ControlError;
+use crate::db::quarantine::Quarantined;
 use crate::db::store::Store;
 use crate::domain::failure::Failure;
 use crate::domain::held::HeldBack;
@@ -32,6 +33,7 @@ use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
+use crate::wire::app::QuarantinedView;
 use crate::wire::app::ReleaseView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
@@ -62,6 +64,31 @@ impl Control {
         Ok(updates_view(kit, &selection.map_err(ControlError::Failed)?))
     }
 
+    /// What failed here and is not tried again by itself, ascending by build.
+    ///
+    /// # Errors
+    /// There is no such application, or the store fails.
+    pub async fn quarantined(&self, app: &AppName) -> Result<Vec<QuarantinedView>, ControlError> {
+        self.must_be_app_or_ourselves(app)?;
+        let shown = |it: Quarantined| QuarantinedView {
+            app: app.clone(),
+            version: it.version,
+            build: it.build,
+            run: it.run,
+            failed_at: it.at,
+            reason: it.reason,
+        };
+        Ok(self.store.quarantined(app).await?.into_iter().map(shown).collect())
+    }
+
+    /// A build of Afterhours itself is held back under its own name.
+    fn must_be_app_or_ourselves(&self, app: &AppName) -> Result<(), ControlError> {
+        if app.as_str() != UPDATER {
+            self.kit(app)?;
+        }
+        Ok(())
+    }
+
     /// Lets a release that failed here be tried again.
     ///
     /// # Errors
@@ -73,10 +100,7 @@ impl Control {
         version: Version,
     ) -> Result<AllowedView, ControlError> {
         Self::must_operate(caller)?;
-        // A build of Afterhours itself is held back under its own name.
-        if app.as_str() != UPDATER {
-            self.kit(app)?;
-        }
+        self.must_be_app_or_ourselves(app)?;
         self.audit(caller, "update.allow", app, &version).await?;
         let was_held_back = self.store.allow_release(app, &version).await?;
         Ok(AllowedView { app: app.clone(), version, was_held_back })

@@ -161,6 +161,23 @@ pub struct UpdateNow {
     pub grace: Option<Span>,
 }
 
+/// A release that failed here and is not tried again by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedView {
+    /// The application; `afterhours` for a build of Afterhours itself.
+    pub app: AppName,
+    /// Its version.
+    pub version: String,
+    /// Its build.
+    pub build: u64,
+    /// The run in which it failed, the last time.
+    pub run: RunId,
+    /// When that was.
+    pub failed_at: DateTime<Utc>,
+    /// Why.
+    pub reason: String,
+}
+
 /// Lets a release that failed here be tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

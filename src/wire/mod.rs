@@ -37,6 +37,7 @@
 //! | GET | `/v1/apps/{app}/snapshots` | | `[`[`app::SnapshotView`]`]`, newest first |
 //! | GET | `/v1/apps/{app}/doctor` | | [`app::DoctorView`] |
 //! | GET | `/v1/apps/{app}/updates` | | [`app::UpdatesView`] |
+//! | GET | `/v1/apps/{app}/quarantine` | | `[`[`app::QuarantinedView`]`]`, ascending by build |
 //! | POST | `/v1/apps/{app}/update/allow` | [`app::AllowRelease`] | [`app::AllowedView`] |
 //! | POST | `/v1/apps/{app}/update` | [`app::UpdateNow`] | [`run::RunView`] |
 //!

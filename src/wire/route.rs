@@ -54,6 +54,8 @@ pub const SNAPSHOTS: &str = "/v1/apps/{app}/snapshots";
 pub const DOCTOR: &str = "/v1/apps/{app}/doctor";
 /// Newer releases.
 pub const UPDATES: &str = "/v1/apps/{app}/updates";
+/// What failed here and is held back.
+pub const QUARANTINE: &str = "/v1/apps/{app}/quarantine";
 /// Let a release that failed here be tried again.
 pub const UPDATE_ALLOW: &str = "/v1/apps/{app}/update/allow";
 /// Update now.

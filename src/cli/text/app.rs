@@ -23,6 +23,7 @@ use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
 use crate::wire::app::FindingView;
+use crate::wire::app::QuarantinedView;
 use crate::wire::app::ReleaseView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
@@ -156,6 +157,16 @@ pub(crate) fn snapshots(snapshots: &[SnapshotView], times: &Times) -> String {
         ]
     });
     table(&["APP", "TAKEN", "RUN", "VERSION", "SIZE", "PATH"], rows.collect(), "There are no snapshots.")
+}
+
+/// What failed here and is not tried again by itself.
+pub(crate) fn quarantined(held: &[QuarantinedView], times: &Times) -> String {
+    let rows = held.iter().map(|it| {
+        let version = format!("{} (build {})", it.version, it.build);
+        let why = harmless(&it.reason).lines().collect::<Vec<_>>().join(" ");
+        vec![it.app.to_string(), version, times.at(it.failed_at), it.run.to_string(), why]
+    });
+    table(&["APP", "VERSION", "FAILED", "RUN", "WHY"], rows.collect(), "Nothing is held back because it failed here.")
 }
 
 /// Newer releases, with their notes.
@@ -464,6 +475,18 @@ mod tests {
                              "hint": "renew the licence with the vendor"});
         let rows = vec![check(&[2], 1, failure.clone()), check(&[], 9, failure)];
         insta::assert_snapshot!(table(&["APP", "LAST CHECK", "", "NEWER"], rows, ""));
+    }
+
+    #[test]
+    fn what_failed_here_is_listed() {
+        let held: Vec<QuarantinedView> = view(json!([
+            {"app": "orders", "version": "4.0", "build": 4, "run": 7, "failed_at": "2026-11-22T01:44:00Z",
+             "reason": "see version 4.0 at http://127.0.0.1:8080/: it answered 500\nfor 60s"},
+            {"app": "afterhours", "version": "1.4", "build": 9, "run": 12, "failed_at": "2026-11-23T01:44:00Z",
+             "reason": "start afterhours: it ended at once"}
+        ]));
+        insta::assert_snapshot!(quarantined(&held, &times()));
+        insta::assert_snapshot!(quarantined(&[], &times()), @"Nothing is held back because it failed here.");
     }
 
     #[test]
