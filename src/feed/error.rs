@@ -405,6 +405,7 @@ pub(in crate::feed) fn hint_for_write(error: &io::Error) -> Option<String> {
         io::ErrorKind::PermissionDenied => {
             Some("give the user that Afterhours runs as the right to write there".to_owned())
         }
+        io::ErrorKind::NotFound => Some("make the folder that it is to be in, or name another one".to_owned()),
         io::ErrorKind::ReadOnlyFilesystem => Some("mount that file system for writing".to_owned()),
         _ => None,
     }

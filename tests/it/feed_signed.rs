@@ -5,6 +5,7 @@
 //! - `releases.rs` what goes well; `attacks.rs` what is refused; `cli.rs` the commands;
 //! - `news.rs` what is noted of a look for newer releases;
 //! - `expiry.rs` what runs out, and how a vendor renews it;
+//! - `night.rs` whole nights from a signed feed;
 //! - `path.rs` which releases a site takes, and when;
 //! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
@@ -12,6 +13,7 @@ mod attacks;
 mod cli;
 mod expiry;
 mod news;
+mod night;
 mod offline;
 mod path;
 mod releases;

@@ -52,7 +52,7 @@ impl Bundle {
         let mut tar = tar::Archive::new(file.try_clone().map_err(unread)?);
         // As they stand: no entry changes what the next one is called.
         for entry in tar.entries_with_seek().map_err(unread)?.raw(true) {
-            let entry = entry.map_err(unread)?;
+            let entry = entry.map_err(|error| bad(format!("it is no archive ({error})")))?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             if !entry.header().entry_type().is_file() || !is_plain(&name) {
                 return Err(bad(format!("{} has no place in it", name.escape_default())));
