@@ -78,8 +78,8 @@ struct NotesArgs {
 /// check, the same snapshot and the same way back; see `afterhours run --help`. Where a daemon is running, it does the
 /// work, and this command follows it.
 ///
-/// Exits with 0 when the new version runs or there is nothing newer, 1 when it failed before anything was touched, 5
-/// when everything was put back, 6 when it is stuck.
+/// Exits with 0 when the new version runs or there is nothing newer, 1 when it failed before anything was touched, 4
+/// when there is no way to the version of --to, 5 when everything was put back, 6 when it is stuck.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -205,13 +205,19 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
     let app = named_or_only(app, doer.apps().await?)?;
     // Who goes on with a run was asked when it began.
     if !yes && resume.is_none() {
-        let updates = doer.updates(&app).await?;
-        context.ui.say(text::app::updates(&updates, &context.times()));
-        // An order takes what is held back.
-        let nothing = updates.pending.iter().all(|release| release.held.is_some()) && to.is_none();
-        if nothing && context.ui.can_ask() {
-            context.ui.done(&updates, "There is nothing to do.")?;
-            return Ok(Ending::Good);
+        match doer.updates(&app).await {
+            Ok(updates) => {
+                context.ui.say(text::app::updates(&updates, &context.times()));
+                // An order takes what is held back.
+                let nothing = updates.pending.iter().all(|release| release.held.is_some()) && to.is_none();
+                if nothing && context.ui.can_ask() {
+                    context.ui.done(&updates, "There is nothing to do.")?;
+                    return Ok(Ending::Good);
+                }
+            }
+            // There may be a way to the version that was named, and none to the newest.
+            Err(error) if to.is_some() && error.kind() == ErrorKind::Failed => context.ui.warn(&error.view().message),
+            Err(error) => return Err(error),
         }
         if let Doer::Daemon(client) = &doer {
             name_the_affected(&app, client, context).await;

@@ -139,7 +139,7 @@ impl Client {
     /// # Errors
     /// As [`Self::status`].
     pub async fn run_job(&self, job: &JobName, run: &RunJob) -> Result<RunView, ApiError> {
-        self.0.post(route::fill(route::JOB_RUN, job)).body(run).json().await
+        self.0.post(route::fill(route::JOB_RUN, job)).body(run).within(ASKING_TIMEOUT).json().await
     }
 
     /// What a run of the job would do.
@@ -352,6 +352,6 @@ impl Client {
     /// # Errors
     /// As [`Self::status`].
     pub async fn update_now(&self, app: &AppName, update: &UpdateNow) -> Result<RunView, ApiError> {
-        self.0.post(route::fill(route::UPDATE, app)).body(update).json().await
+        self.0.post(route::fill(route::UPDATE, app)).body(update).within(ASKING_TIMEOUT).json().await
     }
 }

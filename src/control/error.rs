@@ -141,6 +141,9 @@ pub enum ControlError {
     /// Sessions could not be reached.
     #[error(transparent)]
     Sessions(Box<SessionsError>),
+    /// There is no way to the version that is ordered, or it is not open to this site.
+    #[error("{0}")]
+    NoWay(Failure),
     /// Something below failed and says so itself.
     #[error("{0}")]
     Failed(Failure),
@@ -193,6 +196,7 @@ impl ControlError {
             | Self::UnderWay { .. }
             | Self::NoBackup { .. }
             | Self::NotInPlace { .. }
+            | Self::NoWay(_)
             | Self::RunState { .. }
             | Self::Store(StoreError::NameTaken(_) | StoreError::AnotherRun { .. }) => ErrorKind::Refused,
             Self::Store(StoreError::Absent { .. } | StoreError::TooOld { .. } | StoreError::TooNew { .. }) => {
@@ -260,7 +264,7 @@ impl ControlError {
             },
             Self::Gate(error) => return error.hint(),
             Self::Sessions(error) => return error.hint(),
-            Self::Failed(failure) => return failure.hint.clone(),
+            Self::NoWay(failure) | Self::Failed(failure) => return failure.hint.clone(),
             _ => return None,
         })
     }
@@ -268,11 +272,12 @@ impl ControlError {
     /// As it travels.
     pub fn view(&self) -> ErrorView {
         let failure = match self {
-            Self::Failed(failure) => failure.clone(),
+            Self::NoWay(failure) | Self::Failed(failure) => failure.clone(),
             error => Failure::from_error(error),
         };
         // What comes from below is a fragment; what we say ourselves reads alone.
-        let fragment = self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_) | Self::Failed(_));
+        let fragment =
+            self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_) | Self::NoWay(_) | Self::Failed(_));
         let message = if fragment { format!("failed to {}", failure.message) } else { failure.message };
         ErrorView { kind: self.kind(), message, because: failure.because, hint: self.hint(), code: failure.code }
     }

@@ -194,7 +194,7 @@ impl Control {
     /// Starts a job now, beside its schedule.
     ///
     /// # Errors
-    /// There is no such job, it is disabled, or a run of it is under way.
+    /// There is no such job, it is disabled, a run of it is under way, or there is no way to its version.
     pub async fn run_job(&self, caller: &Caller, name: &JobName, ask: RunJob) -> Result<RunView, ControlError> {
         Self::must_operate(caller)?;
         let job = self.store.job(name).await?;
@@ -207,7 +207,7 @@ impl Control {
         if let Some(missed_at) = job.missed_at {
             order.trigger = Trigger::Misfire { missed_at };
         }
-        self.kit(&order.app)?;
+        self.must_lead_somewhere(self.kit(&order.app)?, order.to.as_ref()).await?;
         let run = self.store.queue_run(order, self.now()).await?;
         self.audit(caller, "job.run", name, serde_json::json!({ "run": run })).await?;
         self.engine.take_up(run);

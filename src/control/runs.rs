@@ -13,6 +13,7 @@ use crate::domain::failure::Failure;
 use crate::domain::job::JobType;
 use crate::domain::job::MAX_RUNTIME_DEFAULT;
 use crate::domain::name::AppName;
+use crate::domain::release::Version;
 use crate::domain::run::Order;
 use crate::domain::run::RunId;
 use crate::domain::run::Side;
@@ -22,6 +23,9 @@ use crate::jobs::decide::decide;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::EngineError;
 use crate::jobs::history::view;
+use crate::jobs::kit::Kit;
+use crate::jobs::select::Wish;
+use crate::jobs::select::objection;
 use crate::jobs::steps::failed;
 use crate::wire::app::UpdateNow;
 use crate::wire::run::ResolveRun;
@@ -149,13 +153,14 @@ impl Control {
     /// Updates an application now, without a job.
     ///
     /// # Errors
-    /// There is no such application, or a run of it is under way.
+    /// There is no such application, a run of it is under way, or there is no way to the version.
     pub async fn update_now(&self, caller: &Caller, app: &AppName, ask: UpdateNow) -> Result<RunView, ControlError> {
         Self::must_operate(caller)?;
-        self.kit(app)?;
+        let kit = self.kit(app)?;
         if let Some(run) = self.store.active_run(app).await? {
             return Err(ControlError::UnderWay { object: app.to_string(), run: run.id });
         }
+        self.must_lead_somewhere(kit, ask.to.as_ref()).await?;
         let order = Order {
             job: None,
             kind: JobType::SoftwareUpdate,
@@ -172,6 +177,20 @@ impl Control {
         self.audit(caller, "update.now", app, serde_json::json!({ "run": run })).await?;
         self.engine.take_up(run);
         self.run_view(run).await
+    }
+
+    /// An order that nobody could carry out becomes no run, and nobody gets a mail about it.
+    pub(in crate::control) async fn must_lead_somewhere(
+        &self,
+        kit: &Kit,
+        to: Option<&Version>,
+    ) -> Result<(), ControlError> {
+        let (Some(to), now) = (to, self.now()) else { return Ok(()) };
+        let order = Wish { to: Some(to.clone()), named_at: Some(now) };
+        match objection(kit, &self.store, &order, now).await {
+            Some(failure) => Err(ControlError::NoWay(failure)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -103,16 +103,40 @@ impl Selection {
     }
 }
 
+/// Why nothing can be selected.
+enum Obstacle {
+    /// There is no way to where it shall go, or none that is open to this site.
+    NoWay(Failure),
+    /// Something cannot be read.
+    Trouble(Failure),
+}
+
 /// Selects the releases that are open now.
 ///
 /// # Errors
 /// The feed, the tree or the store cannot be read; there is no path to the version that is wished for, or that one is
 /// not for this site's licence.
 pub async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Failure> {
-    let from = kit.installed().await.map_err(|error| failed(&error, error.hint()))?;
-    let releases = kit.feed.releases().await.map_err(|error| failed(&error, error.hint()))?;
-    let quarantined = store.quarantined(&kit.app.name).await?;
-    let offered = path(from.as_ref(), &releases, wish.to.as_ref()).map_err(|error| failed(&error, error.hint()))?;
+    let selected = try_select(kit, store, wish, now).await;
+    selected.map_err(|(Obstacle::NoWay(failure) | Obstacle::Trouble(failure))| failure)
+}
+
+/// What speaks against an order, whatever the hour. What cannot be read just now does not: the run tries it itself, and
+/// reports.
+pub async fn objection(kit: &Kit, store: &Store, order: &Wish, now: DateTime<Utc>) -> Option<Failure> {
+    match try_select(kit, store, order, now).await {
+        Err(Obstacle::NoWay(failure)) => Some(failure),
+        _ => None,
+    }
+}
+
+async fn try_select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Obstacle> {
+    let from = kit.installed().await.map_err(|error| Obstacle::Trouble(failed(&error, error.hint())))?;
+    let releases = kit.feed.releases().await.map_err(|error| Obstacle::Trouble(failed(&error, error.hint())))?;
+    let quarantined =
+        store.quarantined(&kit.app.name).await.map_err(|error| Obstacle::Trouble(Failure::from_error(&error)))?;
+    let offered = path(from.as_ref(), &releases, wish.to.as_ref());
+    let offered = offered.map_err(|error| Obstacle::NoWay(failed(&error, error.hint())))?;
     let failed_at = quarantined.iter().map(|release| (release.build, release.at)).collect::<Vec<_>>();
     let policy = Policy {
         updates: &kit.app.updates,
@@ -123,7 +147,7 @@ pub async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -
         ordered_at: wish.named_at,
     };
     let opened = policy.divide(offered.clone(), now);
-    policy.must_be_licensed(&opened).map_err(|error| failed(&error, error.hint()))?;
+    policy.must_be_licensed(&opened).map_err(|error| Obstacle::NoWay(failed(&error, error.hint())))?;
     let rest = offered.into_iter().skip(opened.path.len()).collect();
     let newest = releases.into_iter().map(|release| release.id).max_by_key(|id| id.build);
     Ok(Selection { from, path: opened.path, rest, newest, held: opened.held, early: opened.early })

@@ -1,13 +1,14 @@
 //! Whole nights from a signed feed, through the program alone: without a network, and with a release that is no good.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use afterhours::domain::finding::Severity;
 use afterhours::domain::run::RunId;
 use serde_json::Value;
 
 use crate::feed_signed::server::Server;
+use crate::feed_signed::vendor::create;
+use crate::feed_signed::vendor::vendor;
 use crate::night::releases::Edition;
 use crate::night::releases::SICK;
 use crate::night::releases::V1;
@@ -15,6 +16,7 @@ use crate::night::releases::V2;
 use crate::night::releases::V3;
 use crate::night::site::Site;
 use crate::night::truth::Left;
+use crate::support::at_a_terminal;
 
 /// A vendor of the order desk, and its web server.
 struct Vendor {
@@ -26,14 +28,19 @@ impl Vendor {
     /// One that has published these.
     async fn of(editions: &[Edition]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs_err::write(dir.path().join("pw"), "correct horse battery\n").unwrap();
+        create(dir.path(), &[]);
         let server = Server::start(&dir.path().join("orders/published")).await;
         let vendor = Self { dir, server };
-        vendor.feed("create", &["--name".to_owned(), "orders".to_owned()]);
         for edition in editions {
-            vendor.feed("publish", &edition.to_publish(&vendor.path(edition.version)));
+            vendor.publishes(edition, &[]);
         }
         vendor
+    }
+
+    fn publishes(&self, edition: &Edition, more: &[&str]) {
+        let (orders, edition) = (self.text("orders"), edition.to_publish(&self.path(edition.version)));
+        let edition: Vec<&str> = edition.iter().map(String::as_str).collect();
+        vendor(self.dir.path(), &[&["publish", orders.as_str()], edition.as_slice(), more].concat());
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -42,14 +49,6 @@ impl Vendor {
 
     fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
-    }
-
-    /// A command of the vendor's.
-    fn feed(&self, command: &str, args: &[String]) {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_afterhours"));
-        program.args(["feed", command, &self.text("orders")]).args(args).arg("--passphrase-file").arg(self.path("pw"));
-        let done = program.output().unwrap();
-        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// A site's `feed`.
@@ -160,6 +159,18 @@ async fn a_signed_release_that_failed_waits_for_a_person() {
     let (_, said, _) = site.run(&["update", "check", "orders"]).await;
     assert!(said.contains("afterhours update allow 2.0"), "{said}");
 
+    // What nobody could carry out becomes no run.
+    let hopeless = async |site: &Site, command: &[&str]| {
+        let (code, said, talk) = site.run(&[command, &["--yes", "--json"]].concat()).await;
+        let error = &json(&said)["error"];
+        assert_eq!((code, &error["kind"]), (4, &"refused".into()), "{said}{talk}");
+        assert_eq!(error["message"], "failed to find a release 9.0 in the feed; the newest is 2.0 (build 2)");
+        assert_eq!(error["hint"], "name a version that the feed has, or none for the newest");
+        let (_, said, _) = site.run(&["run", "list", "--json"]).await;
+        json(&said).as_array().unwrap().len()
+    };
+    assert_eq!(hopeless(&site, &["update", "now", "orders", "--to", "9.0"]).await, 2);
+
     // An order is carried out, once.
     let (code, said, talk) = now(&site, &["--to", "2.0"]).await;
     assert_eq!(code, 5, "{said}{talk}");
@@ -174,6 +185,9 @@ async fn a_signed_release_that_failed_waits_for_a_person() {
         builds(&json(&said)["path"])
     };
     assert_eq!(path(&site).await, [2]);
+    site.job("hopeless", serde_json::json!({ "to": "9.0" })).await;
+    assert_eq!(hopeless(&site, &["job", "run", "hopeless"]).await, 3);
+    assert_eq!(hopeless(&site, &["update", "now", "orders", "--to", "9.0"]).await, 3);
     assert_eq!(site.run(&["job", "run", "nightly", "--yes", "--wait"]).await.0, 5);
     assert_eq!(list(&site).await[0]["run"], 4);
     assert_eq!(path(&site).await, [0; 0]);
@@ -189,4 +203,23 @@ async fn a_signed_release_that_failed_waits_for_a_person() {
     assert_eq!(said, "Nothing is held back because it failed here.\n");
     assert_eq!(site.run(&["update", "allow", "--list", "--app", "crm"]).await.0, 3);
     site.desk_answers("1.0").await;
+}
+
+#[tokio::test]
+async fn whoever_sits_at_a_terminal_can_name_a_version_before_one_that_cannot_be_reached() {
+    let vendor = Vendor::of(&[V1, V2]).await;
+    vendor.publishes(&V3, &["--min-version", "2.5"]);
+    let site = Site::with(&[("feed", &vendor.setting()), ("installed_version", "\"1.0\"")]).await;
+    let (code, _, talk) = site.run(&["update", "check", "orders"]).await;
+    assert_eq!(code, 1, "{talk}");
+    assert!(
+        talk.contains("it needs at least version 2.5") && talk.contains("name an earlier version with --to"),
+        "{talk}"
+    );
+    let update = site.command(&["update", "now", "orders", "--to", "2.0"]).into_std();
+    let typed = move || at_a_terminal(&update, &[("Update orders now?", "y")]);
+    let (code, shown) = tokio::task::spawn_blocking(typed).await.unwrap();
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("it needs at least version 2.5"), "{shown}");
+    site.desk_answers("2.0").await;
 }
