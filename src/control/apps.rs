@@ -201,7 +201,6 @@ impl Control {
 /// # Errors
 /// The feed or the installation cannot be read, or there is no path from one to the other.
 pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<UpdatesView, Failure> {
-    kit.feed.look_again().await;
     Ok(updates_view(kit, &select(kit, store, &Wish::newest(), now).await?))
 }
 

@@ -113,14 +113,6 @@ impl Feed {
         }
     }
 
-    /// Forgets what was found a moment ago: whoever asks next gets an answer of now.
-    pub async fn look_again(&self) {
-        match self {
-            Self::Dir(_) => {}
-            Self::Signed(feed) => feed.look_again().await,
-        }
-    }
-
     /// All releases as far as they are known here without asking a server; nothing where a directory cannot be read.
     pub async fn known_releases(&self) -> Vec<Release> {
         match self {

@@ -101,17 +101,12 @@ impl SignedFeed {
         Ok(self.listed(Folder::Updaters).await?.releases)
     }
 
-    /// See [`crate::feed::Feed::look_again`].
-    pub async fn look_again(&self) {
-        self.known.lock().await.clear();
-    }
-
     /// Asks the server in any case; until when the answer holds.
     ///
     /// # Errors
     /// As for [`SignedFeed::releases`].
     pub async fn refresh(&self) -> Result<DateTime<Utc>, FeedError> {
-        self.look_again().await;
+        self.known.lock().await.clear();
         let listed = self.listed(Folder::Releases).await?;
         match listed.away {
             Some(away) => Err(TrustError::Away { feed: self.settings.url.to_string(), source: away }.into()),
@@ -211,7 +206,7 @@ impl SignedFeed {
     /// It cannot be read, does not prove itself, or cannot be kept.
     pub async fn trust(&self, file: &Path) -> Result<(), FeedError> {
         let bytes = trust::named_root(file)?;
-        self.look_again().await;
+        self.known.lock().await.clear();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let path = self.metadata_dir().join(trust::ROOT);
         store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;

@@ -66,7 +66,7 @@ impl SignedFeed {
             let (transport, deltas) = (&transport, self.home.deltas);
             Bringing { transport, base, downloads, descriptions, deltas, release }.published(progress).await?;
         }
-        self.look_again().await;
+        self.known.lock().await.clear();
         self.listed(Folder::Updaters).await?;
         let good_until = self.refresh().await?;
         // From here to the end nobody else changes what is trusted.
