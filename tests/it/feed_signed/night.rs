@@ -38,9 +38,12 @@ impl Vendor {
     }
 
     fn publishes(&self, edition: &Edition, more: &[&str]) {
-        let (orders, edition) = (self.text("orders"), edition.to_publish(&self.path(edition.version)));
-        let edition: Vec<&str> = edition.iter().map(String::as_str).collect();
-        vendor(self.dir.path(), &[&["publish", orders.as_str()], edition.as_slice(), more].concat());
+        let (orders, tree, build) = (self.text("orders"), self.text(edition.version), edition.build.to_string());
+        edition.tree(&self.path(edition.version));
+        let args = ["publish", &orders, "--version", edition.version, "--build", &build, "--tree", &tree];
+        let migration = edition.migration().unwrap_or_default();
+        let migration = migration.iter().flat_map(|arg| ["--migrate", arg]).collect::<Vec<_>>();
+        vendor(self.dir.path(), &[&args[..], &migration, more].concat());
     }
 
     fn path(&self, name: &str) -> PathBuf {

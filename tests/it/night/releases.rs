@@ -80,15 +80,4 @@ impl Edition {
             None => (self.schema > 1).then(own),
         }
     }
-
-    /// What `feed publish` needs to publish it from `tree`, which is made here.
-    pub(crate) fn to_publish(&self, tree: &Path) -> Vec<String> {
-        self.tree(tree);
-        let (build, tree) = (self.build.to_string(), tree.to_str().unwrap());
-        let mut args = ["--version", self.version, "--build", &build, "--tree", tree].map(str::to_owned).to_vec();
-        for arg in self.migration().into_iter().flatten() {
-            args.extend(["--migrate".to_owned(), arg]);
-        }
-        args
-    }
 }
