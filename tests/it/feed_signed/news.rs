@@ -5,6 +5,7 @@ use std::sync::Arc;
 use afterhours::config;
 use afterhours::db::store::Store;
 use afterhours::domain::clock::Clock;
+use afterhours::domain::failure::FailureCode;
 use afterhours::domain::name::AppName;
 use afterhours::jobs::kit::Kit;
 use afterhours::jobs::update_check::Looked;
@@ -50,6 +51,7 @@ async fn a_server_that_is_away_is_news_although_what_was_verified_before_holds()
     assert_eq!((selection, at, offer), (Ok(1), later, Some((today(), vec![2]))), "a run would still go on");
     let failure = failure.unwrap();
     assert!(failure.message.starts_with("ask the feed http://127.0.0.1:"), "{failure}");
+    assert_eq!(failure.code, Some(FailureCode::ServerUnreachable), "scripts know it, also from the store");
     assert!(failure.hint.unwrap().contains("network"));
 
     // When the signatures have run out, a run would not go on either.
