@@ -151,7 +151,7 @@ impl Control {
         let kit = self.kit(app)?;
         let gate = kit.backup.as_ref().ok_or_else(|| ControlError::NoBackup { app: app.clone() })?;
         self.audit(caller, "backup.make", app, ()).await?;
-        let installed = kit.installed().await.ok().flatten();
+        let installed = kit.installed_as_it_stands().await.ok().flatten();
         let env = kit.hook_env(RunId(0), installed.as_ref(), None);
         let made = gate.make(&env, Arc::new(Silent)).await;
         made.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;

@@ -34,6 +34,14 @@ impl Version {
         &self.0
     }
 
+    /// Whether this one comes before another, where numbers tell: `2.0` comes before `2.1`. Nothing is said where words
+    /// differ, or where one of them only says more than the other: `17.0` may be any `17.0-20260301`.
+    pub fn is_before(&self, other: &Self) -> Option<bool> {
+        let (ours, theirs) = self.pieces().zip(other.pieces()).find(|(ours, theirs)| ours != theirs)?;
+        let (ours, theirs) = (ours.parse::<u64>().ok()?, theirs.parse::<u64>().ok()?);
+        (ours != theirs).then_some(ours < theirs)
+    }
+
     fn pieces(&self) -> impl Iterator<Item = &str> {
         self.0.split(['.', '-', '+', '_'])
     }
@@ -274,6 +282,17 @@ mod tests {
         for pair in sorted.windows(2) {
             let (a, b): (Version, Version) = (pair[0].parse().unwrap(), pair[1].parse().unwrap());
             assert!(a < b, "{a} < {b}");
+        }
+    }
+
+    #[test]
+    fn only_numbers_tell_what_comes_before() {
+        let is_before = |a: &str, b: &str| a.parse::<Version>().unwrap().is_before(&b.parse().unwrap());
+        for (before, after) in [("2", "10"), ("1.9", "2.0"), ("17.0-20260215", "17.0-20260301"), ("2-rc1", "3-rc1")] {
+            assert_eq!((is_before(before, after), is_before(after, before)), (Some(true), Some(false)));
+        }
+        for (one, other) in [("2.0", "2.0.0"), ("17.0", "17.0-1"), ("winter", "spring"), ("v2", "2"), ("2.0", "2.00")] {
+            assert_eq!((is_before(one, other), is_before(other, one)), (None, None), "{one} {other}");
         }
     }
 

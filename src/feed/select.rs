@@ -9,6 +9,9 @@
 //! than it, and installing those one after the other would run their migrations on data that have
 //! been migrated long ago. But a minimum version or a barrier cannot be kept without knowing where
 //! the path begins; then there is no path, and the remedy is to configure `installed_version`.
+//!
+//! Or a version was told, and its build is looked for among the releases. Where none has that version,
+//! its numbers must tell which of them are newer; where they do not, there is no path either.
 
 use thiserror::Error;
 
@@ -63,6 +66,14 @@ pub enum SelectError {
         /// The barrier before it.
         barrier: ReleaseId,
     },
+    /// No release has the version that is installed, and its numbers do not say between which ones it stands.
+    #[error("find out whether {release} is newer than what is installed: no release has the version {told}")]
+    NoPlace {
+        /// A release that may be older or newer.
+        release: ReleaseId,
+        /// What is installed.
+        told: Version,
+    },
 }
 
 impl SelectError {
@@ -81,7 +92,28 @@ impl SelectError {
             Self::MinVersionUnknown { .. } | Self::BarrierUnknown { .. } => {
                 "set installed_version of the application".to_owned()
             }
+            Self::NoPlace { .. } => {
+                "set installed_version of the application to what is installed, as the feed writes its versions"
+                    .to_owned()
+            }
         })
+    }
+}
+
+/// The build that a version which was told has: the newest one that is of this version or an earlier one.
+///
+/// # Errors
+/// No release has this version, and it cannot be told of each whether it is newer.
+pub fn place(told: &Version, releases: &[Release]) -> Result<ReleaseId, SelectError> {
+    let is_before = |release: &Release| release.id.version.is_before(told);
+    let is_known = releases.iter().any(|release| release.id.version == *told);
+    let reached = releases.iter().filter(|r| r.id.version == *told || is_before(r) == Some(true));
+    let build = reached.map(|release| release.id.build).max().unwrap_or(0);
+    // What is of a later version must have a later build as well.
+    let is_clear = |r: &Release| is_before(r).is_some_and(|is_before| is_before || r.id.build > build);
+    match releases.iter().find(|release| !is_known && !is_clear(release)) {
+        Some(unclear) => Err(SelectError::NoPlace { release: unclear.id.clone(), told: told.clone() }),
+        None => Ok(ReleaseId { version: told.clone(), build }),
     }
 }
 
@@ -212,6 +244,42 @@ mod tests {
         releases[1].barrier = false;
         releases[2].min_version = Some(v("0.1"));
         assert!(matches!(path(None, &releases, None), Err(SelectError::MinVersionUnknown { .. })));
+    }
+
+    #[test]
+    fn a_version_that_was_told_has_the_build_of_its_release() {
+        let build = |told: &str, releases: &[Release]| place(&v(told), releases).map(|id| id.build);
+        let releases = [release("1.0", 10), release("2.0", 20), release("2.0", 22), release("3.0", 30)];
+        assert_eq!(build("2.0", &releases), Ok(22));
+        assert_eq!(build("2.0", &[]), Ok(0));
+        let ported_back = [release("2.0", 20), release("1.9", 25), release("3.0", 30)];
+        assert_eq!(build("2.0", &ported_back), Ok(25), "nothing older is installed over it");
+        let seasons = [release("winter", 10), release("spring", 20), release("summer", 30)];
+        assert_eq!(build("spring", &seasons), Ok(20));
+    }
+
+    #[test]
+    fn a_version_that_no_release_has_stands_where_its_numbers_say() {
+        let build = |told: &str, releases: &[Release]| place(&v(told), releases).map(|id| id.build);
+        let releases = [release("1.0", 10), release("2.0", 20), release("3.0", 30)];
+        assert_eq!(build("2.5", &releases), Ok(20));
+        assert_eq!(build("0.9", &releases), Ok(0), "all of them are newer");
+        assert_eq!(build("3.1", &releases), Ok(30));
+        let unclear = |told: &str, releases: &[Release]| match place(&v(told), releases) {
+            Err(SelectError::NoPlace { release, .. }) => release.build,
+            other => panic!("{told}: {other:?}"),
+        };
+        assert_eq!(unclear("v2.0", &releases), 10);
+        assert_eq!(unclear("2.0.0", &releases), 20);
+        assert_eq!(unclear("2", &releases), 20);
+        assert_eq!(unclear("autumn", &[release("winter", 10), release("spring", 20)]), 10);
+        assert_eq!(unclear("1.5", &[release("2.0", 10), release("1.0", 20)]), 10, "its builds do not ascend");
+        let error = place(&v("v2.0"), &releases).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "find out whether 1.0 (build 10) is newer than what is installed: no release has the version v2.0"
+        );
+        assert!(error.hint().unwrap().contains("installed_version"));
     }
 
     fn any_releases() -> impl Strategy<Value = Vec<Release>> {

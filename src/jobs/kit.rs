@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::backup::BackupGate;
 use crate::config::settings::AppSettings;
 use crate::domain::clock::Clock;
+use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
@@ -15,9 +16,11 @@ use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::feed::Feed;
 use crate::feed::FeedHome;
+use crate::feed::select::place;
 use crate::gate::GateDrivers;
 use crate::install::InstallError;
 use crate::install::Installer;
+use crate::jobs::steps::failed;
 use crate::probe::Probe;
 use crate::probe::ProbeError;
 use crate::renewal::Renewal;
@@ -84,34 +87,32 @@ impl Kit {
     /// What is installed: what the tree says, else what the administrator says, else what the running
     /// application answers.
     ///
-    /// A tree that we did not put there does not know its build; it is the newest build of the feed that is
-    /// not of a later version.
+    /// A tree that we did not put there does not know its build: it is found among `releases`, all that the feed has.
     ///
     /// # Errors
-    /// The tree's own word cannot be read.
-    pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
-        match self.installer.installed().await? {
-            None => Ok(self.told(&self.feed.releases().await.unwrap_or_default()).await),
-            marked => Ok(marked),
+    /// The tree's own word cannot be read, or the version that was told has no place among the releases.
+    pub async fn installed(&self, releases: &[Release]) -> Result<Option<ReleaseId>, Failure> {
+        let marked = self.installer.installed().await.map_err(|error| failed(&error, error.hint()))?;
+        if marked.is_some() {
+            return Ok(marked);
         }
+        let told = self.version_told().await.map(|version| place(&version, releases));
+        told.transpose().map_err(|error| failed(&error, error.hint()))
     }
 
     /// The same for somebody who only looks: an interrupted exchange is left as it is, and no server is asked, which may be
-    /// away and take its time.
+    /// away and take its time. A version that has no place among the releases that are known here has the build 0.
     ///
     /// # Errors
     /// The tree's own word cannot be read.
     pub async fn installed_as_it_stands(&self) -> Result<Option<ReleaseId>, InstallError> {
-        match self.installer.marked().await? {
-            None => Ok(self.told(&self.feed.known_releases().await).await),
-            marked => Ok(marked),
+        let marked = self.installer.marked().await?;
+        if marked.is_some() {
+            return Ok(marked);
         }
-    }
-
-    async fn told(&self, releases: &[Release]) -> Option<ReleaseId> {
-        let version = self.version_told().await?;
-        let build = releases.iter().filter(|r| r.id.version <= version).map(|r| r.id.build).max().unwrap_or(0);
-        Some(ReleaseId { version, build })
+        let Some(version) = self.version_told().await else { return Ok(None) };
+        let placed = place(&version, &self.feed.known_releases().await);
+        Ok(Some(placed.unwrap_or(ReleaseId { version, build: 0 })))
     }
 
     async fn version_told(&self) -> Option<Version> {

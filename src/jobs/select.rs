@@ -114,8 +114,8 @@ enum Obstacle {
 /// Selects the releases that are open now.
 ///
 /// # Errors
-/// The feed, the tree or the store cannot be read; there is no path to the version that is wished for, or that one is
-/// not for this site's licence.
+/// The feed, the tree or the store cannot be read; it cannot be told where the path begins, or there is none to the
+/// version that is wished for, or that one is not for this site's licence.
 pub async fn select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Failure> {
     let selected = try_select(kit, store, wish, now).await;
     selected.map_err(|(Obstacle::NoWay(failure) | Obstacle::Trouble(failure))| failure)
@@ -131,8 +131,9 @@ pub async fn objection(kit: &Kit, store: &Store, order: &Wish, now: DateTime<Utc
 }
 
 async fn try_select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Obstacle> {
-    let from = kit.installed().await.map_err(|error| Obstacle::Trouble(failed(&error, error.hint())))?;
+    // Asked once: the build that is installed and what is newer must be of the same list.
     let releases = kit.feed.releases().await.map_err(|error| Obstacle::Trouble(failed(&error, error.hint())))?;
+    let from = kit.installed(&releases).await.map_err(Obstacle::Trouble)?;
     let quarantined =
         store.quarantined(&kit.app.name).await.map_err(|error| Obstacle::Trouble(Failure::from_error(&error)))?;
     let offered = path(from.as_ref(), &releases, wish.to.as_ref());

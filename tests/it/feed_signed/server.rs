@@ -18,6 +18,10 @@ struct State {
     folder: PathBuf,
     /// Paths with this ending never end.
     endless: Option<String>,
+    /// Every second answer to a path with this ending is refused, the first one, too.
+    halting: Option<String>,
+    /// How often such a path was asked for.
+    halted: u64,
     asked: Vec<String>,
     /// Bytes of files.
     sent: u64,
@@ -61,6 +65,11 @@ impl Server {
         self.state.lock().unwrap().endless = Some(ending.to_owned());
     }
 
+    /// Whatever ends so is there only every second time, and not the first time.
+    pub(crate) fn make_halting(&self, ending: &str) {
+        self.state.lock().unwrap().halting = Some(ending.to_owned());
+    }
+
     /// What was asked for since the last call.
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
@@ -96,10 +105,13 @@ async fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> 
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches("/orders/").to_owned();
-    let (file, is_endless) = {
+    let (file, is_endless, is_refused) = {
         let mut state = state.lock().unwrap();
         state.asked.push(path.clone());
-        (state.folder.join(&path), state.endless.as_ref().is_some_and(|ending| path.ends_with(ending)))
+        let is_halting = state.halting.as_ref().is_some_and(|ending| path.ends_with(ending));
+        state.halted += u64::from(is_halting);
+        let is_endless = state.endless.as_ref().is_some_and(|ending| path.ends_with(ending));
+        (state.folder.join(&path), is_endless, is_halting && state.halted % 2 == 1)
     };
     if is_endless {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
@@ -108,8 +120,8 @@ async fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> 
         }
     }
     let (status, body) = match tokio::fs::read(&file).await {
-        Ok(body) => ("200 OK", body),
-        Err(_) => ("404 Not Found", Vec::new()),
+        Ok(body) if !is_refused => ("200 OK", body),
+        _ => ("404 Not Found", Vec::new()),
     };
     state.lock().unwrap().sent += body.len() as u64;
     let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());

@@ -17,4 +17,5 @@ mod failing;
 mod killed;
 mod people;
 mod plain;
+mod told;
 mod turns;

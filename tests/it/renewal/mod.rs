@@ -4,10 +4,11 @@
 //! file; the bad ones are scripts that let the real program rehearse, and fail when it counts. `signed` has them in a
 //! signed feed.
 
+pub(crate) mod signed;
+
 mod alone;
 mod bad;
 mod good;
 mod killed;
 mod limits;
-mod signed;
 mod updater;

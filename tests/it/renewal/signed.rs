@@ -27,13 +27,13 @@ use crate::night::site::eventually;
 use crate::night::truth::Left;
 
 /// A vendor with a signed feed on a web server.
-struct Vendor {
+pub(crate) struct Vendor {
     dir: TempDir,
-    server: Server,
+    pub(crate) server: Server,
 }
 
 impl Vendor {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         create(dir.path(), &[]);
         let server = Server::start(&dir.path().join("orders/published")).await;
@@ -52,7 +52,7 @@ impl Vendor {
     }
 
     /// How a site that trusts it configures its feed.
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         let root = self.path("orders/root.json");
         format!("{{ url = \"{}\", root = \"{}\", proxy = \"none\" }}", self.server.url(), root.display())
     }
@@ -64,10 +64,10 @@ impl Vendor {
     }
 
     /// Publishes a version of the order desk.
-    fn release(&self, edition: Edition, more: &[&str]) {
+    pub(crate) fn release(&self, edition: Edition, more: &[&str]) {
         let tree = tempfile::tempdir().unwrap();
         edition.tree(tree.path());
-        let migration = edition.migration().unwrap();
+        let migration = edition.migration().unwrap_or_default();
         let migration: Vec<&str> = migration.iter().flat_map(|arg| ["--migrate", arg.as_str()]).collect();
         let tree = ["--tree", tree.path().to_str().unwrap()];
         self.publish(edition.version, edition.build, &[&tree[..], &migration[..], more].concat());
