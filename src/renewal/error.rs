@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
 
@@ -70,6 +71,14 @@ pub enum RenewalError {
         /// The beginning of what it said.
         said: String,
     },
+    /// The new program is not the version it was published as.
+    #[error("recognise {to}: the program in it is Afterhours {is}")]
+    OtherVersion {
+        /// As what it was published.
+        to: ReleaseId,
+        /// What it says itself.
+        is: Version,
+    },
     /// A part of this program broke.
     #[error("work on the renewal: a task of this program broke")]
     Broken(#[source] tokio::task::JoinError),
@@ -94,7 +103,7 @@ impl RenewalError {
             }
             Self::Busy { .. } => Some("see what the other process waits for, then try again".to_owned()),
             Self::UnderWay { .. } => Some("try again in a minute; a daemon that is started ends it".to_owned()),
-            Self::NoProgram { .. } | Self::Rehearsal { .. } | Self::Stranger { .. } => {
+            Self::NoProgram { .. } | Self::Rehearsal { .. } | Self::Stranger { .. } | Self::OtherVersion { .. } => {
                 Some("its vendor must know; until then the installed Afterhours goes on".to_owned())
             }
             Self::Broken(_) => None,

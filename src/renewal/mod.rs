@@ -300,9 +300,13 @@ impl Renewal {
         argv.extend(["serve".to_owned(), "--rehearse".to_owned(), dir.display().to_string()]);
         let ran = Exec::new(&argv, self.deadline).env(mark.0, mark.1).run().await;
         let output = ran.map_err(|source| RenewalError::Rehearsal { to: to.clone(), source })?;
-        if serde_json::from_str::<Rehearsed>(&output.stdout).is_err() {
+        let Ok(rehearsed) = serde_json::from_str::<Rehearsed>(&output.stdout) else {
             let said = output.stdout.trim().chars().take(SAID_CHARS_MAX).collect();
             return Err(RenewalError::Stranger { to: to.clone(), said });
+        };
+        // What a release demands is compared with what this one is called.
+        if rehearsed.afterhours != to.version {
+            return Err(RenewalError::OtherVersion { to: to.clone(), is: rehearsed.afterhours });
         }
         place::remove_tree(dir)?;
         Ok(program)

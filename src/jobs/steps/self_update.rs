@@ -159,9 +159,11 @@ struct Unprepared {
 impl From<RenewalError> for Unprepared {
     fn from(error: RenewalError) -> Self {
         use RenewalError::NoProgram;
+        use RenewalError::OtherVersion;
         use RenewalError::Rehearsal;
         use RenewalError::Stranger;
-        let blames_release = matches!(error, NoProgram { .. } | Rehearsal { .. } | Stranger { .. });
+        let blames_release =
+            matches!(error, NoProgram { .. } | Rehearsal { .. } | Stranger { .. } | OtherVersion { .. });
         Self { failure: failed(&error, error.hint()), blames_release }
     }
 }

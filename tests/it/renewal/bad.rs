@@ -5,6 +5,7 @@ use afterhours::wire::app::AllowRelease;
 use rstest::rstest;
 
 use super::updater::Flaw;
+use super::updater::good_program;
 use super::updater::in_place;
 use super::updater::publish;
 use super::updater::publish_bad;
@@ -39,6 +40,25 @@ async fn what_cannot_rehearse_is_refused(#[case] file: &str, #[case] because: &s
     assert_eq!(site.client().status().await.unwrap().daemon.unwrap().pid, pid);
     site.reports(1).await;
     assert!(site.mail.taken()[0].content.contains("Afterhours stays as it is"), "{}", site.mail.taken()[0].content);
+    is_held_back(&site).await;
+}
+
+#[tokio::test]
+async fn one_of_another_version_than_it_is_called_is_refused() {
+    let mut site = site().await;
+    let file = good_program(&site, "0.1.1", 2);
+    publish(&site, "0.2.0", 2, &file);
+    V2.publish(&site.feed());
+    site.open().await;
+    let (old, pid) = (in_place(&site), site.pid());
+    let run = site.update().await;
+    let view = site.settled(run).await;
+    assert_eq!(site.must_be_whole(&view, &[V2], &["first", "second"]).await, Left::New);
+    let (message, findings) = said(&site, run).await;
+    assert!(message.contains("0.2.0 (build 2)") && message.contains("0.1.1"), "{message}");
+    assert_eq!(findings.len(), 1);
+    assert!(in_place(&site) == old);
+    assert_eq!(site.client().status().await.unwrap().daemon.unwrap().pid, pid);
     is_held_back(&site).await;
 }
 

@@ -111,7 +111,7 @@ fn staged(site: &Site) -> usize {
 async fn a_newer_afterhours_goes_first_then_the_release_that_needs_it() {
     let vendor = Vendor::new().await;
     let mut site = vendor.site(&[]).await;
-    let new = good_program(&site, 2);
+    let new = good_program(&site, "0.2.0", 2);
     vendor.release(V2, &["--min-afterhours", "0.2"]);
     vendor.updater("0.2.0", 2, &new);
     site.open().await;
@@ -132,7 +132,7 @@ async fn a_newer_afterhours_goes_first_then_the_release_that_needs_it() {
 async fn a_wrong_byte_is_refused_and_nothing_is_left_of_it() {
     let vendor = Vendor::new().await;
     let mut site = vendor.site(&[]).await;
-    let (old, new) = (in_place(&site), good_program(&site, 2));
+    let (old, new) = (in_place(&site), good_program(&site, "0.2.0", 2));
     vendor.release(V2, &[]);
     vendor.updater("0.2.0", 2, &new);
     spoil(&vendor.archive(2));
@@ -166,7 +166,7 @@ async fn one_that_does_not_come_up_is_put_back_with_the_store() {
     let mut site = vendor.site(&[]).await;
     let old = in_place(&site);
     vendor.release(V2, &[]);
-    vendor.updater("0.2.0", 2, &bad_program(&site, Flaw::RuinsTheStore));
+    vendor.updater("0.2.0", 2, &bad_program(&site, "0.2.0", Flaw::RuinsTheStore));
     site.open().await;
     let run = site.update().await;
     site.ended().await;
@@ -247,7 +247,7 @@ async fn what_nobody_trusted_has_signed_is_never_run(
 async fn a_site_without_a_network_takes_it_from_a_bundle() {
     let mut vendor = Vendor::new().await;
     let mut site = vendor.site(&[]).await;
-    let new = good_program(&site, 2);
+    let new = good_program(&site, "0.2.0", 2);
     vendor.release(V2, &["--min-afterhours", "0.2"]);
     vendor.updater("0.2.0", 2, &new);
     let office = Site::with(&[("feed", vendor.setting().as_str())]).await;
@@ -281,7 +281,7 @@ async fn a_site_without_a_network_takes_it_from_a_bundle() {
 async fn one_that_waits_is_taken_when_a_release_needs_it() {
     let vendor = Vendor::new().await;
     let mut site = vendor.site(&[("updates", "{ cool_down = \"30d\" }")]).await;
-    let (old, new) = (in_place(&site), good_program(&site, 2));
+    let (old, new) = (in_place(&site), good_program(&site, "0.2.0", 2));
     vendor.updater("0.2.0", 2, &new);
     vendor.release(V2, &["--security"]);
     site.open().await;

@@ -72,28 +72,35 @@ pub(crate) fn in_place(site: &Site) -> Vec<u8> {
 
 /// Publishes a good Afterhours; its file.
 pub(crate) fn publish_good(site: &Site, version: &str, build: u64) -> Vec<u8> {
-    let file = good_program(site, build);
+    let file = good_program(site, version, build);
     publish(site, version, build, &file);
     file
 }
 
-/// The program of a good build.
-pub(crate) fn good_program(site: &Site, build: u64) -> Vec<u8> {
-    let mut file = in_place(site);
+/// The program of a good build: the one under test, with another version in the place of its own and a byte more at its
+/// end.
+pub(crate) fn good_program(site: &Site, version: &str, build: u64) -> Vec<u8> {
+    let (own, mut file) = (env!("CARGO_PKG_VERSION").as_bytes(), in_place(site));
+    assert_eq!(version.len(), own.len(), "nothing in the file may move");
+    let places: Vec<usize> = (0..file.len() - own.len()).filter(|place| file[*place..].starts_with(own)).collect();
+    for place in places {
+        file[place..place + own.len()].copy_from_slice(version.as_bytes());
+    }
     file.push(u8::try_from(build).unwrap());
     file
 }
 
 /// Publishes one that rehearses well and then fails.
 pub(crate) fn publish_bad(site: &Site, version: &str, build: u64, flaw: Flaw) {
-    publish(site, version, build, &bad_program(site, flaw));
+    publish(site, version, build, &bad_program(site, version, flaw));
 }
 
 /// The program of a bad build.
-pub(crate) fn bad_program(site: &Site, flaw: Flaw) -> Vec<u8> {
+pub(crate) fn bad_program(site: &Site, version: &str, flaw: Flaw) -> Vec<u8> {
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *--rehearse*) exec {} \"$@\";; esac\n{}\n",
+        "#!/bin/sh\ncase \"$*\" in *--rehearse*) {} \"$@\" | sed s/{}/{version}/; exit;; esac\n{}\n",
         site.path("bin/afterhours").display(),
+        env!("CARGO_PKG_VERSION"),
         flaw.script(&site.path("state/afterhours.db"))
     );
     script.into_bytes()
