@@ -170,7 +170,7 @@ pub(super) async fn go_over(
     }
     let relaunch = match renewal.put(&wish).await {
         Ok(relaunch) => relaunch,
-        Err(error) => renewal.go_back(&format!("failed to {error}")).await?,
+        Err(error) => renewal.give_up(format!("failed to {:#}", anyhow::Error::from(error))).await?,
     };
     if stop.was_told() {
         renewal.stop_watching().await?;

@@ -385,6 +385,18 @@ impl Renewal {
         put.map(|()| self.relaunch(&self.dir.load().unwrap_or_default()))
     }
 
+    /// The new program could not be put in its place: where it is not there, it was not tried, else the old one is put back.
+    /// What to run now.
+    ///
+    /// # Errors
+    /// The record cannot be read or written, or the old program not be put back.
+    pub async fn give_up(&self, reason: String) -> Result<Relaunch, RenewalError> {
+        match self.dir.load()?.pending {
+            Some(pending) if in_place(&pending).await? == InPlace::New => self.go_back(&reason).await,
+            _ => self.leave(reason).await,
+        }
+    }
+
     /// The new program is not tried, for a reason that says nothing about it. What to run now.
     ///
     /// # Errors
