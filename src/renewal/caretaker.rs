@@ -23,19 +23,10 @@ use crate::renewal::in_place;
 use crate::renewal::record::Ending;
 use crate::renewal::record::Lock;
 use crate::renewal::record::Pending;
+use crate::renewal::record::Record;
 
 /// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-
-/// What one look found.
-enum Look {
-    /// It is up, or was told to stop.
-    Over,
-    /// It lives and is not up yet.
-    Waiting,
-    /// It is gone; this is to be run in its place.
-    Gone(Relaunch),
-}
 
 /// Watches the renewal in `data_dir` until it is over; what is to be run then, if nobody else does it.
 ///
@@ -43,14 +34,29 @@ enum Look {
 /// The record cannot be read or written, or the old program not be put back.
 pub async fn watch(data_dir: &Path) -> Result<Option<Relaunch>, RenewalError> {
     let dir = RecordDir::from(data_dir);
-    let mut patience = Patience { starts: 0, since: Instant::now(), over: false };
+    let mut patience = Patience::new(0);
+    let mut ended = None;
     loop {
-        // Held by whoever is at it just now; that one is alive.
-        if let Some(lock) = dir.try_lock()? {
-            match look(&dir, &lock, &mut patience).await? {
-                Look::Over => return Ok(None),
-                Look::Gone(relaunch) => return Ok(Some(relaunch)),
-                Look::Waiting => {}
+        // Held by whoever is at it just now; that one lives, and may hang.
+        let lock = dir.try_lock()?;
+        let mut record = dir.load()?;
+        // Whoever we ended may have come up in its last moment.
+        let Some(pending) = record.pending.clone() else { return Ok(ended) };
+        if pending.unwatched {
+            return Ok(None);
+        }
+        let was_over = patience.over;
+        match pending.prover.filter(|it| process::life(it.pid, it.start_ticks) != Life::Dead) {
+            Some(prover) => {
+                if patience.is_over(&pending, lock.is_some()) {
+                    process::signal(prover.pid, prover.start_ticks, Signal::KILL).at("end", &pending.program)?;
+                    ended = Some(relaunch(&pending));
+                }
+            }
+            None => {
+                if let Some(lock) = lock {
+                    return take_back(&dir, &lock, &mut record, &pending, was_over).await.map(Some);
+                }
             }
         }
         tokio::time::sleep(LOOK_PAUSE).await;
@@ -61,43 +67,55 @@ pub async fn watch(data_dir: &Path) -> Result<Option<Relaunch>, RenewalError> {
 struct Patience {
     starts: u32,
     since: Instant,
+    /// Since when the lock could not be had: whoever comes up needs it for a moment only.
+    locked_since: Option<Instant>,
     over: bool,
 }
 
 impl Patience {
-    /// Each one that begins has its own time.
-    fn is_over(&mut self, pending: &Pending) -> bool {
+    fn new(starts: u32) -> Self {
+        Self { starts, since: Instant::now(), locked_since: None, over: false }
+    }
+
+    /// Each one that begins has its own time, and so has each one that holds the lock: it may be about to come up.
+    fn is_over(&mut self, pending: &Pending, has_lock: bool) -> bool {
         if self.starts != pending.starts {
-            *self = Self { starts: pending.starts, since: Instant::now(), over: false };
+            *self = Self::new(pending.starts);
         }
-        self.over = self.since.elapsed() >= pending.deadline.duration();
+        if has_lock {
+            self.locked_since = None;
+        } else {
+            self.locked_since.get_or_insert_with(Instant::now);
+        }
+        self.over = self.locked_since.unwrap_or(self.since).elapsed() >= pending.deadline.duration();
         self.over
     }
 }
 
-async fn look(dir: &RecordDir, lock: &Lock, patience: &mut Patience) -> Result<Look, RenewalError> {
-    let mut record = dir.load()?;
-    let Some(pending) = record.pending.clone().filter(|pending| !pending.unwatched) else { return Ok(Look::Over) };
-    let was_over = patience.over;
-    if let Some(prover) = pending.prover.filter(|it| process::life(it.pid, it.start_ticks) != Life::Dead) {
-        if patience.is_over(&pending) {
-            process::signal(prover.pid, prover.start_ticks, Signal::KILL).at("end", &pending.program)?;
-        }
-        return Ok(Look::Waiting);
-    }
+/// The one that was to come up is gone; what is to be run in its place.
+async fn take_back(
+    dir: &RecordDir,
+    lock: &Lock,
+    record: &mut Record,
+    pending: &Pending,
+    was_over: bool,
+) -> Result<Relaunch, RenewalError> {
     let reason = match was_over {
         true => format!("it did not come up within {}", pending.deadline),
         false => "it ended before it had come up".to_owned(),
     };
-    let back = Relaunch { program: pending.program.clone(), args: pending.args.clone(), alone: pending.alone };
-    match next(&pending, in_place(&pending).await?) {
-        Next::Prove | Next::GoBack(_) => return go_back(dir, lock, &mut record, &reason).await.map(Look::Gone),
+    match next(pending, in_place(pending).await?) {
+        Next::Prove | Next::GoBack(_) => return go_back(dir, lock, record, &reason).await,
         Next::Forget => {
             record.end(Ending::NotTried { reason: "Afterhours ended before it came to it".to_owned() });
-            dir.save(&record)?;
+            dir.save(record)?;
         }
         // Whoever begins puts the store back.
         Next::PutStoreBack(_) => {}
     }
-    Ok(Look::Gone(back))
+    Ok(relaunch(pending))
+}
+
+fn relaunch(pending: &Pending) -> Relaunch {
+    Relaunch { program: pending.program.clone(), args: pending.args.clone(), alone: pending.alone }
 }

@@ -78,7 +78,9 @@ async fn is_held_back(site: &Site) {
 
 #[rstest]
 #[tokio::test]
-async fn what_does_not_come_up_is_put_back(#[values(Flaw::Dies, Flaw::Hangs, Flaw::RuinsTheStore)] flaw: Flaw) {
+async fn what_does_not_come_up_is_put_back(
+    #[values(Flaw::Dies, Flaw::Hangs, Flaw::HangsWithTheLock, Flaw::RuinsTheStore)] flaw: Flaw,
+) {
     let mut site = site().await;
     publish_bad(&site, "0.2.0", 2, flaw);
     V2.publish(&site.feed());

@@ -27,6 +27,8 @@ pub(crate) enum Flaw {
     Dies,
     /// It does nothing at all.
     Hangs,
+    /// It takes the record's lock and does nothing more.
+    HangsWithTheLock,
     /// It changes the store in its own way, and ends.
     RuinsTheStore,
 }
@@ -36,6 +38,13 @@ impl Flaw {
         match self {
             Self::Dies => "exit 1".to_owned(),
             Self::Hangs => "exec sleep 1000".to_owned(),
+            Self::HangsWithTheLock => format!(
+                "exec python3 -I -c 'import fcntl, time\n\
+                 lock = open(\"{}\", \"w\")\n\
+                 fcntl.flock(lock, fcntl.LOCK_EX)\n\
+                 time.sleep(1000)'",
+                store.with_file_name("renewal/lock").display()
+            ),
             Self::RuinsTheStore => format!(
                 "exec python3 -I -c 'import sqlite3, os\n\
                  store = sqlite3.connect(\"{}\")\n\
