@@ -37,6 +37,11 @@ pub enum HeldBy {
         /// The classes it is for.
         classes: Vec<String>,
     },
+    /// Its description says something that only a newer Afterhours understands.
+    NewerAfterhours {
+        /// The key that is not known here.
+        key: String,
+    },
     /// It failed here before.
     FailedHere,
     /// An earlier release must be installed first, and that one is held back.
@@ -52,7 +57,9 @@ impl HeldBack {
         match &self.why {
             HeldBy::CoolDown { until } => *until,
             HeldBy::Rollout { until } => Some(*until),
-            HeldBy::Licence { .. } | HeldBy::FailedHere | HeldBy::Behind { .. } => None,
+            HeldBy::Licence { .. } | HeldBy::NewerAfterhours { .. } | HeldBy::FailedHere | HeldBy::Behind { .. } => {
+                None
+            }
         }
     }
 
@@ -63,7 +70,7 @@ impl HeldBack {
             HeldBy::CoolDown { .. } | HeldBy::Rollout { .. } => format!("{fact}; name it with --to to take it now"),
             HeldBy::Licence { .. } => format!("{fact}; where this site has one, set licence_class of `updates`"),
             HeldBy::FailedHere => format!("{fact} (`afterhours update allow {}`)", self.release.version),
-            HeldBy::Behind { .. } => fact,
+            HeldBy::NewerAfterhours { .. } | HeldBy::Behind { .. } => fact,
         }
     }
 
@@ -81,6 +88,9 @@ impl HeldBack {
             HeldBy::Licence { classes } => {
                 format!("{release} is for licences of the class {} only", classes.join(" or "))
             }
+            HeldBy::NewerAfterhours { key } => {
+                format!("{release} needs a newer Afterhours, because this one does not know its key {key}")
+            }
             HeldBy::FailedHere => format!("{release} failed here before and is not tried again by itself"),
             HeldBy::Behind { before } => format!("{release} comes after {before}"),
         }
@@ -92,6 +102,7 @@ impl HeldBack {
             HeldBy::CoolDown { .. } => "in spite of its cool-down",
             HeldBy::Rollout { .. } => "in spite of its turn in the rollout",
             HeldBy::Licence { .. } => "in spite of its class of licences",
+            HeldBy::NewerAfterhours { .. } => "in spite of what it says",
             HeldBy::FailedHere => "although it failed here before",
             HeldBy::Behind { .. } => "in spite of what is before it",
         };

@@ -229,6 +229,9 @@ pub struct Release {
     /// The lowest version of Afterhours that can install it.
     #[serde(default)]
     pub min_afterhours: Option<Version>,
+    /// The first key of its description that this Afterhours does not know, and so must not install it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_key: Option<String>,
     /// Every path of versions must stop here, even when a newer build exists.
     #[serde(default)]
     pub barrier: bool,
@@ -254,6 +257,7 @@ impl Release {
             notes: String::new(),
             min_version: None,
             min_afterhours: None,
+            unknown_key: None,
             barrier: false,
             migrate: None,
             archives,

@@ -154,7 +154,7 @@ fn look(dir: &Path) -> Result<Look, FeedError> {
             Err(error) => return Err(unlisted(error)),
         }
         match read_description(&folder)? {
-            Some(text) => look.releases.push(manifest::parse(&text, &folder)?),
+            Some(text) => look.releases.push(manifest::parse_for_a_site(&text, &folder)?),
             None => look.incomplete.push(folder),
         }
     }

@@ -29,8 +29,8 @@
 //! size_bytes = 12345
 //! ```
 //!
-//! An unknown key is an error: a key that a later version of this program obeys must not be
-//! ignored by an earlier one.
+//! An unknown key is an error where a release is made; where one is read, it is a release that waits for a newer
+//! Afterhours: a key that a later version of this program obeys must not be ignored by an earlier one.
 
 use std::path::Path;
 
@@ -174,6 +174,21 @@ impl From<Date> for String {
 /// # Errors
 /// Names the file, and the key where there is one.
 pub(in crate::feed) fn parse(text: &str, folder: &Path) -> Result<Release, FeedError> {
+    let release = parse_for_a_site(text, folder)?;
+    match &release.unknown_key {
+        Some(key) => {
+            Err(FeedError::UnknownKey { file: folder.join(DESCRIPTION), key: key.clone(), similar: similar_key(key) })
+        }
+        None => Ok(release),
+    }
+}
+
+/// The same for a site. A key that a later Afterhours obeys makes the release one that this Afterhours must not install;
+/// were it an error, it would keep this one from updating itself to the one that knows it.
+///
+/// # Errors
+/// As for [`parse`].
+pub(in crate::feed) fn parse_for_a_site(text: &str, folder: &Path) -> Result<Release, FeedError> {
     let file = folder.join(DESCRIPTION);
     let not_toml =
         |source: toml::de::Error| FeedError::ParseDescription { file: file.clone(), source: Box::new(source) };
@@ -181,16 +196,13 @@ pub(in crate::feed) fn parse(text: &str, folder: &Path) -> Result<Release, FeedE
     let input = toml::Deserializer::parse(text).map_err(not_toml)?;
     let description: Description =
         serde_ignored::deserialize(input, |path| unknown.push(path.to_string())).map_err(not_toml)?;
-    if let Some(key) = unknown.into_iter().next() {
-        let similar = similar_key(&key);
-        return Err(FeedError::UnknownKey { file, key, similar });
-    }
     let release = Release {
         id: ReleaseId { version: description.version, build: description.build },
         date: description.date.map(|date| date.0),
         notes: description.notes,
         min_version: description.min_version,
         min_afterhours: description.min_afterhours,
+        unknown_key: unknown.into_iter().next(),
         barrier: description.barrier,
         migrate: description.migrate,
         published_at: description.published_at.map(|at| at.0),
@@ -430,6 +442,14 @@ size_bytes = 5
                 other => panic!("{other}"),
             }
         }
+    }
+
+    #[test]
+    fn a_site_knows_which_releases_it_does_not_understand() {
+        let text = GOOD.replacen("notes", "something_else = 1\nnotes", 1);
+        let release = parse_for_a_site(&text, Path::new("/feed/2.4.1")).unwrap();
+        assert_eq!((release.unknown_key.as_deref(), release.id.build), (Some("something_else"), 24));
+        assert_eq!(parse_for_a_site(GOOD, Path::new("/feed/2.4.1")).unwrap().unknown_key, None);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use chrono::Utc;
 use crate::config::settings::DataSettings;
 use crate::db::store::Store;
 use crate::domain::finding::Finding;
+use crate::domain::held::HeldBack;
+use crate::domain::held::HeldBy;
 use crate::domain::release::Release;
 use crate::install::SpaceNeed;
 use crate::jobs::kit::Kit;
@@ -34,7 +36,12 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
                 }
                 None => selection.nothing_because(),
             };
-            findings.push(Finding::good("releases", text));
+            // After Afterhours has updated itself, it is selected again.
+            let is_beyond_us = |held: &HeldBack| matches!(held.why, HeldBy::NewerAfterhours { .. });
+            findings.push(match selection.held.first().is_some_and(is_beyond_us) {
+                true => Finding::warning("releases", text, "update Afterhours, or have the key corrected in the feed"),
+                false => Finding::good("releases", text),
+            });
             path = selection.path;
         }
         Err(failure) => findings.push(Finding::fatal(

@@ -125,7 +125,7 @@ impl Reader<'_> {
             let Some(build) = self.folder.build_of(&name) else { continue };
             let (text, file) = self.description(&name, &target).await?;
             kept.insert(file);
-            let release = manifest::parse(&text, &self.folder.location(build))?;
+            let release = manifest::parse_for_a_site(&text, &self.folder.location(build))?;
             if release.id.build != build {
                 return Err(FeedError::ForeignBuild { target: name, build: release.id.build });
             }
@@ -264,7 +264,7 @@ pub(in crate::feed) fn kept_releases(dir: &Path, folder: Folder) -> Vec<Release>
     let mut releases = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten().take(RELEASES_MAX) {
         let text = store::read(&entry.path()).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok());
-        let Some(release) = text.and_then(|text| manifest::parse(&text, dir).ok()) else { continue };
+        let Some(release) = text.and_then(|text| manifest::parse_for_a_site(&text, dir).ok()) else { continue };
         releases.push(Release { location: folder.location(release.id.build), ..release });
     }
     releases

@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use afterhours::domain::run::Outcome;
+use afterhours::wire::app::UpdateNow;
 
 use super::updater::folder;
 use super::updater::in_place;
@@ -12,6 +13,7 @@ use super::updater::said;
 use super::updater::site;
 use crate::night::releases::V2;
 use crate::night::releases::V3;
+use crate::night::site::app;
 use crate::night::truth::Left;
 
 #[tokio::test]
@@ -71,4 +73,35 @@ async fn a_release_that_needs_a_newer_afterhours_waits_for_it() {
     publish_good(&site, "0.2.0", 2);
     let view = site.settled(site.update().await).await;
     assert_eq!(site.must_be_whole(&view, &[V2], &["first", "second"]).await, Left::New);
+}
+
+#[tokio::test]
+async fn a_release_with_a_key_of_a_newer_afterhours_keeps_nothing_from_updating_first() {
+    let mut site = site().await;
+    V2.publish(&site.feed());
+    V3.publish(&site.feed());
+    let description = site.path("feed/3.0-3/release.toml");
+    let understood = fs_err::read_to_string(&description).unwrap();
+    fs_err::write(&description, format!("moon = \"full\"\n{understood}")).unwrap();
+    site.open().await;
+    let (_, doctor, _) = site.run(&["doctor", "orders"]).await;
+    let beyond = "3.0 (build 3) needs a newer Afterhours, because this one does not know its key moon";
+    assert!(doctor.contains(&format!("1 pending, up to 2.0 (build 2); {beyond}")), "{doctor}");
+    assert!(doctor.contains("remedy: update Afterhours"), "{doctor}");
+    let new = publish_good(&site, "0.2.0", 2);
+    let view = site.settled(site.update().await).await;
+    assert_eq!(site.must_be_whole(&view, &[V2], &["first", "second"]).await, Left::New);
+    assert_eq!(said(&site, view.id).await.0, "Afterhours 0.2.0 (build 2) runs, before it was 0.1.0");
+    assert!(in_place(&site) == new);
+    // Named or not, it is not installed before it is understood.
+    let (code, check, talk) = site.run(&["update", "check", "orders"]).await;
+    assert!(code == 0 && check.contains(beyond), "{check}{talk}");
+    let ordered = UpdateNow { to: Some("3.0".parse().unwrap()), ..UpdateNow::default() };
+    let run = site.client().update_now(&app(), &ordered).await.unwrap().id;
+    site.settled(run).await;
+    site.desk_answers("2.0").await;
+    fs_err::write(&description, understood).unwrap();
+    let view = site.settled(site.update().await).await;
+    assert_eq!(view.outcome, Some(Outcome::Succeeded));
+    site.desk_answers("3.0").await;
 }
