@@ -7,11 +7,13 @@
 //! - `expiry.rs` what runs out, and how a vendor renews it;
 //! - `night.rs` whole nights from a signed feed;
 //! - `path.rs` which releases a site takes, and when;
+//! - `keeping.rs` a vendor who keeps a feed over the years;
 //! - `small.rs` small downloads; `offline.rs` a feed in one file; both from our own vendor's side, `vendor.rs`.
 
 mod attacks;
 mod cli;
 mod expiry;
+mod keeping;
 mod news;
 mod night;
 mod offline;

@@ -12,6 +12,7 @@ use crate::cli::feed::or_none;
 use crate::cli::feed::passphrase::KeyArgs;
 use crate::cli::text::Times;
 use crate::feed::vendor;
+use crate::feed::vendor::ClosedKey;
 use crate::feed::vendor::PendingRoot;
 use crate::feed::vendor::Signed;
 
@@ -40,9 +41,13 @@ pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending,
     let signed = blocking(move || vendor::sign(place, now)).await?;
     let times = context.times();
     context.ui.answer(&signed, |signed| text(signed, &times))?;
+    for ClosedKey { problem, hint } in &signed.closed {
+        let hint = hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+        context.ui.warn(format_args!("the root lacks a signature: failed to {problem}{hint}"));
+    }
     if let Some(at) = signed.root_expires_at {
         context.ui.warn(format_args!(
-            "the root expires {} and none of its keys is here; name their folder with --keys",
+            "the root expires {} and too few of its keys are here; name their folder with --keys",
             times.at_and_away(at)
         ));
     }

@@ -227,7 +227,7 @@ pub(in crate::feed::vendor) struct KeyRing {
 }
 
 impl KeyRing {
-    /// Keys are looked for in `folders`, in that order. Without passphrases they can be found, not opened.
+    /// Keys are looked for in `folders`, in that order; the first is the feed's own. Without passphrases they can be found, not opened.
     pub(in crate::feed::vendor) const fn new(folders: Vec<PathBuf>, passphrases: Option<Passphrases>) -> Self {
         Self { folders, passphrases }
     }
@@ -273,6 +273,27 @@ impl KeyRing {
             opened.push(signer);
         }
         Ok(opened)
+    }
+
+    /// Those of the keys that are here and can be opened, and why others cannot.
+    pub(in crate::feed::vendor) fn open_some<'a>(
+        &self,
+        role: Role,
+        ids: impl IntoIterator<Item = &'a String>,
+    ) -> (Vec<Signer>, Vec<VendorError>) {
+        let (mut opened, mut closed) = (Vec::new(), Vec::new());
+        for id in ids {
+            match self.open(role, [id]) {
+                Ok(signers) => opened.extend(signers),
+                Err(error) => closed.push(error),
+            }
+        }
+        (opened, closed)
+    }
+
+    /// Whether a key is in a folder that somebody named, not only in the feed's own.
+    pub(in crate::feed::vendor) fn is_brought(&self, role: Role, id: &str) -> bool {
+        self.folders.iter().skip(1).any(|folder| folder.join(file_name(role, id)).is_file())
     }
 
     /// Puts a key that is not used any more aside, in a folder of its own beside the others.

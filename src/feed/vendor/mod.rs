@@ -40,6 +40,7 @@ pub use crate::feed::vendor::publish::publish;
 pub use crate::feed::vendor::role::Role;
 pub use crate::feed::vendor::rotate::Rotated;
 pub use crate::feed::vendor::rotate::rotate;
+pub use crate::feed::vendor::sign::ClosedKey;
 pub use crate::feed::vendor::sign::Signed;
 pub use crate::feed::vendor::sign::sign;
 pub use crate::feed::vendor::standing::FeedStanding;

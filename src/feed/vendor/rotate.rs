@@ -17,7 +17,6 @@ use crate::feed::vendor::role::Envelope;
 use crate::feed::vendor::role::Role;
 use crate::feed::vendor::role::keys_of;
 use crate::feed::vendor::standing::PendingRoot;
-use crate::feed::vendor::standing::pending_root;
 use crate::feed::vendor::state::KEYS;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::Workshop;
@@ -88,7 +87,7 @@ pub fn rotate(
     workshop.keys.add(folder);
     workshop.complete(&current, now)?;
     let after = workshop.current()?;
-    let pending = workshop.pending()?.map(|(envelope, new)| pending_root(&envelope, after.root.signed(), new.signed()));
+    let pending = workshop.waiting(&after)?;
     Ok(Rotated { role, old, new, root: version, pending, holds_until: after.holds_until() })
 }
 

@@ -2,6 +2,11 @@
 //!
 //! The timestamp is signed anew every time: that is what tells sites that nobody holds back something newer. The others
 //! are when a third of their time is left.
+//!
+//! *Invariant:* whatever is wrong with a root that is to come, the others are renewed under the present one. Sites wait
+//! for the timestamp every day, for the root once a year.
+
+use std::collections::BTreeSet;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -34,8 +39,30 @@ pub struct Signed {
     pub pending: Option<PendingRoot>,
     /// Until when sites accept the feed without another signature.
     pub holds_until: DateTime<Utc>,
-    /// When the root has to be renewed and no key of it is here: when it expires.
+    /// When the root has to be renewed and too few of its keys are here: when it expires.
     pub root_expires_at: Option<DateTime<Utc>>,
+    /// Keys of the root that are here, but could not be opened. They count as if they were not here.
+    pub closed: Vec<ClosedKey>,
+}
+
+/// A key that is here and cannot be opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClosedKey {
+    /// A fragment that fits after "failed to".
+    pub problem: String,
+    /// What a person can do about it.
+    pub hint: Option<String>,
+}
+
+/// What was done about the root.
+#[derive(Debug, Default)]
+pub(in crate::feed::vendor) struct RootWork {
+    /// The roles that were signed, when a new root was published.
+    roles: Vec<Role>,
+    /// Why keys of the root could not be opened.
+    closed: Vec<VendorError>,
+    /// When the present root expires, where nobody has begun a new one and it is time to.
+    expires_at: Option<DateTime<Utc>>,
 }
 
 /// Renews what has to be renewed. Blocking.
@@ -44,43 +71,60 @@ pub struct Signed {
 /// A key is missing or cannot be opened, what is published is not what was signed, or something cannot be written.
 pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
     let workshop = Workshop::enter(place)?;
+    let root = workshop.renew_root(&workshop.current()?, now);
     let mut current = workshop.current()?;
-    let mut root_expires_at = None;
-    if workshop.pending()?.is_none() && workshop.root_is_due(&current, now) {
-        let old = current.root.signed();
-        if keys_of(old, Role::Root).0.iter().any(|id| workshop.keys.find(Role::Root, id).is_some()) {
-            let own = own(&current.root_bytes);
-            workshop.propose(Envelope::new(Role::Root, old.version + 1, workshop.root_holds_until(now), own))?;
-        } else {
-            root_expires_at = Some(expires_at(old.expires));
-        }
-    }
-    if let Some((envelope, new)) = workshop.pending()?
-        && workshop.expired(&new, now)
-    {
-        // It waited for so long that nobody may accept it any more: the same root with a new time. It is signed from the start.
-        let root = Envelope::new(Role::Root, new.signed().version, workshop.root_holds_until(now), envelope.own());
-        workshop.propose(root)?;
-    }
-    let mut roles = Vec::new();
-    if let Some(signed) = workshop.complete(&current, now)? {
-        roles = signed;
-        current = workshop.current()?;
-    }
+    let mut roles = root.as_ref().map_or_else(|_| Vec::new(), |work| work.roles.clone());
     if !roles.contains(&Role::Timestamp) {
-        workshop.check_root(&current, now)?;
+        if let Err(expired) = workshop.check_root(&current, now) {
+            // Nothing can be renewed below it, so what kept it from being renewed is what matters.
+            return Err(root.map_or_else(|error| error, |work| work.closed.into_iter().next().unwrap_or(expired)));
+        }
         let renewal = Renewal::due(&current, &workshop, current.root.signed(), now);
         roles.extend(renewal.roles());
         let files = renewal.files(&workshop, &current, &[current.root.signed()], now)?;
         workshop.commit(&files, now)?;
         current = workshop.current()?;
     }
-    let pending =
-        workshop.pending()?.map(|(envelope, new)| pending_root(&envelope, current.root.signed(), new.signed()));
-    Ok(Signed { roles, pending, holds_until: current.holds_until(), root_expires_at })
+    let RootWork { closed, expires_at: root_expires_at, .. } = root?;
+    let closed = closed.iter().map(|error| ClosedKey { problem: error.to_string(), hint: error.hint() }).collect();
+    let pending = workshop.waiting(&current)?;
+    Ok(Signed { roles, pending, holds_until: current.holds_until(), root_expires_at, closed })
 }
 
 impl Workshop {
+    /// Begins a new root when the present one needs it, and brings the one that waits as far as the keys go that are here.
+    ///
+    /// Keys beside the feed begin one only where they are enough: a timer with one of two would otherwise leave a root
+    /// behind that nobody knows of. Whoever names a folder with keys wants it, and the next one adds theirs.
+    fn renew_root(&self, current: &Current, now: DateTime<Utc>) -> Result<RootWork, VendorError> {
+        match self.pending()? {
+            // It waited for so long that nobody may accept it any more: the same root with a new time. It is signed from the start.
+            Some((envelope, new)) if self.expired(&new, now) => {
+                let version = new.signed().version;
+                self.propose(Envelope::new(Role::Root, version, self.root_holds_until(now), envelope.own()))?;
+            }
+            Some(_) => {}
+            None if !self.root_is_due(current, now) => return Ok(RootWork::default()),
+            None => {
+                let old = current.root.signed();
+                let (keys, needed) = keys_of(old, Role::Root);
+                let (here, closed) = self.keys.open_some(Role::Root, keys);
+                if here.len() < needed && !here.iter().any(|signer| self.keys.is_brought(Role::Root, &signer.id)) {
+                    return Ok(RootWork { closed, expires_at: Some(expires_at(old.expires)), ..RootWork::default() });
+                }
+                let own = own(&current.root_bytes);
+                self.propose(Envelope::new(Role::Root, old.version + 1, self.root_holds_until(now), own))?;
+            }
+        }
+        self.complete(current, now)
+    }
+
+    /// The root that still waits for signatures.
+    pub(in crate::feed::vendor) fn waiting(&self, current: &Current) -> Result<Option<PendingRoot>, VendorError> {
+        let pending = self.pending()?;
+        Ok(pending.map(|(envelope, new)| pending_root(&envelope, current.root.signed(), new.signed())))
+    }
+
     fn root_is_due(&self, current: &Current, now: DateTime<Utc>) -> bool {
         is_due(current.root.signed().expires, self.settings.hold.root, now)
     }
@@ -95,23 +139,24 @@ impl Workshop {
     }
 
     /// Adds the signatures that are here to the root that waits for them, and publishes it when they are enough: for the
-    /// present root and for itself. Returns the roles that were signed, if it was published.
+    /// present root and for itself.
     pub(in crate::feed::vendor) fn complete(
         &self,
         current: &Current,
         now: DateTime<Utc>,
-    ) -> Result<Option<Vec<Role>>, VendorError> {
-        let Some((mut envelope, new)) = self.pending()? else { return Ok(None) };
+    ) -> Result<RootWork, VendorError> {
+        let Some((mut envelope, new)) = self.pending()? else { return Ok(RootWork::default()) };
         let old = current.root.signed();
         let both = keys_of(old, Role::Root).0.iter().chain(keys_of(new.signed(), Role::Root).0);
-        let unsigned: Vec<&String> = both.filter(|id| !envelope.is_signed_by(id)).collect();
-        for signer in self.keys.open(Role::Root, unsigned)? {
+        let unsigned: BTreeSet<&String> = both.filter(|id| !envelope.is_signed_by(id)).collect();
+        let (here, closed) = self.keys.open_some(Role::Root, unsigned);
+        for signer in here {
             envelope.sign(&signer)?;
         }
         self.propose(envelope.clone())?;
         let lacking = pending_root(&envelope, old, new.signed());
         if lacking.missing_old > 0 || lacking.missing_new > 0 {
-            return Ok(None);
+            return Ok(RootWork { closed, ..RootWork::default() });
         }
         let bytes = envelope.to_bytes();
         let new: Metadata<Root> = parse(&self.pending_file(), &bytes)?;
@@ -132,7 +177,7 @@ impl Workshop {
                 self.keys.retire(role, id)?;
             }
         }
-        Ok(Some(roles))
+        Ok(RootWork { roles, closed, expires_at: None })
     }
 
     fn expired(&self, root: &Metadata<Root>, now: DateTime<Utc>) -> bool {

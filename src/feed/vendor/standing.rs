@@ -117,7 +117,7 @@ impl Workshop {
             published: self.published(),
             root: self.dir.join(ROOT),
             holds_until: roles.iter().map(|role| role.expires_at).min().unwrap_or_default(),
-            pending: self.pending()?.map(|(envelope, new)| pending_root(&envelope, root, new.signed())),
+            pending: self.waiting(current)?,
             releases: ids(self.releases(targets, None)?),
             updater: ids(self.releases(targets, Some(UPDATERS))?),
             roles,

@@ -1,0 +1,154 @@
+//! How a vendor keeps a feed over the years: what a timer may do by itself, and what must never stop it. The clock is ours.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::ManualClock;
+use afterhours::domain::release::ReleaseId;
+use afterhours::feed::Feed;
+use afterhours::feed::FeedError;
+use afterhours::feed::pack::PackMeta;
+use afterhours::feed::vendor;
+use afterhours::feed::vendor::Content;
+use afterhours::feed::vendor::Hold;
+use afterhours::feed::vendor::NewFeed;
+use afterhours::feed::vendor::Passphrases;
+use afterhours::feed::vendor::Place;
+use afterhours::feed::vendor::Role;
+use afterhours::feed::vendor::Scheme;
+use afterhours::feed::vendor::Signed;
+use afterhours::feed::vendor::VendorError;
+use chrono::TimeDelta;
+use secrecy::SecretString;
+
+use crate::feed_signed::feed;
+use crate::feed_signed::server::Server;
+use crate::feed_signed::today;
+
+const EVERYDAY: &str = "correct horse battery";
+const SAFE: &str = "the keys in the safe";
+
+/// A vendor, and a site that trusts its first root.
+struct Keeper {
+    dir: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    _server: Server,
+    site: Feed,
+}
+
+impl Keeper {
+    /// With so many keys of the root, of which so many have to sign, all beside the feed.
+    async fn new(root_keys: usize, root_threshold: usize, passphrases: &Passphrases) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let orders = dir.path().join("orders");
+        let wish = NewFeed {
+            name: "orders".to_owned(),
+            scheme: Scheme::default(),
+            root_keys,
+            root_threshold,
+            hold: Hold::default(),
+            root_folder: None,
+        };
+        vendor::create(&orders, &wish, passphrases, today()).unwrap();
+        fs_err::create_dir(dir.path().join("tree")).unwrap();
+        fs_err::write(dir.path().join("tree/orders"), "orders").unwrap();
+        let server = Server::start(&orders.join("published")).await;
+        let clock = Arc::new(ManualClock::at(today()));
+        let site = feed(dir.path(), &server, Some(orders.join("root.json")), Arc::clone(&clock));
+        Self { dir, clock, _server: server, site }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn place(&self, folders: &[&str], passphrases: &Passphrases) -> Place {
+        let keys = folders.iter().map(|folder| self.path(folder)).collect();
+        Place { dir: self.path("orders"), keys, passphrases: Some(passphrases.clone()) }
+    }
+
+    fn day(&self, days: i64) {
+        self.clock.set(today() + TimeDelta::days(days));
+    }
+
+    fn sign(&self, folders: &[&str], passphrases: &Passphrases) -> Result<Signed, VendorError> {
+        vendor::sign(self.place(folders, passphrases), self.clock.now())
+    }
+
+    fn publish(&self, build: u64) -> Result<(), VendorError> {
+        let meta = PackMeta::new(ReleaseId { version: format!("{build}.0").parse().unwrap(), build });
+        let place = self.place(&[], &everyday());
+        vendor::publish(place, &meta, &Content::Tree(self.path("tree")), 0, self.clock.now()).map(drop)
+    }
+
+    async fn site_sees(&self) -> Result<Vec<u64>, FeedError> {
+        Ok(self.site.releases().await?.iter().map(|release| release.id.build).collect())
+    }
+
+    /// Puts one key of the root into another folder.
+    fn take_a_root_key_to(&self, folder: &str) {
+        let folder = self.path(folder);
+        fs_err::create_dir_all(&folder).unwrap();
+        let key = root_keys(&self.path("orders/keys")).pop().unwrap();
+        fs_err::rename(&key, folder.join(key.file_name().unwrap())).unwrap();
+    }
+}
+
+fn root_keys(folder: &Path) -> Vec<PathBuf> {
+    let files = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("root-")).collect()
+}
+
+fn everyday() -> Passphrases {
+    Passphrases::new(SecretString::from(EVERYDAY), None)
+}
+
+/// Also opens the keys of the root where they have a passphrase of their own.
+fn both() -> Passphrases {
+    Passphrases::new(SecretString::from(EVERYDAY), Some(SecretString::from(SAFE)))
+}
+
+#[tokio::test]
+async fn a_root_key_that_the_timer_cannot_open_does_not_stop_it() {
+    let keeper = Keeper::new(1, 1, &both()).await;
+    for day in [243, 244, 300, 364] {
+        keeper.day(day);
+        let signed = keeper.sign(&[], &everyday()).unwrap();
+        assert!(signed.roles.contains(&Role::Timestamp), "day {day}: {signed:?}");
+        let is_due = day > 243;
+        assert_eq!(signed.root_expires_at, is_due.then(|| today() + TimeDelta::days(365)), "day {day}");
+        assert_eq!(signed.closed.len(), usize::from(is_due), "day {day}");
+        if let Some(closed) = signed.closed.first() {
+            assert!(closed.problem.ends_with("the passphrase is wrong"), "{closed:?}");
+            assert!(closed.hint.as_ref().unwrap().contains("--root-passphrase-file"), "{closed:?}");
+        }
+        // Nothing is begun, nothing is in the way.
+        assert_eq!(signed.pending, None);
+        keeper.publish(u64::try_from(day).unwrap()).unwrap();
+        keeper.site_sees().await.unwrap();
+    }
+    // When nothing can be renewed any more, the reason is what is said.
+    keeper.day(366);
+    assert!(matches!(keeper.sign(&[], &everyday()), Err(VendorError::WrongPassphrase { .. })));
+    assert_eq!(keeper.sign(&[], &both()).unwrap().roles[0], Role::Root);
+    assert_eq!(keeper.site_sees().await.unwrap(), [243, 244, 300, 364]);
+}
+
+#[tokio::test]
+async fn a_spoilt_root_key_does_not_stop_the_timer_while_a_root_waits() {
+    let keeper = Keeper::new(2, 2, &everyday()).await;
+    keeper.take_a_root_key_to("stick");
+    fs_err::write(root_keys(&keeper.path("orders/keys")).pop().unwrap(), "no key").unwrap();
+    keeper.day(250);
+    let begun = keeper.sign(&["stick"], &everyday()).unwrap();
+    assert_eq!(begun.pending.unwrap().missing_old, 1);
+    for day in [251, 300] {
+        keeper.day(day);
+        let signed = keeper.sign(&[], &everyday()).unwrap();
+        assert!(signed.roles.contains(&Role::Timestamp) && signed.pending.is_some());
+        assert!(signed.closed[0].problem.contains("it is no sealed PKCS#8 key"), "{signed:?}");
+        keeper.site_sees().await.unwrap();
+    }
+}
