@@ -76,8 +76,12 @@ pub(crate) fn text(standing: &FeedStanding, times: &Times) -> String {
     if let Some(pending) = &standing.pending {
         let _ = writeln!(
             text,
-            "\n  Root {} waits for signatures: {} of the present root's keys, {} of its own.",
-            pending.version, pending.missing_old, pending.missing_new
+            "\n  Root {} waits for signatures: {} of the present root's keys, {} of its own. Until then the present one counts.\n  \
+             To drop it, remove {}.",
+            pending.version,
+            pending.missing_old,
+            pending.missing_new,
+            pending.file.display()
         );
     }
     text

@@ -182,11 +182,13 @@ pub enum VendorError {
         /// When.
         expired_at: String,
     },
-    /// A new root waits for signatures.
-    #[error("go on: root {version} waits for signatures")]
+    /// A new root with other keys waits for signatures.
+    #[error("go on: root {version} with other keys waits for signatures")]
     RootPending {
         /// Its version.
         version: u64,
+        /// Where it waits.
+        file: PathBuf,
     },
     /// The release cannot be made.
     #[error("make release {id}")]
@@ -339,8 +341,11 @@ impl VendorError {
             }
             Self::Refused { .. } => "nothing was published; please report this",
             Self::RootExpired { .. } => "renew it with the root keys: `afterhours feed sign DIR --keys KEYS`",
-            Self::RootPending { .. } => {
-                "sign it with the other root keys first: `afterhours feed sign DIR --keys KEYS`"
+            Self::RootPending { file, .. } => {
+                return Some(format!(
+                    "sign it with the other root keys first: `afterhours feed sign DIR --keys KEYS`; or remove {} to drop it",
+                    file.display()
+                ));
             }
             Self::Release { source, .. } | Self::Description { source, .. } => return source.hint(),
             Self::Delta { source, .. } => {

@@ -42,7 +42,7 @@ pub struct Rotated {
 /// others. Blocking.
 ///
 /// # Errors
-/// Another root waits for signatures, a key is missing or cannot be opened, or something cannot be written.
+/// Another rotation waits for signatures, a key is missing or cannot be opened, or something cannot be written.
 pub fn rotate(
     place: Place,
     role: Role,
@@ -52,8 +52,13 @@ pub fn rotate(
 ) -> Result<Rotated, VendorError> {
     let mut workshop = Workshop::enter(place)?;
     let current = workshop.current()?;
-    if let Some((_, pending)) = workshop.pending()? {
-        return Err(VendorError::RootPending { version: pending.signed().version });
+    let mut own = own(&current.root_bytes);
+    // One that waits and only renews the present root gives way: the new one does that as well.
+    if let Some((envelope, pending)) = workshop.pending()?
+        && envelope.own() != own
+    {
+        let (version, file) = (pending.signed().version, workshop.pending_file());
+        return Err(VendorError::RootPending { version, file });
     }
     let root = current.root.signed();
     let old: Vec<String> =
@@ -68,7 +73,6 @@ pub fn rotate(
         return Err(VendorError::KeysMissing { role: Role::Root, here, needed, places: workshop.keys.places() });
     }
     let folder = folder.unwrap_or_else(|| workshop.dir.join(KEYS));
-    let mut own = own(&current.root_bytes);
     let mut new = Vec::new();
     for id in &old {
         let signer = Signer::generate(workshop.settings.scheme)?;

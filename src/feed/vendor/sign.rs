@@ -122,7 +122,8 @@ impl Workshop {
     /// The root that still waits for signatures.
     pub(in crate::feed::vendor) fn waiting(&self, current: &Current) -> Result<Option<PendingRoot>, VendorError> {
         let pending = self.pending()?;
-        Ok(pending.map(|(envelope, new)| pending_root(&envelope, current.root.signed(), new.signed())))
+        Ok(pending
+            .map(|(envelope, new)| pending_root(self.pending_file(), &envelope, current.root.signed(), new.signed())))
     }
 
     fn root_is_due(&self, current: &Current, now: DateTime<Utc>) -> bool {
@@ -154,7 +155,7 @@ impl Workshop {
             envelope.sign(&signer)?;
         }
         self.propose(envelope.clone())?;
-        let lacking = pending_root(&envelope, old, new.signed());
+        let lacking = pending_root(self.pending_file(), &envelope, old, new.signed());
         if lacking.missing_old > 0 || lacking.missing_new > 0 {
             return Ok(RootWork { closed, ..RootWork::default() });
         }

@@ -77,6 +77,8 @@ pub struct KeyStanding {
 pub struct PendingRoot {
     /// Its version.
     pub version: u64,
+    /// Where it waits. Without this file it never was.
+    pub file: PathBuf,
     /// The keys that have not signed yet. Not all of them may be needed.
     pub unsigned: Vec<String>,
     /// How many more of the present root's keys have to sign.
@@ -154,7 +156,7 @@ impl Workshop {
 }
 
 /// What a root still lacks, seen from the one it replaces.
-pub(in crate::feed::vendor) fn pending_root(envelope: &Envelope, old: &Root, new: &Root) -> PendingRoot {
+pub(in crate::feed::vendor) fn pending_root(file: PathBuf, envelope: &Envelope, old: &Root, new: &Root) -> PendingRoot {
     let missing = |root: &Root| {
         let (ids, threshold) = keys_of(root, Role::Root);
         threshold.saturating_sub(ids.iter().filter(|id| envelope.is_signed_by(id)).count())
@@ -163,6 +165,7 @@ pub(in crate::feed::vendor) fn pending_root(envelope: &Envelope, old: &Root, new
     let unsigned: BTreeSet<String> = both.filter(|id| !envelope.is_signed_by(id)).cloned().collect();
     PendingRoot {
         version: new.version,
+        file,
         unsigned: unsigned.into_iter().collect(),
         missing_old: missing(old),
         missing_new: missing(new),

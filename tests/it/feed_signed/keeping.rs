@@ -17,6 +17,7 @@ use afterhours::feed::vendor::NewFeed;
 use afterhours::feed::vendor::Passphrases;
 use afterhours::feed::vendor::Place;
 use afterhours::feed::vendor::Role;
+use afterhours::feed::vendor::Rotated;
 use afterhours::feed::vendor::Scheme;
 use afterhours::feed::vendor::Signed;
 use afterhours::feed::vendor::VendorError;
@@ -75,6 +76,10 @@ impl Keeper {
 
     fn sign(&self, folders: &[&str], passphrases: &Passphrases) -> Result<Signed, VendorError> {
         vendor::sign(self.place(folders, passphrases), self.clock.now())
+    }
+
+    fn rotate(&self, role: Role, folders: &[&str]) -> Result<Rotated, VendorError> {
+        vendor::rotate(self.place(folders, &everyday()), role, None, None, self.clock.now())
     }
 
     fn publish(&self, build: u64) -> Result<(), VendorError> {
@@ -151,4 +156,61 @@ async fn a_spoilt_root_key_does_not_stop_the_timer_while_a_root_waits() {
         assert!(signed.closed[0].problem.contains("it is no sealed PKCS#8 key"), "{signed:?}");
         keeper.site_sees().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn too_few_root_keys_beside_the_feed_begin_nothing() {
+    let keeper = Keeper::new(2, 2, &everyday()).await;
+    keeper.take_a_root_key_to("stick");
+    keeper.day(300);
+    let signed = keeper.sign(&[], &everyday()).unwrap();
+    assert_eq!((signed.pending, signed.root_expires_at), (None, Some(today() + TimeDelta::days(365))));
+    keeper.publish(1).unwrap();
+    // Whoever brings the other one has enough.
+    let signed = keeper.sign(&["stick"], &everyday()).unwrap();
+    assert_eq!((signed.roles[0], signed.pending, signed.root_expires_at), (Role::Root, None, None));
+    assert_eq!(keeper.site_sees().await.unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn releases_are_published_while_another_key_waits_for_a_signature() {
+    let keeper = Keeper::new(2, 2, &everyday()).await;
+    keeper.take_a_root_key_to("one");
+    keeper.take_a_root_key_to("two");
+    keeper.publish(1).unwrap();
+    let waiting = keeper.rotate(Role::Targets, &["one"]).unwrap().pending.unwrap();
+    assert_eq!((waiting.version, waiting.missing_old), (2, 1));
+    keeper.publish(2).unwrap();
+    keeper.sign(&[], &everyday()).unwrap();
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2]);
+    // Another rotation would undo it; there are two ways on, and both are said.
+    let error = keeper.rotate(Role::Snapshot, &["two"]).unwrap_err();
+    assert!(matches!(error, VendorError::RootPending { version: 2, .. }), "{error}");
+    assert!(error.hint().unwrap().contains("orders/pending.root.json to drop it"), "{error}");
+    // With the second key the root counts, and what was published meanwhile is signed with the other key of the targets.
+    let signed = keeper.sign(&["two"], &everyday()).unwrap();
+    assert_eq!(signed.roles, Role::ALL);
+    keeper.day(1);
+    keeper.publish(3).unwrap();
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_root_that_waits_can_be_dropped_and_a_renewal_gives_way() {
+    let keeper = Keeper::new(2, 2, &everyday()).await;
+    keeper.take_a_root_key_to("one");
+    keeper.take_a_root_key_to("two");
+    keeper.day(300);
+    assert!(keeper.sign(&["one"], &everyday()).unwrap().pending.is_some());
+    // A stolen key is no matter for next week: both are here now.
+    let rotated = keeper.rotate(Role::Timestamp, &["one", "two"]).unwrap();
+    assert_eq!((rotated.root, rotated.pending), (2, None));
+    keeper.publish(1).unwrap();
+    let waiting = keeper.rotate(Role::Targets, &["one"]).unwrap().pending.unwrap();
+    fs_err::remove_file(&waiting.file).unwrap();
+    assert_eq!(vendor::standing(keeper.place(&[], &everyday())).unwrap().pending, None);
+    keeper.publish(2).unwrap();
+    assert_eq!(keeper.rotate(Role::Targets, &["one", "two"]).unwrap().pending, None);
+    keeper.publish(3).unwrap();
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2, 3]);
 }
