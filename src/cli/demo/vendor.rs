@@ -79,7 +79,7 @@ impl Vendor {
         let what = format!("publish Order desk {}", edition.version);
         let failed = |error: &dyn std::error::Error| CliError::failed(&what, error);
         let version = edition.version.parse().map_err(|error| failed(&error))?;
-        let tree = self.dir.join(edition.version);
+        let tree = self.dir.with_file_name(format!("order-desk-{}", edition.version));
         let app = App { version: edition.version.to_owned(), schema: edition.schema, broken: edition.broken };
         tree::plant(&tree, &app, &self.binary).map_err(|error| failed(&error))?;
         let mut meta = PackMeta::new(ReleaseId { version, build: edition.build });

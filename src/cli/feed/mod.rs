@@ -11,6 +11,7 @@ mod show;
 mod sign;
 mod trust;
 mod tuf_client;
+mod withdraw;
 
 use std::fmt::Display;
 
@@ -62,6 +63,7 @@ pub(crate) struct FeedArgs {
 enum FeedCommand {
     Create(create::CreateArgs),
     Publish(publish::PublishArgs),
+    Withdraw(withdraw::WithdrawArgs),
     Sign(sign::SignArgs),
     Rotate(rotate::RotateArgs),
     Show(show::ShowArgs),
@@ -77,6 +79,7 @@ pub(crate) async fn run(args: FeedArgs, context: &Context<'_>) -> Result<Ending,
     match args.command {
         FeedCommand::Create(args) => create::run(args, context).await,
         FeedCommand::Publish(args) => publish::run(args, context).await,
+        FeedCommand::Withdraw(args) => withdraw::run(args, context).await,
         FeedCommand::Sign(args) => sign::run(args, context).await,
         FeedCommand::Rotate(args) => rotate::run(args, context).await,
         FeedCommand::Show(args) => show::run(args, context).await,

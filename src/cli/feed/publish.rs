@@ -105,7 +105,9 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
     let now = context.now().trunc_subsecs(0);
     let content = content(&args)?;
     let notes = match &args.notes {
-        Some(file) => fs_err::read_to_string(file).map_err(|error| CliError::failed("read the notes", &error))?,
+        Some(file) => fs_err::read_to_string(file).map_err(|error| {
+            CliError::failed("read the notes", &error).hint("name a file in UTF-8 with what is new: --notes FILE")
+        })?,
         None => String::new(),
     };
     let meta = PackMeta {

@@ -45,8 +45,12 @@ pub(crate) fn text(standing: &FeedStanding, times: &Times) -> String {
         standing.root.display(),
         or_none(&standing.releases)
     );
-    if !standing.updater.is_empty() {
-        let _ = writeln!(text, "  updater    {}", or_none(&standing.updater));
+    for (name, ids) in
+        [("withdrawn", &standing.withdrawn), ("updater", &standing.updater), ("withdrawn", &standing.withdrawn_updater)]
+    {
+        if !ids.is_empty() {
+            let _ = writeln!(text, "  {name:<9}  {}", or_none(ids));
+        }
     }
     let until = times.at_and_away(standing.holds_until);
     let _ = match times.is_past(standing.holds_until) {
@@ -129,6 +133,8 @@ mod tests {
             pending: None,
             releases: Vec::new(),
             updater: Vec::new(),
+            withdrawn: Vec::new(),
+            withdrawn_updater: Vec::new(),
         };
         text(&standing, &Times::in_zone(expires_at() + seen, Tz::UTC))
     }

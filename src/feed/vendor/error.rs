@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::feed::delta::DeltaError;
 use crate::feed::error::FeedError;
@@ -249,6 +250,75 @@ pub enum VendorError {
         /// What there is.
         found: ReleaseId,
     },
+    /// The build is so high that nothing could follow it.
+    #[error("publish build {build}: the highest is {max}")]
+    BuildTooHigh {
+        /// As asked for.
+        build: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// No site could take the release: the one before it is too old.
+    #[error("publish {id}: it needs at least version {needs}, and the release before it is {before}")]
+    NoWay {
+        /// The release.
+        id: ReleaseId,
+        /// The lowest version it may follow.
+        needs: Version,
+        /// The one it follows.
+        before: ReleaseId,
+    },
+    /// What should be packed cannot be read.
+    #[error("read the tree {}", .tree.display())]
+    ReadTree {
+        /// As named.
+        tree: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What should be packed is a file or a link.
+    #[error("pack {}: it is no folder", .tree.display())]
+    TreeIsNoFolder {
+        /// As named.
+        tree: PathBuf,
+    },
+    /// There is nothing to pack.
+    #[error("pack {}: there is no file in it", .tree.display())]
+    EmptyTree {
+        /// As named.
+        tree: PathBuf,
+    },
+    /// Packing the tree would give keys away, or the feed itself.
+    #[error("pack {}: it is not apart from {}, which no site must get", .tree.display(), .folder.display())]
+    TreeInFeed {
+        /// As named.
+        tree: PathBuf,
+        /// The feed, or a folder with keys.
+        folder: PathBuf,
+    },
+    /// The program that migrates the data is not in the tree, or cannot be run.
+    #[error("find a program {program} in {}", .tree.display())]
+    NoMigration {
+        /// As named.
+        tree: PathBuf,
+        /// As named.
+        program: String,
+    },
+    /// There is no such build to take back.
+    #[error("find a build {build} in the feed")]
+    NoSuchBuild {
+        /// As asked for.
+        build: u64,
+    },
+    /// A later release cannot be reached without this one.
+    #[error("withdraw {id}: without it no site could update to {by}")]
+    Needed {
+        /// The release.
+        id: ReleaseId,
+        /// The one that needs it.
+        by: ReleaseId,
+    },
     /// The role has no key that begins like this.
     #[error("find a key {key} of {role}")]
     NoSuchKey {
@@ -276,7 +346,7 @@ pub enum VendorFailure {
 
 impl VendorError {
     /// What kind of failure it is.
-    pub const fn failure(&self) -> VendorFailure {
+    pub fn failure(&self) -> VendorFailure {
         match self {
             Self::BadThreshold { .. }
             | Self::ShortSpan { .. }
@@ -284,16 +354,30 @@ impl VendorError {
             | Self::NoPassphrase
             | Self::BadTriple { .. }
             | Self::TripleTwice { .. }
-            | Self::NotAProgram { .. } => VendorFailure::Usage,
-            Self::NoFeed { .. } | Self::NoSuchKey { .. } => VendorFailure::NotFound,
+            | Self::NotAProgram { .. }
+            | Self::BuildTooHigh { .. }
+            | Self::TreeIsNoFolder { .. } => VendorFailure::Usage,
+            Self::NoFeed { .. } | Self::NoSuchKey { .. } | Self::NoSuchBuild { .. } => VendorFailure::NotFound,
+            Self::ReadTree { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound) => {
+                VendorFailure::NotFound
+            }
             Self::Occupied { .. }
             | Self::Busy { .. }
             | Self::KeysMissing { .. }
             | Self::RootExpired { .. }
             | Self::RootPending { .. }
-            | Self::Release { .. }
             | Self::BuildNotNewer { .. }
+            | Self::NoWay { .. }
+            | Self::EmptyTree { .. }
+            | Self::TreeInFeed { .. }
+            | Self::NoMigration { .. }
+            | Self::Needed { .. }
             | Self::VersionTaken { .. } => VendorFailure::Refused,
+            Self::Release { source, .. }
+                if matches!(**source, FeedError::Refused { .. } | FeedError::BadValue { .. }) =>
+            {
+                VendorFailure::Refused
+            }
             Self::WrongPassphrase { .. } => VendorFailure::NotPermitted,
             Self::BadSettings { .. }
             | Self::NotAKey { .. }
@@ -302,6 +386,8 @@ impl VendorError {
             | Self::Sign { .. }
             | Self::Encode { .. }
             | Self::Read { .. }
+            | Self::ReadTree { .. }
+            | Self::Release { .. }
             | Self::TooLarge { .. }
             | Self::Write { .. }
             | Self::Untrusted { .. }
@@ -356,6 +442,26 @@ impl VendorError {
             Self::NotAProgram { .. } => "name the program that was built for this platform",
             Self::BuildNotNewer { newest, .. } => return Some(format!("raise the build above {}", newest.build)),
             Self::VersionTaken { .. } => "raise the version, too; a version is published once",
+            Self::BuildTooHigh { .. } => "take the next number; a build only has to be above the one before",
+            Self::NoWay { needs, before, .. } => {
+                return Some(format!(
+                    "publish a release of version {needs} or later first, or lower --min-version to {}",
+                    before.version
+                ));
+            }
+            Self::ReadTree { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run it as somebody who may read the tree"
+            }
+            Self::ReadTree { .. } | Self::TreeIsNoFolder { .. } => "name the folder with what sites install",
+            Self::EmptyTree { .. } => "build the application into it first",
+            Self::TreeInFeed { .. } => "build into a folder elsewhere",
+            Self::NoMigration { .. } => {
+                "put it into the tree and make it executable; a bare name, without a slash, is a program of the site's system"
+            }
+            Self::NoSuchBuild { .. } => "see the builds with `afterhours feed show DIR`",
+            Self::Needed { by, .. } => {
+                return Some(format!("withdraw build {} first, or publish one in its place", by.build));
+            }
             Self::NoSuchKey { .. } => "see the IDs with `afterhours feed show DIR`",
             Self::MakeKey | Self::Sign { .. } | Self::Encode { .. } | Self::Read { .. } | Self::TooLarge { .. } => {
                 return None;

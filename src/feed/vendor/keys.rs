@@ -239,6 +239,10 @@ impl KeyRing {
         }
     }
 
+    pub(in crate::feed::vendor) fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
     /// The folders, as people read them.
     pub(in crate::feed::vendor) fn places(&self) -> String {
         let places: Vec<String> = self.folders.iter().map(|folder| folder.display().to_string()).collect();

@@ -3,6 +3,8 @@
 //! ```text
 //! create ──► publish ──► sign, sign, sign … ──► rotate
 //!  keys       a tree       by a timer            another key for a role
+//!               └──► withdraw
+//!                     a release that turned out bad
 //! ```
 //!
 //! What comes out is a folder of plain files for any web server: The Update Framework 1.0 with consistent snapshots.
@@ -20,6 +22,7 @@ mod disk;
 mod error;
 mod keys;
 mod publish;
+mod refuse;
 mod renew;
 mod role;
 mod rotate;
@@ -27,6 +30,7 @@ mod sign;
 mod site;
 mod standing;
 mod state;
+mod withdraw;
 
 pub use crate::feed::vendor::create::NewFeed;
 pub use crate::feed::vendor::create::create;
@@ -50,3 +54,5 @@ pub use crate::feed::vendor::standing::RoleStanding;
 pub use crate::feed::vendor::standing::standing;
 pub use crate::feed::vendor::state::Hold;
 pub use crate::feed::vendor::state::Place;
+pub use crate::feed::vendor::withdraw::Withdrawn;
+pub use crate::feed::vendor::withdraw::withdraw;

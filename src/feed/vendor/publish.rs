@@ -3,7 +3,6 @@
 //! The archives, what makes them from earlier ones (`deltas`), and the description come first, in a folder of their own build; then the targets that name them, the
 //! snapshot that names these, and last the timestamp. Before that last rename no site knows of the release.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
@@ -27,6 +26,10 @@ use crate::feed::pack;
 use crate::feed::pack::PackMeta;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::refuse::check_is_newer;
+use crate::feed::vendor::refuse::check_migration;
+use crate::feed::vendor::refuse::check_tree;
+use crate::feed::vendor::refuse::check_way;
 use crate::feed::vendor::renew::Renewal;
 use crate::feed::vendor::renew::expires_at;
 use crate::feed::vendor::renew::own;
@@ -34,6 +37,8 @@ use crate::feed::vendor::role::describe;
 use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::Workshop;
+use crate::feed::vendor::withdraw::location;
+use crate::feed::vendor::withdraw::withdrawn;
 
 /// The longest name of a platform.
 const TRIPLE_BYTES_MAX: usize = 100;
@@ -65,8 +70,8 @@ pub struct Published {
 /// Blocking. The updater's own programs are fetched whole: they are small, and seldom new.
 ///
 /// # Errors
-/// The build is not above all others, the tree is one that sites would refuse, a program is none, a key is missing, or something cannot be
-/// written. What is published is then as it was.
+/// The build is not above all others, no site could come to it, the tree is one that sites would refuse, a program is none, a
+/// key is missing, or something cannot be written. What is published is then as it was.
 pub fn publish(
     place: Place,
     meta: &PackMeta,
@@ -86,7 +91,15 @@ pub fn publish(
         Content::Updater(_) => Some(UPDATERS),
     };
     let before = workshop.releases(current.targets.signed(), folder)?;
-    check_is_newer(&before, &meta.id)?;
+    let mut known = withdrawn(current.targets.signed(), folder);
+    known.extend(before.iter().map(|(build, release)| (*build, release.id.clone())));
+    check_is_newer(&known, &meta.id)?;
+    if let Content::Tree(tree) = content {
+        let newest = before.values().next_back().map(|release| &release.id);
+        check_way(newest, &meta.id, meta.min_version.as_ref())?;
+        check_tree(tree, &workshop.dir, workshop.keys.folders())?;
+        check_migration(tree, meta.migrate.as_deref().unwrap_or_default())?;
+    }
     // Whether the keys can be opened is known before hours are spent on packing.
     let root = current.root.signed();
     Renewal { targets: Some(own(&current.targets_bytes)), snapshot: true }.files(&workshop, &current, &[root], now)?;
@@ -129,18 +142,6 @@ fn is_triple(name: &str) -> bool {
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'))
     };
     name.len() <= TRIPLE_BYTES_MAX && (3..=5).contains(&name.split('-').count()) && name.split('-').all(is_part)
-}
-
-fn check_is_newer(releases: &BTreeMap<u64, Release>, id: &ReleaseId) -> Result<(), VendorError> {
-    if let Some((newest, release)) = releases.last_key_value()
-        && *newest >= id.build
-    {
-        return Err(VendorError::BuildNotNewer { build: id.build, newest: release.id.clone() });
-    }
-    match releases.values().find(|release| release.id.version == id.version) {
-        Some(release) => Err(VendorError::VersionTaken { found: release.id.clone() }),
-        None => Ok(()),
-    }
 }
 
 impl Current {
@@ -188,9 +189,7 @@ impl Workshop {
         for (file, tree) in trees {
             archives.push(pack::write_archive(&tree, &drafts.join(&file), file).map_err(failed)?);
         }
-        let build = meta.id.build.to_string();
-        let location = folder.map_or_else(|| PathBuf::from(&build), |folder| Path::new(folder).join(&build));
-        let release = pack::release(meta, archives, location);
+        let release = pack::release(meta, archives, location(folder, meta.id.build));
         match manifest::problem(&release) {
             Some((key, problem)) => {
                 Err(failed(FeedError::BadValue { file: release.location.join(DESCRIPTION), key, problem }))

@@ -26,6 +26,7 @@ use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
 use crate::feed::vendor::state::ROOT;
 use crate::feed::vendor::state::Workshop;
+use crate::feed::vendor::withdraw::withdrawn;
 
 /// How a feed stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -46,6 +47,10 @@ pub struct FeedStanding {
     pub releases: Vec<ReleaseId>,
     /// The updater's own releases, ascending.
     pub updater: Vec<ReleaseId>,
+    /// The application's releases that were taken back, ascending.
+    pub withdrawn: Vec<ReleaseId>,
+    /// The updater's own that were taken back, ascending.
+    pub withdrawn_updater: Vec<ReleaseId>,
 }
 
 /// How a role stands.
@@ -122,6 +127,8 @@ impl Workshop {
             pending: self.waiting(current)?,
             releases: ids(self.releases(targets, None)?),
             updater: ids(self.releases(targets, Some(UPDATERS))?),
+            withdrawn: withdrawn(targets, None).into_values().collect(),
+            withdrawn_updater: withdrawn(targets, Some(UPDATERS)).into_values().collect(),
             roles,
         })
     }

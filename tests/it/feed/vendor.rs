@@ -25,6 +25,8 @@ impl Vendor {
         let vendor = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir_all(vendor.path("tree/bin")).unwrap();
         fs::write(vendor.path("tree/bin/orders"), "#!/bin/sh\necho orders\n").unwrap();
+        fs::write(vendor.path("tree/bin/migrate"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(vendor.path("tree/bin/migrate"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(vendor.path("pw"), format!("{PASSPHRASE}\n")).unwrap();
         vendor
     }
@@ -234,6 +236,90 @@ fn what_must_not_be_published_is_refused() {
     vendor.site(&["25/release.toml"]);
 }
 
+#[rstest]
+#[case::beyond_every_number(&["--build", "9007199254740992", "--tree", "TREE"], 2, "the highest is 9007199254740991")]
+#[case::no_way(&["--build", "25", "--tree", "TREE", "--min-version", "2.4.2"], 4, "the release before it is 2.4.1 (build 24)")]
+#[case::no_migration(&["--build", "25", "--tree", "TREE", "--migrate", "bin/convert"], 4, "find a program bin/convert")]
+#[case::migration_elsewhere(&["--build", "25", "--tree", "TREE", "--migrate", "../pw"], 4, "find a program ../pw")]
+#[case::migration_not_executable(&["--build", "25", "--tree", "TREE", "--migrate", "bin/orders"], 4, "find a program bin/orders")]
+#[case::empty(&["--build", "25", "--tree", "EMPTY"], 4, "there is no file in it")]
+#[case::around_the_feed(&["--build", "25", "--tree", "."], 4, "it is not apart from")]
+#[case::inside_the_feed(&["--build", "25", "--tree", "orders/published"], 4, "it is not apart from")]
+#[case::around_keys(&["--build", "25", "--tree", "stick", "--keys", "stick/keys"], 4, "stick/keys, which no site must get")]
+#[case::no_tree(&["--build", "25", "--tree", "nosuch"], 3, "read the tree")]
+#[case::file(&["--build", "25", "--tree", "pw"], 2, "it is no folder")]
+#[case::no_notes(&["--build", "25", "--tree", "TREE", "--notes", "nosuch"], 1, "read the notes")]
+fn a_dead_end_is_refused(#[case] flags: &[&str], #[case] expected: i32, #[case] because: &str) {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    fs::create_dir_all(vendor.path("empty/nothing")).unwrap();
+    fs::create_dir_all(vendor.path("stick/keys")).unwrap();
+    fs::write(vendor.path("stick/orders"), "orders").unwrap();
+    let in_place = |(index, flag): (usize, &&str)| match (flags.get(index.wrapping_sub(1)), *flag) {
+        (Some(&("--tree" | "--keys" | "--notes")), "TREE") => text(&vendor.path("tree")).to_owned(),
+        (Some(&("--tree" | "--keys" | "--notes")), "EMPTY") => text(&vendor.path("empty")).to_owned(),
+        (Some(&("--tree" | "--keys" | "--notes")), path) => text(&vendor.path(path)).to_owned(),
+        (_, flag) => flag.to_owned(),
+    };
+    let flags: Vec<String> = flags.iter().enumerate().map(in_place).collect();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let feed = vendor.feed();
+    let (code, message) = vendor.bad(&[&["publish", &feed, "--version", "2.4.3"], &flags[..]].concat());
+    assert_eq!(code, expected, "{message}");
+    assert!(message.contains(because), "{message}");
+    assert!(!vendor.path("orders/drafts").exists());
+    // What was refused has used up nothing.
+    vendor.publish("2.4.3", 25);
+    vendor.site(&["25/release.toml"]);
+}
+
+#[test]
+fn a_release_is_taken_back_for_good() {
+    let vendor = Vendor::with_feed(&[]);
+    let (feed, tree) = (vendor.feed(), vendor.path("tree"));
+    let tree = text(&tree);
+    vendor.publish("2.4.1", 24);
+    vendor.publish("3.0", 25);
+    vendor.good(&[&vendor.publishing("3.1", "26", &feed, &tree)[..], &["--min-version", "3.0"]].concat());
+    vendor.site(&["26/release.toml"]);
+
+    assert_eq!(vendor.bad(&["withdraw", &feed, "7", "--yes"]), (3, "failed to find a build 7 in the feed".to_owned()));
+    assert_eq!(vendor.bad(&["withdraw", &feed, "25", "--updater", "--yes"]).0, 3);
+    let (code, message) = vendor.bad(&["withdraw", &feed, "26"]);
+    assert_eq!(code, 4, "{message}");
+    assert!(message.contains("Withdraw 3.1 (build 26)? Sites that have it keep it"), "{message}");
+    // Sites on 2.4.1 could never come to 3.1.
+    let (code, message) = vendor.bad(&["withdraw", &feed, "25", "--yes"]);
+    assert_eq!((code, message.contains("no site could update to 3.1 (build 26)")), (4, true), "{message}");
+
+    let withdrawn = vendor.good(&["withdraw", &feed, "26", "--yes"]);
+    assert_eq!((&withdrawn["build"], &withdrawn["location"]), (&26.into(), &"26".into()));
+    vendor.good(&["withdraw", &feed, "25", "--yes"]);
+    assert!(!vendor.path("orders/published/targets/25").exists());
+    assert!(vendor.path("orders/published/targets/24").exists());
+    vendor.site(&["24/orders-2.4.1.tar.zst"]);
+    let standing = vendor.show();
+    assert_eq!(versions(&standing), ["2.4.1"]);
+    assert_eq!(standing["withdrawn"].as_array().unwrap().len(), 2);
+
+    // Nothing else ever has its number, not even after all that is signed was signed anew with another key.
+    vendor.good(&["rotate", &feed, "targets"]);
+    let publish = |version, build| vendor.bad(&vendor.publishing(version, build, &feed, &tree));
+    assert_eq!(publish("3.2", "25"), (4, "failed to publish build 25: the newest is 3.1 (build 26)".to_owned()));
+    assert_eq!(publish("3.1", "27"), (4, "failed to publish version 3.1: it is there as build 26".to_owned()));
+    vendor.publish("3.2", 27);
+    vendor.site(&["27/release.toml"]);
+
+    // Those of Afterhours are counted for themselves here, too.
+    let program = vendor.path("tree/bin/orders");
+    let updater = ["publish", &feed, "--updater", "--triple", "x86_64-unknown-linux-gnu", "--binary", text(&program)];
+    vendor.good(&[&updater[..], &["--version", "1.1.0", "--build", "24"]].concat());
+    vendor.good(&["withdraw", &feed, "24", "--updater", "--yes"]);
+    assert_eq!(vendor.bad(&[&updater[..], &["--version", "1.1.0", "--build", "24"]].concat()).0, 4);
+    assert_eq!(versions(&vendor.show()), ["2.4.1", "3.2"]);
+    vendor.site(&["24/release.toml", "27/release.toml"]);
+}
+
 #[test]
 fn nothing_is_signed_on_top_of_what_others_wrote() {
     let vendor = Vendor::with_feed(&[]);
@@ -355,6 +441,26 @@ fn what_cannot_be_an_afterhours_is_refused(#[case] flags: &[&str], #[case] becau
     assert_eq!(code, 2, "{message}");
     assert!(message.contains(because), "{message}");
     assert!(!vendor.path("x-y-z").exists() && !vendor.path("orders/drafts").exists());
+}
+
+#[rstest]
+#[case::renames(RENAMES)]
+#[case::removals("unlink,unlinkat,rmdir")]
+fn a_site_reads_the_feed_wherever_withdrawing_dies(#[case] calls: &str) {
+    let vendor = Vendor::with_feed(&[]);
+    vendor.publish("2.4.1", 24);
+    vendor.publish("2.4.2", 25);
+    let feed = vendor.feed();
+    let args = ["withdraw", &feed, "25", "--yes"];
+    // Each try meets what the one before left.
+    let kills = (1..100).take_while(|nth| {
+        let whole = comes_through(&vendor, &args, calls, *nth);
+        vendor.site(&["24/release.toml", "24/orders-2.4.1.tar.zst"]);
+        !whole
+    });
+    assert!(kills.count() >= 3);
+    assert_eq!(versions(&vendor.show()), ["2.4.1"]);
+    assert!(!vendor.path("orders/published/targets/25").exists());
 }
 
 #[test]

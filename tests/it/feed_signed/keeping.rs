@@ -159,6 +159,25 @@ async fn a_spoilt_root_key_does_not_stop_the_timer_while_a_root_waits() {
 }
 
 #[tokio::test]
+async fn a_site_goes_on_from_a_release_that_was_taken_back() {
+    let keeper = Keeper::new(1, 1, &everyday()).await;
+    keeper.publish(1).unwrap();
+    keeper.publish(2).unwrap();
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2]);
+    let withdrawn = vendor::withdraw(keeper.place(&[], &everyday()), 2, false, keeper.clock.now()).unwrap();
+    assert_eq!((withdrawn.id.build, withdrawn.location.to_str()), (2, Some("2")));
+    keeper.day(1);
+    assert_eq!(keeper.site_sees().await.unwrap(), [1]);
+    assert!(matches!(keeper.publish(2), Err(VendorError::BuildNotNewer { build: 2, .. })));
+    keeper.publish(3).unwrap();
+    keeper.day(2);
+    let releases = keeper.site.releases().await.unwrap();
+    let has = ReleaseId { version: "2.0".parse().unwrap(), build: 2 };
+    let path = afterhours::feed::select::path(Some(&has), &releases, None).unwrap();
+    assert_eq!(path.iter().map(|release| release.id.build).collect::<Vec<_>>(), [3]);
+}
+
+#[tokio::test]
 async fn too_few_root_keys_beside_the_feed_begin_nothing() {
     let keeper = Keeper::new(2, 2, &everyday()).await;
     keeper.take_a_root_key_to("stick");
