@@ -1,4 +1,5 @@
-//! How a vendor keeps a feed over the years: what a timer may do by itself, and what must never stop it. The clock is ours.
+//! How a vendor keeps a feed over the years: what a timer may do by itself, what must never stop it, and in which order it is
+//! uploaded. The clock is ours.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -232,4 +233,92 @@ async fn a_root_that_waits_can_be_dropped_and_a_renewal_gives_way() {
     assert_eq!(keeper.rotate(Role::Targets, &["one", "two"]).unwrap().pending, None);
     keeper.publish(3).unwrap();
     assert_eq!(keeper.site_sees().await.unwrap(), [1, 2, 3]);
+}
+
+/// What each command of the manual's section on uploading sends, in order: files of the published folder.
+fn uploads(published: &Path) -> Vec<PathBuf> {
+    let manual = include_str!("../../../docs/manual/publishing.md");
+    let section = manual.split("\n## ").find(|section| section.starts_with("Each upload")).unwrap();
+    let commands = section.lines().filter(|line| line.starts_with("rsync "));
+    let mut order = Vec::new();
+    for command in commands {
+        let words: Vec<&str> = command.split(' ').map(|word| word.trim_matches('\'')).collect();
+        let excluded: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "--exclude").map(|pair| pair[1]).collect();
+        let from = words.iter().find_map(|word| word.split_once("/published/")).unwrap().1;
+        let fits = |name: &str, pattern: &str| match pattern.strip_prefix('*') {
+            Some(ending) => name.ends_with(ending),
+            None => name == pattern,
+        };
+        for entry in walkdir::WalkDir::new(published).sort_by_file_name().into_iter().map(Result::unwrap) {
+            let path = entry.path().strip_prefix(published).unwrap();
+            let (folder, pattern) = from.rsplit_once('/').unwrap();
+            let name = entry.file_name().to_str().unwrap();
+            let is_sent = path.starts_with(folder)
+                && (pattern.is_empty() || fits(name, pattern))
+                && !excluded.iter().any(|pattern| fits(name, pattern));
+            if entry.file_type().is_file() && is_sent {
+                order.push(path.to_owned());
+            }
+        }
+    }
+    order
+}
+
+#[tokio::test]
+async fn a_site_reads_the_feed_wherever_an_upload_is() {
+    let keeper = Keeper::new(1, 1, &everyday()).await;
+    let (published, web) = (keeper.path("orders/published"), keeper.path("web"));
+    let first = keeper.path("first-root.json");
+    fs_err::copy(keeper.path("orders/root.json"), &first).unwrap();
+    let server = Server::start(&web).await;
+    let mut looks = 0;
+    for (day, what) in
+        ["create", "publish", "sign", "timestamp", "snapshot", "targets", "root", "publish", "withdraw", "sign"]
+            .into_iter()
+            .enumerate()
+    {
+        // In time for the root to be renewed with the last signature.
+        keeper.day(if day < 9 { i64::try_from(day).unwrap() } else { 300 });
+        match what {
+            "create" => {}
+            "publish" => keeper.publish(u64::try_from(day).unwrap()).unwrap(),
+            "sign" => drop(keeper.sign(&[], &everyday()).unwrap()),
+            "withdraw" => {
+                let place = keeper.place(&[], &everyday());
+                drop(vendor::withdraw(place, 7, false, keeper.clock.now()).unwrap());
+            }
+            role => assert_eq!(keeper.rotate(role.parse().unwrap(), &[]).unwrap().pending, None),
+        }
+        let order = uploads(&published);
+        assert_eq!(
+            order.len(),
+            walkdir::WalkDir::new(&published).into_iter().filter(|e| e.as_ref().unwrap().file_type().is_file()).count()
+        );
+        for file in order {
+            let (from, to) = (published.join(&file), web.join(&file));
+            if fs_err::read(&to).ok() == fs_err::read(&from).ok() {
+                continue;
+            }
+            fs_err::create_dir_all(to.parent().unwrap()).unwrap();
+            fs_err::copy(&from, &to).unwrap();
+            // Until everything is there once, nobody knows of the feed; when the timestamp has run out it is what is waited for.
+            let (is_there, is_late) =
+                (looks > 0 || file.ends_with("1.root.json"), day == 9 && !file.ends_with("2.root.json"));
+            if !is_there || is_late && !file.ends_with("timestamp.json") {
+                continue;
+            }
+            for (name, root) in [("known", None), ("new", Some(first.clone()))] {
+                let state = keeper.path(name);
+                if name == "new" {
+                    let _ = fs_err::remove_dir_all(&state);
+                }
+                let root = root.or_else(|| (looks == 0).then(|| first.clone()));
+                let site = feed(&state, &server, root, Arc::clone(&keeper.clock));
+                let seen = site.releases().await;
+                assert!(seen.is_ok(), "{what}, after {}, {name}: {seen:?}", file.display());
+            }
+            looks += 1;
+        }
+    }
+    assert!(looks > 20, "{looks}");
 }
