@@ -13,7 +13,9 @@ use crate::cli::feed::sign::waits;
 use crate::cli::text::Times;
 use crate::cli::text::count;
 use crate::feed::vendor;
+use crate::feed::vendor::Place;
 use crate::feed::vendor::Role;
+use crate::feed::vendor::RoleStanding;
 use crate::feed::vendor::Rotated;
 
 /// Give a role of a feed another key.
@@ -37,13 +39,29 @@ pub(crate) struct RotateArgs {
     /// Where new keys are put [default: DIR/keys]
     #[arg(long, value_name = "DIR")]
     new_keys: Option<PathBuf>,
+    /// Replace all keys of a root that several have to sign, without asking
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     keys: KeyArgs,
 }
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: RotateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let RotateArgs { dir, role, only, new_keys, keys } = args;
+    let RotateArgs { dir, role, only, new_keys, yes, keys } = args;
+    if role == Role::Root && only.is_none() {
+        let look = Place { dir: dir.clone(), keys: Vec::new(), passphrases: None };
+        let standing = blocking(move || vendor::standing(look)).await?;
+        let shared = standing.roles.iter().find(|root| root.role == Role::Root && root.threshold > 1);
+        if let Some(RoleStanding { threshold, keys, .. }) = shared {
+            let question = format!(
+                "Replace all {} keys of the root, and put the new ones into one folder? {threshold} of them have to sign, so \
+                 they may belong to several people; --only replaces one.",
+                keys.len()
+            );
+            context.ui.confirm(&question, yes)?;
+        }
+    }
     let place = keys.place(dir, context.ui)?;
     let now = context.now();
     let rotated = blocking(move || vendor::rotate(place, role, only.as_deref(), new_keys, now)).await?;

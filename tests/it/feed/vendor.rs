@@ -379,7 +379,9 @@ fn root_keys_that_are_elsewhere_sign_one_after_the_other() {
     // Meanwhile the feed stays fresh, and nobody begins another.
     vendor.good(&["sign", &feed]);
     vendor.site(&["24/release.toml"]);
-    assert_eq!(vendor.bad(&[&["rotate", &feed, "root", "--keys", text(&two)], &root[..]].concat()).0, 4);
+    assert_eq!(vendor.bad(&[&["rotate", &feed, "root", "--yes", "--keys", text(&two)], &root[..]].concat()).0, 4);
+    let (code, message) = vendor.bad(&[&["rotate", &feed, "root", "--keys", text(&two)], &root[..]].concat());
+    assert_eq!((code, message.contains("Replace all 3 keys of the root")), (4, true), "{message}");
     // With the second one it is.
     let signed = vendor.good(&[&["sign", &feed, "--keys", text(&two)], &root[..]].concat());
     assert_eq!(signed["pending"], Value::Null);
