@@ -128,7 +128,7 @@ pub fn updater_archive(triple: &str) -> String {
     format!("{UPDATER_PROGRAM}-{triple}.tar.zst")
 }
 
-/// The file in the root of a program tree that says which release the tree is: one [`ReleaseId`] as JSON.
+/// The file in the root of a program tree that says which release the tree is: one [`Marker`] as JSON.
 pub const MARKER: &str = ".afterhours-release.json";
 
 /// A marker that does not say which release a tree is.
@@ -139,19 +139,36 @@ pub struct BadMarker {
     source: serde_json::Error,
 }
 
-impl ReleaseId {
-    /// What is written into the [`MARKER`] file.
-    pub fn to_marker(&self) -> String {
-        let mut text = serde_json::json!({ "version": self.version, "build": self.build }).to_string();
+/// What the [`MARKER`] file of a tree says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    /// Which release the tree is.
+    #[serde(flatten)]
+    pub id: ReleaseId,
+    /// SHA-256 of each archive that it was unpacked from, in their order. Empty where an Afterhours of before wrote it.
+    #[serde(default)]
+    pub archives: Vec<String>,
+}
+
+impl Marker {
+    /// The one of a tree that this release is unpacked into.
+    pub fn of(release: &Release) -> Self {
+        let archives = release.archives.iter().map(|archive| archive.sha256.clone()).collect();
+        Self { id: release.id.clone(), archives }
+    }
+
+    /// What is written into the file.
+    pub fn to_text(&self) -> String {
+        let mut text = serde_json::json!(self).to_string();
         text.push('\n');
         text
     }
 
-    /// What the [`MARKER`] file says. Other keys are left to later versions.
+    /// What the file says. Other keys are left to later versions.
     ///
     /// # Errors
     /// The text is not JSON, or names no version and build.
-    pub fn from_marker(text: &str) -> Result<Self, BadMarker> {
+    pub fn from_text(text: &str) -> Result<Self, BadMarker> {
         serde_json::from_str(text).map_err(|source| BadMarker { source })
     }
 }
@@ -303,9 +320,12 @@ mod tests {
     #[test]
     fn a_marker_reads_as_it_was_written() {
         let id = ReleaseId { version: "2.4.1-rc+1".parse().unwrap(), build: 24 };
-        assert_eq!(ReleaseId::from_marker(&id.to_marker()).unwrap(), id);
+        let marker = Marker { id: id.clone(), archives: vec!["0".repeat(64), "1".repeat(64)] };
+        assert_eq!(Marker::from_text(&marker.to_text()).unwrap(), marker);
+        let before = Marker { id, archives: Vec::new() };
+        assert_eq!(Marker::from_text("{\"version\":\"2.4.1-rc+1\",\"build\":24,\"later\":{}}").unwrap(), before);
         for bad in ["", "{}", "{\"version\":\"2\"}", "{\"version\":\"../2\",\"build\":1}", "2.4.1"] {
-            assert!(ReleaseId::from_marker(bad).is_err(), "{bad}");
+            assert!(Marker::from_text(bad).is_err(), "{bad}");
         }
     }
 

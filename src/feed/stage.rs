@@ -6,7 +6,9 @@
 //! ```
 //!
 //! A crash at any point before the rename leaves `INTO.partial`, which the next try empties. The
-//! rename cannot replace anything. Everything in the tree is on disk before it, so after a power
+//! rename cannot replace anything. A tree that stands there is the release if its marker has the hashes of the release's
+//! archives; one that has only its version and build (somebody published them once more, with other contents) becomes
+//! the `INTO.partial` of a try that died. Everything in the tree is on disk before it, so after a power
 //! cut `INTO` is absent or whole.
 //!
 //! The lock is an advisory one on the directory `INTO.partial` itself: it needs no file of its
@@ -40,8 +42,8 @@ use sha2::Sha256;
 use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::MARKER;
+use crate::domain::release::Marker;
 use crate::domain::release::Release;
-use crate::domain::release::ReleaseId;
 use crate::domain::span::Span;
 use crate::feed::ahead::ReadAhead;
 use crate::feed::archive::Cancel;
@@ -133,6 +135,17 @@ enum Tried {
     Busy,
 }
 
+/// What is where the tree should come to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// Nothing.
+    Nothing,
+    /// The tree.
+    Itself,
+    /// A tree of the same version and build, from other archives, or nobody knows from which.
+    OtherContents,
+}
+
 /// Where a tree goes.
 struct Place {
     into: PathBuf,
@@ -170,16 +183,28 @@ impl Staging {
             return Err(FeedError::Cancelled);
         }
         std::fs::create_dir_all(parent).map_err(|source| FeedError::Make { path: parent.clone(), source })?;
-        if self.stands()? {
+        if self.stands()? == Stands::Itself {
             return self.make_name_durable().map(|()| Tried::Done);
         }
-        let Some(root) = self.lock()? else { return Ok(Tried::Busy) };
+        let Some(mut root) = self.lock()? else { return Ok(Tried::Busy) };
         // Whoever had the lock before may have finished in between.
-        if self.stands()? {
+        let stands = self.stands()?;
+        if stands == Stands::Itself {
             self.clean_up(&root);
             return self.make_name_durable().map(|()| Tried::Done);
         }
-        clear(root.as_fd()).map_err(|e| FeedError::Clear { path: partial.clone(), source: e.into() })?;
+        let clear = |root: &OwnedFd| {
+            clear(root.as_fd()).map_err(|e| FeedError::Clear { path: partial.clone(), source: e.into() })
+        };
+        clear(&root)?;
+        if stands == Stands::OtherContents {
+            tracing::warn!(tree = %self.place.into.display(), release = %self.release.id,
+                "what was staged under this release's name has other contents; it is staged anew");
+            self.set_aside()?;
+            let Some(aside) = self.lock()? else { return Ok(Tried::Busy) };
+            clear(&aside)?;
+            root = aside;
+        }
         let made = self.fill(&root).and_then(|()| self.commit());
         if made.is_err() {
             self.clean_up(&root);
@@ -188,17 +213,25 @@ impl Staging {
     }
 
     /// Whether the tree is there already.
-    fn stands(&self) -> Result<bool, FeedError> {
+    fn stands(&self) -> Result<Stands, FeedError> {
         let into = &self.place.into;
         match rustix::fs::lstat(into) {
-            Err(Errno::NOENT) => return Ok(false),
+            Err(Errno::NOENT) => return Ok(Stands::Nothing),
             Err(error) => return Err(FeedError::ReadMarker { tree: into.clone(), source: error.into() }),
             Ok(_) => {}
         }
         match read_marker(into)? {
-            Some(id) if id == self.release.id => Ok(true),
-            found => Err(FeedError::Occupied { into: into.clone(), found }),
+            Some(marker) if marker == Marker::of(&self.release) => Ok(Stands::Itself),
+            Some(marker) if marker.id == self.release.id => Ok(Stands::OtherContents),
+            found => Err(FeedError::Occupied { into: into.clone(), found: found.map(|marker| marker.id) }),
         }
+    }
+
+    /// Makes the tree that stands the partial one. That is ours and empty, so one rename does both.
+    fn set_aside(&self) -> Result<(), FeedError> {
+        let Place { into, partial, .. } = &self.place;
+        let renamed = rustix::fs::rename(into, partial);
+        renamed.map_err(|e| FeedError::Rename { from: into.clone(), to: partial.clone(), source: e.into() })
     }
 
     /// Opens the partial tree for us alone; nothing when somebody else has it.
@@ -243,7 +276,7 @@ impl Staging {
             self.add(archive, &mut tree, &limits, done)?;
             done += archive.size_bytes;
         }
-        write_marker(root, &self.release.id).map_err(unwritten(partial.join(MARKER)))?;
+        write_marker(root, &Marker::of(&self.release)).map_err(unwritten(partial.join(MARKER)))?;
         let root = tree.finish().map_err(|source| FeedError::Unpack { file: self.release.location.clone(), source })?;
         self.progress.advance(done, Some(self.release.size_bytes()), "writing to disk");
         rustix::fs::syncfs(&*root).map_err(|e| FeedError::Sync { path: partial.clone(), source: e.into() })
@@ -302,8 +335,8 @@ impl Staging {
     }
 }
 
-/// Which release a tree is; nothing when it does not say.
-fn read_marker(tree: &Path) -> Result<Option<ReleaseId>, FeedError> {
+/// What a tree says of itself; nothing when it does not say.
+fn read_marker(tree: &Path) -> Result<Option<Marker>, FeedError> {
     let unread = |source| FeedError::ReadMarker { tree: tree.to_owned(), source };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(tree.join(MARKER), flags, Mode::empty()) {
@@ -313,17 +346,16 @@ fn read_marker(tree: &Path) -> Result<Option<ReleaseId>, FeedError> {
     };
     let mut text = String::new();
     file.take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(unread)?;
-    let id =
-        ReleaseId::from_marker(&text).map_err(|source| FeedError::ParseMarker { tree: tree.to_owned(), source })?;
-    Ok(Some(id))
+    let marker = Marker::from_text(&text);
+    marker.map(Some).map_err(|source| FeedError::ParseMarker { tree: tree.to_owned(), source })
 }
 
-fn write_marker(root: &OwnedFd, id: &ReleaseId) -> io::Result<()> {
+fn write_marker(root: &OwnedFd, marker: &Marker) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
     let mut file = File::from(rustix::fs::openat(root, MARKER, flags, mode)?);
     rustix::fs::fchmod(&file, mode)?;
-    file.write_all(id.to_marker().as_bytes())
+    file.write_all(marker.to_text().as_bytes())
 }
 
 /// Removes everything in a directory, without following links out of it, even from directories that

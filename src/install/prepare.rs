@@ -18,6 +18,7 @@ use serde::Serialize;
 use walkdir::WalkDir;
 
 use crate::domain::release::MARKER;
+use crate::domain::release::Marker;
 use crate::domain::release::ReleaseId;
 use crate::install::durable;
 use crate::install::error::At;
@@ -52,7 +53,10 @@ fn done_file(tree: &Path) -> PathBuf {
 pub(super) fn marker(tree: &Path) -> Result<Option<ReleaseId>, InstallError> {
     let path = tree.join(MARKER);
     match fs::read_to_string(&path) {
-        Ok(text) => ReleaseId::from_marker(&text).map(Some).map_err(|source| InstallError::BadMarker { path, source }),
+        Ok(text) => match Marker::from_text(&text) {
+            Ok(marker) => Ok(Some(marker.id)),
+            Err(source) => Err(InstallError::BadMarker { path, source }),
+        },
         Err(error) if durable::is_absent(&error) => Ok(None),
         Err(error) => Err(error).at("read", &path),
     }

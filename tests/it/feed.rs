@@ -24,6 +24,7 @@ use std::sync::Mutex;
 use afterhours::domain::progress::Progress;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::MARKER;
+use afterhours::domain::release::Marker;
 use afterhours::domain::release::Release;
 use afterhours::domain::release::ReleaseId;
 use afterhours::feed::Feed;
@@ -171,7 +172,7 @@ async fn a_real_archive_becomes_the_same_tree(#[case] tar_args: &[&str], #[case]
     let into = site.stage(&site.only().await).await.unwrap();
     assert_eq!(listing(&into), listing(&site.path("tree")));
     let marker = fs::read_to_string(into.join(MARKER)).unwrap();
-    assert_eq!(ReleaseId::from_marker(&marker).unwrap().to_string(), "2.0 (build 20)");
+    assert_eq!(Marker::from_text(&marker).unwrap().id.to_string(), "2.0 (build 20)");
     let owner = |path: &Path| path.metadata().map(|meta| (meta.uid(), meta.gid())).unwrap();
     assert_eq!(owner(&into.join("bin/orders")), owner(site.dir.path()));
     assert!(!site.path("staging/tree.partial").exists());

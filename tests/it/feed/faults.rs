@@ -16,6 +16,7 @@ use std::time::Instant;
 use afterhours::domain::progress::Progress;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::MARKER;
+use afterhours::domain::release::Marker;
 use afterhours::domain::release::Release;
 use afterhours::domain::release::ReleaseId;
 use afterhours::feed::ArchiveError;
@@ -117,6 +118,33 @@ async fn a_tree_that_stands_is_done_and_anything_else_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_tree_of_the_same_build_with_other_contents_is_staged_anew() {
+    let site = Site::new();
+    let into = site.path("staging/tree");
+    let release = publish_noise(&site, 1);
+    // Somebody else's, with the right name; an Afterhours of before wrote such markers.
+    fs::create_dir_all(into.join("shut")).unwrap();
+    fs::write(into.join("shut/evil"), "x").unwrap();
+    fs::write(into.join(MARKER), "{\"version\":\"2.0\",\"build\":20}\n").unwrap();
+    fs::set_permissions(into.join("shut"), fs::Permissions::from_mode(0o500)).unwrap();
+    site.stage(&release).await.unwrap();
+    assert_eq!(listing(&into), listing(&site.path("noise")));
+
+    // The vendor takes a build back and publishes it once more.
+    let mut first = release.clone();
+    first.archives[0].sha256 = "0".repeat(64);
+    fs::write(into.join(MARKER), Marker::of(&first).to_text()).unwrap();
+    fs::write(into.join("of the first"), "x").unwrap();
+    site.stage(&release).await.unwrap();
+    assert_eq!(listing(&into), listing(&site.path("noise")));
+    assert!(!site.path("staging/tree.partial").exists());
+
+    // What cannot be had leaves nothing that could be taken for it.
+    assert!(matches!(site.stage(&first).await, Err(FeedError::WrongHash { .. })));
+    site.assert_nothing_staged();
+}
+
+#[tokio::test]
 async fn leftovers_are_removed_without_following_links_out_of_them() {
     let site = Site::new();
     let release = publish_noise(&site, 2);
@@ -126,7 +154,7 @@ async fn leftovers_are_removed_without_following_links_out_of_them() {
     fs::write(site.path("outside/keep"), "x").unwrap();
     symlink(site.path("outside"), partial.join("shut/link")).unwrap();
     fs::write(partial.join("0"), "half").unwrap();
-    fs::write(partial.join(MARKER), release.id.to_marker()).unwrap();
+    fs::write(partial.join(MARKER), Marker::of(&release).to_text()).unwrap();
     for dir in ["shut/deep", "shut", "."] {
         fs::set_permissions(partial.join(dir), fs::Permissions::from_mode(0o000)).unwrap();
     }

@@ -18,6 +18,7 @@ use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
 use afterhours::config::settings::UpdateSettings;
 use afterhours::domain::release::MARKER;
+use afterhours::domain::release::Marker;
 use afterhours::domain::release::ReleaseId;
 use afterhours::domain::span::Span;
 use afterhours::install::Exchange;
@@ -98,7 +99,7 @@ pub(crate) fn stage(root: &Path, build: u64) -> PathBuf {
     put(tree.join("config/app.toml"), format!("default of release {build}"));
     put(tree.join("config/same.toml"), "never changes");
     put(tree.join(format!("only-in-{build}")), "");
-    put(tree.join(MARKER), release(build).to_marker());
+    put(tree.join(MARKER), Marker { id: release(build), archives: Vec::new() }.to_text());
     tree
 }
 

@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 
 use afterhours::config::settings::DataSettings;
 use afterhours::config::settings::Patterns;
+use afterhours::domain::release::Marker;
 use afterhours::domain::run::RunId;
 use afterhours::install::Exchange;
 use afterhours::install::InstallError;
@@ -231,7 +232,7 @@ async fn a_tree_that_is_not_the_release_is_refused() {
     let installer = app::installer(root, Exchange::Atomic);
     assert!(matches!(installer.swap(&release(2)).await, Err(InstallError::NotStaged { .. })));
     let staged = app::stage(root, 2);
-    put(staged.join(".afterhours-release.json"), release(3).to_marker());
+    put(staged.join(".afterhours-release.json"), Marker { id: release(3), archives: Vec::new() }.to_text());
     let error = installer.swap(&release(2)).await.unwrap_err();
     assert!(error.to_string().ends_with("it holds 3.0 (build 3)"), "{error}");
     assert!(error.hint().is_some());
