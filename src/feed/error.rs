@@ -330,8 +330,8 @@ impl FeedError {
     /// Which of the failures that scripts tell apart it is, if it is one.
     pub fn code(&self) -> Option<FailureCode> {
         match self {
-            Self::Transport(source) | Self::Trust(TrustError::Fetch { source }) => source.code(),
-            Self::Trust(TrustError::Away { source, .. }) => source.code(),
+            Self::Transport(source) => source.code(),
+            Self::Trust(TrustError::Fetch { source } | TrustError::Away { source, .. }) => source.code(),
             _ => None,
         }
     }

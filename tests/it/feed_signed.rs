@@ -32,6 +32,7 @@ use afterhours::config::settings::FeedSettings;
 use afterhours::config::settings::ProxySettings;
 use afterhours::config::settings::SignedFeedSettings;
 use afterhours::config::settings::TransportSettings;
+use afterhours::domain::clock::Clock;
 use afterhours::domain::clock::ManualClock;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::Release;
@@ -81,7 +82,7 @@ impl Site {
         publish(&out, today());
         let server = Server::start(&out.join(state)).await;
         let clock = Arc::new(ManualClock::at(today()));
-        let feed = feed(dir.path(), &server, Some(out.join("root.json")), Arc::clone(&clock));
+        let feed = feed(dir.path(), &server, Some(out.join("root.json")), clock.clone());
         Self { dir, server, clock, feed }
     }
 
@@ -92,7 +93,7 @@ impl Site {
     /// The server has this state from now on, and the site has been started anew, as after a crash.
     fn turn(&mut self, state: &str) {
         self.server.serve(&self.path("vendor").join(state));
-        self.feed = feed(self.dir.path(), &self.server, None, Arc::clone(&self.clock));
+        self.feed = feed(self.dir.path(), &self.server, None, self.clock.clone());
     }
 
     async fn builds(&self) -> Vec<u64> {
@@ -123,7 +124,7 @@ impl Site {
     }
 }
 
-fn feed(dir: &Path, server: &Server, root: Option<PathBuf>, clock: Arc<ManualClock>) -> Feed {
+fn feed(dir: &Path, server: &Server, root: Option<PathBuf>, clock: Arc<dyn Clock>) -> Feed {
     let transport = TransportSettings { proxy: ProxySettings::Direct, ..TransportSettings::default() };
     let settings = SignedFeedSettings { url: server.url(), root, transport };
     Feed::new(&FeedSettings::Signed(Box::new(settings)), FeedHome::new(&dir.join("state"), &dir.join("staging"), clock))

@@ -117,8 +117,8 @@ fn signed(app: &AppName, context: &Context<'_>) -> Result<SignedFeed, CliError> 
 impl From<FeedError> for CliError {
     fn from(error: FeedError) -> Self {
         let kind = match &error {
-            FeedError::Trust(TrustError::Fetch { source }) | FeedError::Transport(source) => source.kind(),
-            FeedError::Trust(TrustError::Away { source, .. }) => source.kind(),
+            FeedError::Transport(source) => source.kind(),
+            FeedError::Trust(TrustError::Fetch { source } | TrustError::Away { source, .. }) => source.kind(),
             FeedError::Trust(refused) if refused.is_refusal() => ErrorKind::Refused,
             FeedError::ForeignBuild { .. } | FeedError::Disagreement { .. } | FeedError::NoHash { .. } => {
                 ErrorKind::Refused

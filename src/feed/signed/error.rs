@@ -150,7 +150,7 @@ pub enum TrustError {
     Fetch {
         /// Why.
         #[source]
-        source: TransportError,
+        source: Arc<TransportError>,
     },
     /// The server cannot be reached; what was verified before does for a run, but not for whoever asks for news.
     #[error("ask the feed {feed}")]
@@ -211,10 +211,11 @@ impl TrustError {
         }
     }
 
-    fn from_transport(source: TransportError) -> Self {
+    /// What it means that metadata could not be fetched.
+    pub(in crate::feed) fn from_transport(source: TransportError) -> Self {
         match source {
             TransportError::TooLarge { bytes_max, .. } => Self::Endless { bytes_max, source },
-            source => Self::Fetch { source },
+            source => Self::Fetch { source: Arc::new(source) },
         }
     }
 
@@ -288,7 +289,7 @@ impl TrustError {
             Self::TooManyRoles { .. } => "ask the vendor to delegate to fewer roles",
             Self::Away { source, .. } => return source.hint(),
             Self::Fetch { source } => {
-                return match source {
+                return match &**source {
                     TransportError::Absent { .. } => Some(
                         "check that feed.url is the folder with metadata/ and targets/; if it is, the vendor's upload is \
                          not complete"

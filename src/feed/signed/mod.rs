@@ -49,6 +49,7 @@ use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
+use crate::domain::span::Span;
 use crate::feed::FeedHome;
 use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
@@ -60,23 +61,40 @@ use crate::feed::signed::releases::kept_releases;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store::Metadata;
 use crate::feed::stage;
+use crate::feed::transport::Limits;
 use crate::feed::transport::Transport;
+use crate::feed::transport::TransportError;
 
 /// What was verified so recently is not asked for again: one preflight asks several times.
 const FRESH: TimeDelta = TimeDelta::seconds(30);
 /// How long before the metadata run out somebody should look.
 const SOON: TimeDelta = TimeDelta::days(1);
 
-/// What a refresh found, and when it was.
-type Known = (DateTime<Utc>, Listed);
+/// How long one question may take as a whole, however little the server gives at a time. Less than others wait for the lock.
+const ASK_MAX: Span = Span::mins(4);
+
+/// What is known without asking: for [`FRESH`] after the server answered, or did not.
+#[derive(Debug, Default)]
+struct Known {
+    listed: BTreeMap<Folder, (DateTime<Utc>, Listed)>,
+    away: Option<(DateTime<Utc>, Arc<TransportError>)>,
+}
+
+impl Known {
+    fn forget_what_is_stale(&mut self, now: DateTime<Utc>) {
+        let is_fresh = |at: DateTime<Utc>| (at..at + FRESH).contains(&now);
+        self.listed.retain(|_, (at, listed)| is_fresh(*at) && now <= listed.good_until);
+        self.away = self.away.take().filter(|(at, _)| is_fresh(*at));
+    }
+}
 
 /// A signed feed and what is kept of it.
 #[derive(Debug, Clone)]
 pub struct SignedFeed {
     settings: SignedFeedSettings,
     home: FeedHome,
-    /// What the last refresh found in each folder, and when it was.
-    known: Arc<Mutex<BTreeMap<Folder, Known>>>,
+    /// What the last refreshes came to.
+    known: Arc<Mutex<Known>>,
 }
 
 impl SignedFeed {
@@ -106,7 +124,7 @@ impl SignedFeed {
     /// # Errors
     /// As for [`SignedFeed::releases`].
     pub async fn refresh(&self) -> Result<DateTime<Utc>, FeedError> {
-        self.known.lock().await.clear();
+        *self.known.lock().await = Known::default();
         let listed = self.listed(Folder::Releases).await?;
         match listed.away {
             Some(away) => Err(TrustError::Away { feed: self.settings.url.to_string(), source: away }.into()),
@@ -117,35 +135,53 @@ impl SignedFeed {
     async fn listed(&self, folder: Folder) -> Result<Listed, FeedError> {
         // Whoever comes meanwhile waits here and then finds it known.
         let mut known = self.known.lock().await;
-        let now = self.home.clock.now();
-        known.retain(|_, (at, listed)| (*at..*at + FRESH).contains(&now) && now <= listed.good_until);
-        if let Some((_, listed)) = known.get(&folder) {
+        known.forget_what_is_stale(self.home.clock.now());
+        if let Some((_, listed)) = known.listed.get(&folder) {
             return Ok(listed.clone());
         }
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
-        let root = self.root()?;
-        // Who was away a moment ago, when the other folder was looked into, is not waited for once more.
-        let away = known.values().find_map(|(at, listed)| Some((*at, listed.away.clone()?)));
-        if let Some((at, away)) = away
-            && let Ok(listed) = self.read_from(&root, folder, Remote::kept(self.metadata_dir()), now).await
-        {
-            let listed = Listed { away: Some(away), ..listed };
-            known.insert(folder, (at, listed.clone()));
-            return Ok(listed);
+        let (root, now) = (self.root()?, self.home.clock.now());
+        // Who was away a moment ago is not waited for once more, whichever folder is looked into.
+        if let Some((_, away)) = &known.away {
+            return self.listed_without(&root, folder, away, now).await;
         }
-        let remote = Remote::below(Transport::new(&self.settings.transport)?, &self.settings.url);
-        let listed = match self.read_from(&root, folder, remote, now).await {
-            // What was verified before holds until it runs out; the server may be away so long and no longer.
+        match self.ask(&root, folder, now).await {
             Err(FeedError::Trust(TrustError::Fetch { source })) if source.is_passing() => {
-                match self.read_from(&root, folder, Remote::kept(self.metadata_dir()), now).await {
-                    Ok(listed) => Listed { away: Some(Arc::new(source)), ..listed },
-                    Err(_) => return Err(TrustError::Fetch { source }.into()),
-                }
+                // From now on: waiting for it may have taken longer than what is known is fresh.
+                known.away = Some((self.home.clock.now(), Arc::clone(&source)));
+                self.listed_without(&root, folder, &source, now).await
             }
-            read => read?,
-        };
-        known.insert(folder, (now, listed.clone()));
-        Ok(listed)
+            asked => {
+                let listed = asked?;
+                known.listed.insert(folder, (self.home.clock.now(), listed.clone()));
+                Ok(listed)
+            }
+        }
+    }
+
+    /// What the server says; the lock is held.
+    async fn ask(&self, root: &[u8], folder: Folder, now: DateTime<Utc>) -> Result<Listed, FeedError> {
+        let transport = Transport::with_limits(&self.settings.transport, Limits::QUESTION)?;
+        let remote = Remote::below(transport, &self.settings.url);
+        let asked = tokio::time::timeout(ASK_MAX.duration(), self.read_from(root, folder, remote, now)).await;
+        asked.unwrap_or_else(|_| {
+            let (url, stage) = (self.settings.url.to_string(), "get all metadata");
+            Err(TrustError::from_transport(TransportError::Silent { url, stage, waited: ASK_MAX }).into())
+        })
+    }
+
+    /// What was verified before holds until it runs out; the server may be away so long and no longer.
+    async fn listed_without(
+        &self,
+        root: &[u8],
+        folder: Folder,
+        away: &Arc<TransportError>,
+        now: DateTime<Utc>,
+    ) -> Result<Listed, FeedError> {
+        match self.read_from(root, folder, Remote::kept(self.metadata_dir()), now).await {
+            Ok(listed) => Ok(Listed { away: Some(Arc::clone(away)), ..listed }),
+            Err(_) => Err(TrustError::Fetch { source: Arc::clone(away) }.into()),
+        }
     }
 
     /// Verifies what a source says, and keeps it; the lock is held.
@@ -206,7 +242,7 @@ impl SignedFeed {
     /// It cannot be read, does not prove itself, or cannot be kept.
     pub async fn trust(&self, file: &Path) -> Result<(), FeedError> {
         let bytes = trust::named_root(file)?;
-        self.known.lock().await.clear();
+        *self.known.lock().await = Known::default();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let path = self.metadata_dir().join(trust::ROOT);
         store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;

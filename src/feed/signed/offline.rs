@@ -12,6 +12,7 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::feed::error::FeedError;
+use crate::feed::signed::Known;
 use crate::feed::signed::SignedFeed;
 use crate::feed::signed::bundle;
 use crate::feed::signed::bundle::Bundle;
@@ -66,7 +67,7 @@ impl SignedFeed {
             let (transport, deltas) = (&transport, self.home.deltas);
             Bringing { transport, base, downloads, descriptions, deltas, release }.published(progress).await?;
         }
-        self.known.lock().await.clear();
+        *self.known.lock().await = Known::default();
         self.listed(Folder::Updaters).await?;
         let good_until = self.refresh().await?;
         // From here to the end nobody else changes what is trusted.
@@ -95,7 +96,7 @@ impl SignedFeed {
         for version in 1..=ROOTS_MAX {
             let name = format!("{version}.root.json");
             let got = remote.metadata(&name, ROOT_BYTES_MAX).await;
-            match got.map_err(|source| TrustError::Fetch { source })? {
+            match got.map_err(TrustError::from_transport)? {
                 Some(bytes) => files.push((format!("metadata/{name}"), Content::Bytes(bytes))),
                 None => break,
             }
@@ -123,7 +124,7 @@ impl SignedFeed {
     /// It cannot be read, or something in it is refused; no archive that is not as it was signed stays.
     pub async fn take_bundle(&self, file: &Path) -> Result<Taken, FeedError> {
         let mut known = self.known.lock().await;
-        known.clear();
+        *known = Known::default();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
         let path = file.to_owned();
         let bundle = Arc::new(on_thread(file, move || Bundle::open(&path)).await??);
@@ -132,7 +133,9 @@ impl SignedFeed {
         let listed = read(Folder::Releases).await?;
         let updaters = match read(Folder::Updaters).await {
             // Whoever wrote it left them out; what it has of the application is of use all the same.
-            Err(FeedError::Trust(TrustError::Fetch { source: TransportError::Absent { .. } })) => Vec::new(),
+            Err(FeedError::Trust(TrustError::Fetch { source })) if matches!(*source, TransportError::Absent { .. }) => {
+                Vec::new()
+            }
             read => read?.releases,
         };
         self.make_downloads_dir()?;

@@ -95,6 +95,14 @@ impl Limits {
             pause_max: Duration::from_secs(60),
         },
     };
+
+    /// For small things, while somebody may be waiting for the answer: a silent server is given up in less than a minute.
+    pub const QUESTION: Self = Self {
+        connect: Duration::from_secs(10),
+        answer: Duration::from_secs(20),
+        patience: Patience { tries_max: 4, span_max: Duration::from_secs(30), ..Self::DEFAULT.patience },
+        ..Self::DEFAULT
+    };
 }
 
 /// Fetches over HTTP, as one feed's settings say. Clones share their connections and their bandwidth.

@@ -61,7 +61,7 @@ impl Years {
         fs_err::write(dir.path().join("tree/orders"), "orders").unwrap();
         let server = Server::start(&orders.join("published")).await;
         let clock = Arc::new(ManualClock::at(today()));
-        let site = feed(dir.path(), &server, Some(orders.join("root.json")), Arc::clone(&clock));
+        let site = feed(dir.path(), &server, Some(orders.join("root.json")), clock.clone());
         let years = Self { dir, clock, _server: server, site };
         years.publish(1).unwrap();
         assert_eq!(years.site_sees().await.unwrap(), [1]);

@@ -58,7 +58,7 @@ impl Keeper {
         fs_err::write(dir.path().join("tree/orders"), "orders").unwrap();
         let server = Server::start(&orders.join("published")).await;
         let clock = Arc::new(ManualClock::at(today()));
-        let site = feed(dir.path(), &server, Some(orders.join("root.json")), Arc::clone(&clock));
+        let site = feed(dir.path(), &server, Some(orders.join("root.json")), clock.clone());
         Self { dir, clock, _server: server, site }
     }
 
@@ -313,7 +313,7 @@ async fn a_site_reads_the_feed_wherever_an_upload_is() {
                     let _ = fs_err::remove_dir_all(&state);
                 }
                 let root = root.or_else(|| (looks == 0).then(|| first.clone()));
-                let site = feed(&state, &server, root, Arc::clone(&keeper.clock));
+                let site = feed(&state, &server, root, keeper.clock.clone());
                 let seen = site.releases().await;
                 assert!(seen.is_ok(), "{what}, after {}, {name}: {seen:?}", file.display());
             }

@@ -27,7 +27,7 @@ fn signed(feed: &Feed) -> &SignedFeed {
 fn away(trade: &Trade) -> Feed {
     let dir = trade.path("away");
     fs::create_dir_all(&dir).unwrap();
-    feed(&dir, &trade.server, Some(trade.path("orders/root.json")), Arc::clone(&trade.clock))
+    feed(&dir, &trade.server, Some(trade.path("orders/root.json")), trade.clock.clone())
 }
 
 async fn write(trade: &Trade, builds: &[u64], name: &str) {

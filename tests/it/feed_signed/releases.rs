@@ -1,10 +1,17 @@
 //! What goes well: releases of a repository that python-tuf made, staged; and what is not asked for twice.
 
+use std::sync::Arc;
+
+use afterhours::domain::clock::Clock;
 use afterhours::domain::finding::Severity;
 use afterhours::domain::release::MARKER;
+use chrono::DateTime;
 use chrono::TimeDelta;
+use chrono::Utc;
+use rstest::rstest;
 
 use crate::feed_signed::Site;
+use crate::feed_signed::feed;
 use crate::feed_signed::today;
 
 #[tokio::test]
@@ -54,6 +61,50 @@ async fn without_a_network_what_is_downloaded_can_be_staged() {
     assert!(error.hint().unwrap().contains("network"));
 }
 
+/// A clock that goes as the runtime's does, which a test makes jump from one wait to the next.
+#[derive(Debug)]
+struct Going(tokio::time::Instant);
+
+impl Clock for Going {
+    fn now(&self) -> DateTime<Utc> {
+        today() + TimeDelta::from_std(self.0.elapsed()).unwrap()
+    }
+}
+
+#[rstest]
+#[case::before_anything_was_verified(false)]
+#[case::when_something_was_verified_before(true)]
+#[tokio::test]
+async fn a_server_that_takes_questions_and_says_nothing_is_waited_for_once(#[case] is_known: bool) {
+    let site = Site::new("two").await;
+    if is_known {
+        assert_eq!(site.builds().await, [1, 2]);
+    }
+    site.server.take_asked();
+    site.server.fall_silent();
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let feed = feed(site.dir.path(), &site.server, Some(site.path("vendor/root.json")), Arc::new(Going(begun)));
+    for _ in 0..2 {
+        let findings = feed.check().await;
+        let reachable = findings.iter().find(|finding| finding.check == "feed_reachable").unwrap();
+        let severity = if is_known { Severity::Warning } else { Severity::Fatal };
+        assert_eq!(reachable.severity, severity, "{reachable:?}");
+        for listed in [feed.releases().await, feed.updaters().await] {
+            match listed {
+                Ok(_) => assert!(is_known),
+                Err(error) => assert_eq!((error.to_string().as_str(), is_known), ("fetch the metadata", false)),
+            }
+        }
+    }
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+    // Later it may be there again.
+    let asked = site.server.take_asked().len();
+    tokio::time::advance(std::time::Duration::from_secs(31)).await;
+    drop(feed.releases().await);
+    assert_eq!(site.server.take_asked().len(), asked, "as often as the first time");
+}
+
 #[tokio::test]
 async fn what_has_run_out_is_not_used_even_if_it_is_fresh() {
     let site = Site::new("one").await;
@@ -95,7 +146,7 @@ async fn room_is_given_back() {
     let releases = site.feed.releases().await.unwrap();
     for (release, name) in releases.iter().zip(["one", "two"]) {
         let into = site.path(&format!("staging/{name}"));
-        site.feed.stage(release, &into, std::sync::Arc::new(afterhours::domain::progress::Silent)).await.unwrap();
+        site.feed.stage(release, &into, Arc::new(afterhours::domain::progress::Silent)).await.unwrap();
     }
     fs_err::write(site.path("staging/downloads").join(format!("{}.part", "0".repeat(64))), "half").unwrap();
     assert_eq!(site.files("staging/downloads").len(), 3);

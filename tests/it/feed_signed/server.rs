@@ -22,6 +22,7 @@ struct State {
     halting: Option<String>,
     /// How often such a path was asked for.
     halted: u64,
+    is_silent: bool,
     asked: Vec<String>,
     /// Bytes of files.
     sent: u64,
@@ -70,6 +71,11 @@ impl Server {
         self.state.lock().unwrap().halting = Some(ending.to_owned());
     }
 
+    /// Takes questions and answers none.
+    pub(crate) fn fall_silent(&self) {
+        self.state.lock().unwrap().is_silent = true;
+    }
+
     /// What was asked for since the last call.
     pub(crate) fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
@@ -105,14 +111,17 @@ async fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> 
         }
     }
     let path = first.split(' ').nth(1).unwrap_or_default().trim_start_matches("/orders/").to_owned();
-    let (file, is_endless, is_refused) = {
+    let (file, is_endless, is_silent, is_refused) = {
         let mut state = state.lock().unwrap();
         state.asked.push(path.clone());
         let is_halting = state.halting.as_ref().is_some_and(|ending| path.ends_with(ending));
         state.halted += u64::from(is_halting);
         let is_endless = state.endless.as_ref().is_some_and(|ending| path.ends_with(ending));
-        (state.folder.join(&path), is_endless, is_halting && state.halted % 2 == 1)
+        (state.folder.join(&path), is_endless, state.is_silent, is_halting && state.halted % 2 == 1)
     };
+    if is_silent {
+        std::future::pending::<()>().await;
+    }
     if is_endless {
         stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await?;
         loop {

@@ -41,7 +41,7 @@ impl Trade {
         create(dir.path(), flags);
         let server = Server::start(&path("orders/published")).await;
         let clock = Arc::new(ManualClock::at(SystemClock.now()));
-        let feed = feed(dir.path(), &server, Some(path("orders/root.json")), Arc::clone(&clock));
+        let feed = feed(dir.path(), &server, Some(path("orders/root.json")), clock.clone());
         Self { dir, server, clock, feed }
     }
 
@@ -65,7 +65,7 @@ impl Trade {
 
     /// The site as after a restart.
     pub(crate) fn restart(&mut self) {
-        self.feed = feed(self.dir.path(), &self.server, None, Arc::clone(&self.clock));
+        self.feed = feed(self.dir.path(), &self.server, None, self.clock.clone());
     }
 
     pub(crate) async fn release(&self, build: u64) -> Release {
