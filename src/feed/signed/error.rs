@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::domain::span::Span;
 use crate::feed::error::hint_for_write;
+use crate::feed::signed::store::ROOT;
 use crate::feed::transport::TransportError;
 
 /// A signed feed could not be trusted, or what is trusted not be kept.
@@ -170,6 +171,15 @@ pub enum TrustError {
         #[source]
         source: io::Error,
     },
+    /// What was trusted before is damaged. Whoever wrote it wrote it whole, so it was the disk, or somebody's hand.
+    #[error("understand {}: it is damaged", .path.display())]
+    Torn {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
     /// What is trusted now cannot be kept.
     #[error("write {}", .path.display())]
     Keep {
@@ -226,6 +236,7 @@ impl TrustError {
             Self::Fetch { .. }
                 | Self::Away { .. }
                 | Self::Load { .. }
+                | Self::Torn { .. }
                 | Self::Keep { .. }
                 | Self::Busy { .. }
                 | Self::ReadRoot { .. }
@@ -299,6 +310,15 @@ impl TrustError {
                 };
             }
             Self::Load { .. } => "give the user that Afterhours runs as the right to read it",
+            Self::Torn { path, .. } if path.ends_with(ROOT) => {
+                "look whether the disk is well, get root.json from the vendor by a way you trust, then \
+                 `afterhours feed trust APP root.json`"
+            }
+            Self::Torn { .. } => {
+                "look whether the disk is well, and bring the file back from a backup. Without it an older state of the \
+                 feed could no longer be told from the newest; if there is no backup, remove it, and compare what \
+                 `afterhours feed refresh APP` then names with what the vendor says is the newest"
+            }
             Self::Keep { source, .. } => return hint_for_write(source),
             Self::Busy { .. } => "another Afterhours asks the same feed; look what it waits for",
         };

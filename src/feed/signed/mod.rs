@@ -244,7 +244,7 @@ impl SignedFeed {
         let bytes = trust::named_root(file)?;
         *self.known.lock().await = Known::default();
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
-        let path = self.metadata_dir().join(trust::ROOT);
+        let path = self.metadata_dir().join(store::ROOT);
         store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;
         Ok(())
     }
@@ -256,6 +256,7 @@ impl SignedFeed {
             Err(error) => {
                 let check = match &error {
                     FeedError::Trust(TrustError::NoRoot { .. } | TrustError::BadRoot { .. }) => "feed_root",
+                    FeedError::Trust(TrustError::Load { .. } | TrustError::Torn { .. }) => "feed_trusted",
                     FeedError::Trust(refused) if refused.is_refusal() => "feed_trusted",
                     FeedError::Trust(_) | FeedError::Transport(_) => "feed_reachable",
                     _ => "feed_releases",

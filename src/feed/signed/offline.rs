@@ -102,7 +102,7 @@ impl SignedFeed {
             }
         }
         for (name, bytes) in kept_files(&self.metadata_dir())? {
-            if name == trust::ROOT {
+            if name == store::ROOT {
                 continue;
             }
             let version = serde_json::from_slice::<serde_json::Value>(&bytes)

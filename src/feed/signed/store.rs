@@ -1,7 +1,7 @@
 //! What is trusted, on disk: byte for byte as it was signed, and durable.
 //!
 //! The versions in these files are what a rollback is measured against. The crate that verifies takes a store
-//! for a mere cache: it goes on where one cannot be read or written. Ours therefore remembers the first
+//! for a mere cache: it goes on where one cannot be read or written, or is torn. Ours therefore remembers the first
 //! [`Trouble`], stores nothing after it, and whoever refreshes asks for it and fails.
 
 use std::fs::File;
@@ -13,12 +13,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use serde::de::IgnoredAny;
 use sigstore_tuf::MetadataStore;
 
 use crate::feed::signed::error::TrustError;
 
 /// The longest file that is read back; longer than anything that is accepted.
 const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// The trusted root's file.
+pub(in crate::feed) const ROOT: &str = "root.json";
 /// Where the roots that were trusted one after the other are.
 const HISTORY: &str = "root_history/";
 
@@ -76,10 +79,10 @@ impl MetadataStore for Metadata {
             return Ok(None);
         }
         let path = self.dir.join(name);
-        read(&path).map_err(|source| {
-            let told = sigstore_tuf::Error::io(format!("read {}", path.display()), source.kind().into());
-            self.trouble.note(TrustError::Load { path: path.clone(), source });
-            told
+        load(&path).map_err(|trouble| {
+            let source = io::Error::other(trouble.to_string());
+            self.trouble.note(trouble);
+            sigstore_tuf::Error::io(format!("load {}", path.display()), source)
         })
     }
 
@@ -99,6 +102,17 @@ impl MetadataStore for Metadata {
             told
         })
     }
+}
+
+/// Metadata that were verified before; nothing when there are none. What is whole and no longer counts, since its keys were
+/// replaced, is for the caller to pass over.
+pub(in crate::feed) fn load(path: &Path) -> Result<Option<Vec<u8>>, TrustError> {
+    let bytes = read(path).map_err(|source| TrustError::Load { path: path.to_owned(), source })?;
+    if let Some(bytes) = &bytes {
+        let whole = serde_json::from_slice::<IgnoredAny>(bytes);
+        whole.map_err(|source| TrustError::Torn { path: path.to_owned(), source })?;
+    }
+    Ok(bytes)
 }
 
 /// A whole file; nothing when it is not there.
@@ -171,6 +185,20 @@ mod tests {
         assert!(
             matches!(site.trouble().take(), Some(TrustError::Load { path, .. }) if path.ends_with("timestamp.json"))
         );
+    }
+
+    #[test]
+    fn what_is_torn_is_no_floor_and_is_not_written_over() {
+        for torn in [&b""[..], b"{\"signed\":", &[0; 512]] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("timestamp.json");
+            std::fs::write(&path, torn).unwrap();
+            let site = Metadata::new(dir.path(), true);
+            assert!(site.load("timestamp.json").is_err());
+            assert!(site.store("timestamp.json", b"{}").is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), torn);
+            assert!(matches!(site.trouble().take(), Some(TrustError::Torn { .. })));
+        }
     }
 
     #[test]

@@ -27,8 +27,6 @@ use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
 use crate::feed::signed::store::Metadata;
 
-/// The trusted root's file.
-pub(in crate::feed) const ROOT: &str = "root.json";
 /// How long somebody else's refresh is waited for.
 const LOCK_WAIT: Span = Span::mins(5);
 /// The pause between two tries.
@@ -79,10 +77,9 @@ pub(in crate::feed) fn named_root(file: &Path) -> Result<Vec<u8>, TrustError> {
 /// The root that is trusted now.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, or is torn.
 pub(in crate::feed) fn trusted_root(metadata_dir: &Path) -> Result<Option<Vec<u8>>, TrustError> {
-    let path = metadata_dir.join(ROOT);
-    store::read(&path).map_err(|source| TrustError::Load { path, source })
+    store::load(&metadata_dir.join(store::ROOT))
 }
 
 /// Brings the metadata in `dir` up to date and verifies all of them as of `now`; `root` is trusted already.

@@ -44,7 +44,7 @@ pub struct Targets {
 /// It cannot be read, does not prove itself, or cannot be kept.
 pub fn init(metadata_dir: &Path, root: &Path) -> Result<(), FeedError> {
     let bytes = trust::named_root(root)?;
-    let path = metadata_dir.join(trust::ROOT);
+    let path = metadata_dir.join(store::ROOT);
     store::keep(&path, &bytes).map_err(|source| TrustError::Keep { path, source })?;
     Ok(())
 }

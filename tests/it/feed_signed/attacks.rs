@@ -112,3 +112,28 @@ async fn what_is_trusted_and_cannot_be_kept_or_read_stops_the_refresh() {
     assert_eq!(error.to_string(), format!("read {}", timestamp.display()));
     assert_eq!(site.version("snapshot"), 2, "what cannot be measured is not written over");
 }
+
+#[rstest]
+#[case::timestamp("timestamp.json", "from a backup")]
+#[case::snapshot("snapshot.json", "from a backup")]
+#[case::targets("targets.json", "from a backup")]
+#[case::root("root.json", "afterhours feed trust APP root.json")]
+#[tokio::test]
+async fn what_is_trusted_and_torn_opens_no_way_back(#[case] name: &str, #[case] remedy: &str) {
+    let mut site = Site::new("two").await;
+    assert_eq!(site.builds().await, [1, 2]);
+    let file = site.path("state/feed/metadata").join(name);
+    let whole = fs_err::read(&file).unwrap();
+    for torn in [&b""[..], &whole[..whole.len() / 2]] {
+        fs_err::write(&file, torn).unwrap();
+        site.turn("one");
+        let error = site.feed.releases().await.unwrap_err();
+        assert_eq!(error.to_string(), format!("understand {}: it is damaged", file.display()));
+        assert!(error.hint().unwrap().contains(remedy), "{error:?}");
+        assert_eq!(site.feed.check().await[0].check, "feed_trusted");
+        assert_eq!(fs_err::read(&file).unwrap(), torn, "what cannot be measured is not written over");
+    }
+    fs_err::write(&file, &whole).unwrap();
+    site.turn("two");
+    assert_eq!(site.builds().await, [1, 2]);
+}
