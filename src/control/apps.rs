@@ -12,6 +12,7 @@ use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::db::quarantine::Quarantined;
 use crate::db::store::Store;
+use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
@@ -22,9 +23,7 @@ use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::jobs::kit::Kit;
 use crate::jobs::preflight::findings;
-use crate::jobs::select::Selection;
 use crate::jobs::select::Wish;
-use crate::jobs::select::select;
 use crate::jobs::steps::failed;
 use crate::jobs::update_check::Looked;
 use crate::jobs::update_check::look;
@@ -33,6 +32,7 @@ use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
+use crate::wire::app::NotReachedView;
 use crate::wire::app::QuarantinedView;
 use crate::wire::app::ReleaseView;
 use crate::wire::app::SnapshotView;
@@ -56,12 +56,12 @@ impl Control {
     /// There is no such application, or its feed cannot be read.
     pub async fn updates(&self, app: &AppName) -> Result<UpdatesView, ControlError> {
         let kit = self.kit(app)?;
-        let Looked { selection, check } = look(kit, &self.store, &*self.clock).await;
+        let looked = look(kit, &self.store, &*self.clock).await;
         // Whoever asks is told all the same.
-        if let Err(error) = self.store.note_update_check(app, check).await {
+        if let Err(error) = self.store.note_update_check(app, looked.check.clone()).await {
             tracing::warn!(error = &error as &dyn std::error::Error, %app, "what was found is not noted");
         }
-        Ok(updates_view(kit, &selection.map_err(ControlError::Failed)?))
+        updates_view(kit, &self.store, looked).await.map_err(ControlError::Failed)
     }
 
     /// What failed here and is not tried again by itself, ascending by build.
@@ -200,11 +200,20 @@ impl Control {
 ///
 /// # Errors
 /// The feed or the installation cannot be read, or there is no path from one to the other.
-pub async fn updates(kit: &Kit, store: &Store, now: DateTime<Utc>) -> Result<UpdatesView, Failure> {
-    Ok(updates_view(kit, &select(kit, store, &Wish::newest(), now).await?))
+pub async fn updates(kit: &Kit, store: &Store, clock: &dyn Clock) -> Result<UpdatesView, Failure> {
+    updates_view(kit, store, look(kit, store, clock).await).await
 }
 
-fn updates_view(kit: &Kit, selection: &Selection) -> UpdatesView {
+async fn updates_view(kit: &Kit, store: &Store, looked: Looked) -> Result<UpdatesView, Failure> {
+    let Looked { selection, check } = looked;
+    let selection = selection?;
+    let not_reached = match check.failure {
+        None => None,
+        Some(failure) => {
+            let before = store.update_check(&kit.app.name).await?.and_then(|check| check.offer);
+            Some(NotReachedView { failure, seen_at: before.map(|offer| offer.at) })
+        }
+    };
     let shown = |release: &Release| {
         let why = |held: &[HeldBack]| held.iter().find(|held| held.release == release.id).map(|held| held.why.clone());
         let held = why(&selection.held);
@@ -212,5 +221,5 @@ fn updates_view(kit: &Kit, selection: &Selection) -> UpdatesView {
         ReleaseView { held, early: why(&selection.early), failed_before, ..ReleaseView::new(release) }
     };
     let pending = selection.path.iter().chain(&selection.rest).map(shown).collect();
-    UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from.clone() }
+    Ok(UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from, not_reached })
 }

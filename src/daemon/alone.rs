@@ -126,7 +126,7 @@ pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesV
     let Some(kit) = house.night.kits.get(app) else {
         return house.control.updates(app).await.map_err(|error| error.view().into());
     };
-    updates(kit, &house.store, house.clock.now()).await.map_err(|failure| ControlError::Failed(failure).view().into())
+    updates(kit, &house.store, &*house.clock).await.map_err(|failure| ControlError::Failed(failure).view().into())
 }
 
 /// Lets a release that failed here be tried again, without a daemon.

@@ -147,6 +147,18 @@ pub struct UpdatesView {
     pub installed: Option<ReleaseId>,
     /// What is newer, ascending; what is `held` is not installed now.
     pub pending: Vec<ReleaseView>,
+    /// Present where the vendor's server was not reached: all of this was verified before.
+    #[serde(default)]
+    pub not_reached: Option<NotReachedView>,
+}
+
+/// A vendor's server that was not reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReachedView {
+    /// Why; its message is a fragment that fits after "failed to".
+    pub failure: Failure,
+    /// When it was asked with success the last time, where that was noted.
+    pub seen_at: Option<DateTime<Utc>>,
 }
 
 /// Updates an application now.

@@ -23,6 +23,7 @@ use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::EvidenceView;
 use crate::wire::app::FindingView;
+use crate::wire::app::NotReachedView;
 use crate::wire::app::QuarantinedView;
 use crate::wire::app::ReleaseView;
 use crate::wire::app::SnapshotView;
@@ -175,10 +176,12 @@ pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
         Some(installed) => format!("{installed} is installed"),
         None => "which version is installed is not known".to_owned(),
     };
+    let mut parts: Vec<String> = not_reached(view, times).into_iter().collect();
     if view.pending.is_empty() {
-        return format!("{}: {installed}, nothing newer", view.app);
+        parts.push(format!("{}: {installed}, nothing newer", view.app));
+        return parts.join("\n");
     }
-    let mut parts = vec![pending(view, &installed)];
+    parts.push(pending(view, &installed));
     parts.extend(view.pending.iter().map(|release| indented(&self::release(release, times))));
     parts.join("\n")
 }
@@ -194,8 +197,21 @@ pub(crate) fn notes(view: &UpdatesView, times: &Times) -> String {
     };
     match view.pending.as_slice() {
         [] => updates(view, times),
-        pending => pending.iter().map(shown).collect::<Vec<_>>().join("\n\n"),
+        pending => {
+            not_reached(view, times).into_iter().chain(pending.iter().map(shown)).collect::<Vec<_>>().join("\n\n")
+        }
     }
+}
+
+/// That what follows is old, and why.
+fn not_reached(view: &UpdatesView, times: &Times) -> Option<String> {
+    let NotReachedView { failure: failed, seen_at } = view.not_reached.as_ref()?;
+    let since = match seen_at {
+        Some(at) => format!("as of {}", times.at(*at)),
+        None => "what was verified before is shown".to_owned(),
+    };
+    let why = harmless(&format!("failed to {}", failure(failed)));
+    Some(format!("{}: the server was not reached; {since}\n{}", view.app, indented(&why)))
 }
 
 /// How many releases are newer.
@@ -340,6 +356,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::failure::Failure;
 
     fn times() -> Times {
         Times::in_zone("2026-11-22T01:30:00Z".parse::<DateTime<Utc>>().unwrap(), Tz::Europe__Berlin)
@@ -416,9 +433,14 @@ mod tests {
              "min_version": "2.0", "barrier": true, "migrates": false, "failed_before": false, "security": true,
              "held": {"held_by": "rollout", "until": "2026-12-01T02:12:00Z"}}
         ]});
-        let found = view(found);
+        let mut found: UpdatesView = view(found);
         insta::assert_snapshot!(updates(&found, &times()));
         insta::assert_snapshot!(notes(&found, &times()));
+        let failure = Failure::new("ask the feed https://releases.example.com/").because("the server is \u{1b} silent");
+        found.not_reached = Some(NotReachedView { failure, seen_at: Some("2026-11-21T01:07:00Z".parse().unwrap()) });
+        insta::assert_snapshot!(notes(&found, &times()));
+        found.pending.clear();
+        insta::assert_snapshot!(updates(&found, &times()));
     }
 
     #[test]

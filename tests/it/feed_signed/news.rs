@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use afterhours::config;
+use afterhours::control::apps::updates;
 use afterhours::db::store::Store;
 use afterhours::domain::clock::Clock;
 use afterhours::domain::failure::FailureCode;
@@ -13,6 +14,7 @@ use afterhours::jobs::update_check::look;
 use afterhours::renewal::Origin;
 use afterhours::renewal::Renewal;
 use afterhours::sessions::hub::Hub;
+use afterhours::wire::app::NotReachedView;
 use chrono::TimeDelta;
 
 use crate::feed_signed::Site;
@@ -43,6 +45,7 @@ async fn a_server_that_is_away_is_news_although_what_was_verified_before_holds()
         (selection.map(|selection| selection.path.len()), noted.at, offer, noted.failure)
     };
     assert_eq!(looked().await, (Ok(1), today(), Some((today(), vec![2])), None));
+    assert_eq!(updates(&kit, &store, &*clock).await.unwrap().not_reached, None);
 
     site.server.stop().await;
     let later = today() + TimeDelta::seconds(5);
@@ -52,7 +55,10 @@ async fn a_server_that_is_away_is_news_although_what_was_verified_before_holds()
     let failure = failure.unwrap();
     assert!(failure.message.starts_with("ask the feed http://127.0.0.1:"), "{failure}");
     assert_eq!(failure.code, Some(FailureCode::ServerUnreachable), "scripts know it, also from the store");
-    assert!(failure.hint.unwrap().contains("network"));
+    assert!(failure.hint.as_ref().unwrap().contains("network"));
+    let view = updates(&kit, &store, &*clock).await.unwrap();
+    assert_eq!(view.pending.len(), 1);
+    assert_eq!(view.not_reached, Some(NotReachedView { failure, seen_at: Some(today()) }));
 
     // When the signatures have run out, a run would not go on either.
     site.clock.set(today() + TimeDelta::days(31));
