@@ -34,12 +34,24 @@ impl Version {
         &self.0
     }
 
-    /// Whether this one comes before another, where numbers tell: `2.0` comes before `2.1`. Nothing is said where words
-    /// differ, or where one of them only says more than the other: `17.0` may be any `17.0-20260301`.
+    /// Whether this one comes before another, where numbers tell: `2.0` comes before `2.1`, and before `2.0.1`. Nothing is
+    /// said where words differ, or where one of them only says more than the other: `17.0` may be any `17.0-20260301`.
     pub fn is_before(&self, other: &Self) -> Option<bool> {
-        let (ours, theirs) = self.pieces().zip(other.pieces()).find(|(ours, theirs)| ours != theirs)?;
+        let Some((ours, theirs)) = self.pieces().zip(other.pieces()).find(|(ours, theirs)| ours != theirs) else {
+            return match (other.is_mended(self), self.is_mended(other)) {
+                (false, false) => None,
+                (is_before, _) => Some(is_before),
+            };
+        };
         let (ours, theirs) = (ours.parse::<u64>().ok()?, theirs.parse::<u64>().ok()?);
         (ours != theirs).then_some(ours < theirs)
+    }
+
+    /// Whether this one is another with more numbers behind it, of which one is not zero: `2.0.1` of `2.0`.
+    fn is_mended(&self, other: &Self) -> bool {
+        let more = self.0.strip_prefix(&other.0).and_then(|more| more.strip_prefix('.'));
+        let mut numbers = more.into_iter().flat_map(|more| more.split('.')).map(str::parse::<u64>);
+        numbers.find(|number| *number != Ok(0)).is_some_and(|number| number.is_ok())
     }
 
     fn pieces(&self) -> impl Iterator<Item = &str> {
@@ -309,10 +321,24 @@ mod tests {
     #[test]
     fn only_numbers_tell_what_comes_before() {
         let is_before = |a: &str, b: &str| a.parse::<Version>().unwrap().is_before(&b.parse().unwrap());
-        for (before, after) in [("2", "10"), ("1.9", "2.0"), ("17.0-20260215", "17.0-20260301"), ("2-rc1", "3-rc1")] {
+        for (before, after) in [
+            ("2", "10"),
+            ("1.9", "2.0"),
+            ("2.0", "2.0.1"),
+            ("2", "2.0.0.3"),
+            ("17.0-20260215", "17.0-20260301"),
+            ("2-rc1", "3-rc1"),
+        ] {
             assert_eq!((is_before(before, after), is_before(after, before)), (Some(true), Some(false)));
         }
-        for (one, other) in [("2.0", "2.0.0"), ("17.0", "17.0-1"), ("winter", "spring"), ("v2", "2"), ("2.0", "2.00")] {
+        for (one, other) in [
+            ("2.0", "2.0.0"),
+            ("17.0", "17.0-1"),
+            ("17.0", "17.0.rc1"),
+            ("winter", "spring"),
+            ("v2", "2"),
+            ("2.0", "2.00"),
+        ] {
             assert_eq!((is_before(one, other), is_before(other, one)), (None, None), "{one} {other}");
         }
     }
