@@ -255,6 +255,9 @@ impl TrustError {
             Self::BadBundle { .. } => {
                 "nothing of it was used; make it anew with `afterhours feed bundle`, and copy it again"
             }
+            Self::ReadRoot { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "name the root.json that you got from the vendor, with its folder"
+            }
             Self::ReadRoot { .. } => "name a root.json that the user Afterhours runs as may read",
             Self::BadRoot { .. } => "get root.json from the vendor again, by a way you trust",
             Self::Threshold { .. } | Self::SignedTwice { .. } => {

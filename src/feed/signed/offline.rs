@@ -26,7 +26,7 @@ use crate::feed::signed::trust;
 use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
 
-/// The most roots that one after the other were trusted.
+/// The most roots before the trusted one that are carried.
 const ROOTS_MAX: u64 = 1024;
 /// The longest root; as long as the client accepts one.
 const ROOT_BYTES_MAX: u64 = 512 * 1024;
@@ -92,15 +92,7 @@ impl SignedFeed {
 
     /// The metadata that are trusted, under the names that a server has them by, and all roots.
     async fn metadata_files(&self, remote: Remote) -> Result<Vec<(String, Content)>, FeedError> {
-        let mut files = Vec::new();
-        for version in 1..=ROOTS_MAX {
-            let name = format!("{version}.root.json");
-            let got = remote.metadata(&name, ROOT_BYTES_MAX).await;
-            match got.map_err(TrustError::from_transport)? {
-                Some(bytes) => files.push((format!("metadata/{name}"), Content::Bytes(bytes))),
-                None => break,
-            }
-        }
+        let mut files = self.roots(&remote).await?;
         for (name, bytes) in kept_files(&self.metadata_dir())? {
             if name == store::ROOT {
                 continue;
@@ -116,6 +108,28 @@ impl SignedFeed {
             files.push((format!("metadata/{name}"), Content::Bytes(bytes)));
         }
         Ok(files)
+    }
+
+    /// The roots down from the trusted one, as far as there are any: a site goes on from the one that it trusts.
+    async fn roots(&self, remote: &Remote) -> Result<Vec<(String, Content)>, FeedError> {
+        let dir = self.metadata_dir();
+        let newest = trust::trusted_root(&dir)?;
+        let newest = newest.ok_or_else(|| TrustError::NoRoot { feed: self.settings.url.to_string() })?;
+        let version = trust::root_card(&newest)?.version;
+        let entry = |version: u64, bytes| (format!("metadata/{version}.root.json"), Content::Bytes(bytes));
+        let mut roots = vec![entry(version, newest)];
+        for version in (version.saturating_sub(ROOTS_MAX).max(1)..version).rev() {
+            let name = format!("{version}.root.json");
+            let root = match remote.root(&name, ROOT_BYTES_MAX).await.map_err(TrustError::from_transport)? {
+                // A vendor may have cleared old ones away; those that were trusted here are kept.
+                None => store::load(&dir.join(format!("{}{name}", store::HISTORY)))?,
+                root => root,
+            };
+            let Some(root) = root else { break };
+            roots.push(entry(version, root));
+        }
+        roots.reverse();
+        Ok(roots)
     }
 
     /// Takes a bundle in place of the server: the same checks, then the archives into the downloads folder.

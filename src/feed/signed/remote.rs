@@ -75,6 +75,15 @@ impl Remote {
         }
     }
 
+    /// A root by the name of its version; nothing where there is none.
+    pub(in crate::feed) async fn root(&self, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
+        match self.metadata(name, bytes_max).await {
+            // Some servers forbid what is not there.
+            Err(TransportError::Status { status, .. }) if status.as_u16() == 403 => Ok(None),
+            got => got,
+        }
+    }
+
     /// A file of metadata, kept for the next who asks.
     pub(in crate::feed) async fn look_through(&self, name: &str, bytes_max: u64) -> sigstore_tuf::Result<Vec<u8>> {
         let bytes = self.needed(name, bytes_max).await?;
@@ -121,11 +130,8 @@ impl Repository for Remote {
             if !name.ends_with(".root.json") {
                 return self.needed(name, max_length).await.map(Some);
             }
-            // The chain of roots ends where there is no further one. Some servers forbid what is not there.
-            match self.metadata(name, max_length).await {
-                Err(TransportError::Status { status, .. }) if status.as_u16() == 403 => Ok(None),
-                got => got.map_err(told),
-            }
+            // The chain of roots ends where there is no further one.
+            self.root(name, max_length).await.map_err(told)
         })
     }
 

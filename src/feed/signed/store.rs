@@ -23,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The trusted root's file.
 pub(in crate::feed) const ROOT: &str = "root.json";
 /// Where the roots that were trusted one after the other are.
-const HISTORY: &str = "root_history/";
+pub(in crate::feed) const HISTORY: &str = "root_history/";
 
 /// The first thing that went wrong with a store.
 #[derive(Debug, Clone, Default)]

@@ -8,6 +8,7 @@
 //! A refresh holds a lock on a file, so that two processes do not measure a rollback against each other's half.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ pub(in crate::feed) fn root_card(bytes: &[u8]) -> Result<RootCard, TrustError> {
 /// It cannot be read, or proves nothing.
 pub(in crate::feed) fn named_root(file: &Path) -> Result<Vec<u8>, TrustError> {
     let unread = |source| TrustError::ReadRoot { file: file.to_owned(), source };
-    let bytes = store::read(file).map_err(unread)?.ok_or_else(|| unread(std::io::ErrorKind::NotFound.into()))?;
+    let absent = || unread(io::Error::new(io::ErrorKind::NotFound, "there is no such file"));
+    let bytes = store::read(file).map_err(unread)?.ok_or_else(absent)?;
     match root_card(&bytes) {
         Ok(_) => Ok(bytes),
         Err(source) => Err(TrustError::BadRoot { file: file.to_owned(), source: Box::new(source) }),

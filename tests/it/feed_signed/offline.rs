@@ -14,6 +14,7 @@ use afterhours::feed::signed::Taken;
 use chrono::TimeDelta;
 use rstest::rstest;
 
+use crate::feed_signed::Site;
 use crate::feed_signed::feed;
 use crate::feed_signed::small::Trade;
 use crate::feed_signed::vendor::vendor;
@@ -99,6 +100,27 @@ async fn a_site_without_a_network_takes_a_bundle_and_installs_from_it() {
     // But not for longer than was signed.
     trade.clock.set(taken.good_until + TimeDelta::seconds(1));
     assert!(site.releases().await.is_err());
+}
+
+#[tokio::test]
+async fn a_bundle_has_the_roots_that_there_are() {
+    let mut site = Site::new("two").await;
+    assert_eq!(site.builds().await, [1, 2]);
+    site.turn("rotated");
+    site.server.forbid_what_is_absent();
+    let bundle = site.path("bundle");
+    let roots = async || {
+        signed(&site.feed).bundle(&[], &[], &bundle, &Silent).await.unwrap();
+        let names = unpacked(&bundle).into_iter().map(|(name, _)| name);
+        names.filter(|name| name.ends_with(".root.json")).collect::<Vec<_>>()
+    };
+    let both = ["metadata/1.root.json", "metadata/2.root.json"];
+    assert_eq!(roots().await, both);
+    // The vendor clears old ones away.
+    fs::remove_file(site.path("vendor/rotated/metadata/1.root.json")).unwrap();
+    assert_eq!(roots().await, both);
+    fs::remove_file(site.path("state/feed/metadata/root_history/1.root.json")).unwrap();
+    assert_eq!(roots().await, both[1..]);
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ struct State {
     /// How often such a path was asked for.
     halted: u64,
     is_silent: bool,
+    forbids_absent: bool,
     asked: Vec<String>,
     /// Bytes of files.
     sent: u64,
@@ -74,6 +75,11 @@ impl Server {
     /// Takes questions and answers none.
     pub(crate) fn fall_silent(&self) {
         self.state.lock().unwrap().is_silent = true;
+    }
+
+    /// Says 403 of what is not there, as object stores do.
+    pub(crate) fn forbid_what_is_absent(&self) {
+        self.state.lock().unwrap().forbids_absent = true;
     }
 
     /// What was asked for since the last call.
@@ -130,6 +136,7 @@ async fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> 
     }
     let (status, body) = match tokio::fs::read(&file).await {
         Ok(body) if !is_refused => ("200 OK", body),
+        Err(_) if state.lock().unwrap().forbids_absent => ("403 Forbidden", Vec::new()),
         _ => ("404 Not Found", Vec::new()),
     };
     state.lock().unwrap().sent += body.len() as u64;
