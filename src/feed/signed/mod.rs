@@ -67,8 +67,9 @@ use crate::feed::transport::TransportError;
 
 /// What was verified so recently is not asked for again: one preflight asks several times.
 const FRESH: TimeDelta = TimeDelta::seconds(30);
-/// How long before the metadata run out somebody should look.
-const SOON: TimeDelta = TimeDelta::days(1);
+/// How long before the metadata run out somebody should look. A vendor whose timestamp holds for a day signs it anew when a third
+/// of that is left.
+const SOON: TimeDelta = TimeDelta::hours(6);
 
 /// How long one question may take as a whole, however little the server gives at a time. Less than others wait for the lock.
 const ASK_MAX: Span = Span::mins(4);
