@@ -29,6 +29,7 @@ use std::time::Instant;
 
 use afterhours::domain::progress::Silent;
 use afterhours::domain::release::MARKER;
+use afterhours::domain::release::Marker;
 use afterhours::domain::run::RunId;
 use afterhours::install::Exchange;
 
@@ -161,7 +162,7 @@ fn ours(root: &Path) -> anyhow::Result<f64> {
         })?;
         times.push(begin.elapsed());
         anyhow::ensure!(
-            fs::read_to_string(root.join("app").join(MARKER))? == id.to_marker(),
+            Marker::from_text(&fs::read_to_string(root.join("app").join(MARKER))?)?.id == id,
             "the swap did not happen"
         );
         runtime.block_on(installer.swap_back(&id))?;
