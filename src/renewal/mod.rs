@@ -391,9 +391,9 @@ impl Renewal {
     /// # Errors
     /// The record cannot be read or written, or the old program not be put back.
     pub async fn give_up(&self, reason: String) -> Result<Relaunch, RenewalError> {
-        match self.dir.load()?.pending {
-            Some(pending) if in_place(&pending).await? == InPlace::New => self.go_back(&reason).await,
-            _ => self.leave(reason).await,
+        match place::was_replaced(&self.origin.program)? {
+            true => self.go_back(&reason).await,
+            false => self.leave(reason).await,
         }
     }
 
