@@ -27,6 +27,9 @@ use crate::renewal::record::Record;
 
 /// The pause between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How many times its deadline one may hold the lock: under it programs are read and written, which takes as long as the
+/// machine is busy.
+const LOCKED_DEADLINES: u32 = 3;
 
 /// Watches the renewal in `data_dir` until it is over; what is to be run then, if nobody else does it.
 ///
@@ -87,7 +90,11 @@ impl Patience {
         } else {
             self.locked_since.get_or_insert_with(Instant::now);
         }
-        self.over = self.locked_since.unwrap_or(self.since).elapsed() >= pending.deadline.duration();
+        let deadline = pending.deadline.duration();
+        self.over = match self.locked_since {
+            Some(since) => since.elapsed() >= deadline * LOCKED_DEADLINES,
+            None => self.since.elapsed() >= deadline,
+        };
         self.over
     }
 }
