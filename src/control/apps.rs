@@ -22,6 +22,7 @@ use crate::domain::release::Release;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::jobs::kit::Kit;
+use crate::jobs::plan::self_update;
 use crate::jobs::preflight::findings;
 use crate::jobs::select::Wish;
 use crate::jobs::steps::failed;
@@ -221,5 +222,6 @@ async fn updates_view(kit: &Kit, store: &Store, looked: Looked) -> Result<Update
         ReleaseView { held, early: why(&selection.early), failed_before, ..ReleaseView::new(release) }
     };
     let pending = selection.path.iter().chain(&selection.rest).map(shown).collect();
-    Ok(UpdatesView { app: kit.app.name.clone(), pending, installed: selection.from, not_reached })
+    let self_update = self_update(kit, store, &selection.path, check.at).await;
+    Ok(UpdatesView { app: kit.app.name.clone(), pending, self_update, installed: selection.from, not_reached })
 }

@@ -73,7 +73,12 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
 }
 
 /// What Afterhours does for itself before; what keeps it from that is among the findings.
-async fn self_update(kit: &Kit, store: &Store, path: &[Release], now: DateTime<Utc>) -> Option<SelfUpdateView> {
+pub(crate) async fn self_update(
+    kit: &Kit,
+    store: &Store,
+    path: &[Release],
+    now: DateTime<Utc>,
+) -> Option<SelfUpdateView> {
     let outlook = outlook(kit, store, path, now).await.ok()?;
     let Outlook { own, offer: Offer::Newer(release), .. } = outlook else { return None };
     let free = kit.renewal.obstacle(CHECK).await.is_none();

@@ -20,6 +20,7 @@ use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
+use crate::wire::plan::SelfUpdateView;
 
 /// One thing that was checked.
 pub type FindingView = Finding;
@@ -147,6 +148,9 @@ pub struct UpdatesView {
     pub installed: Option<ReleaseId>,
     /// What is newer, ascending; what is `held` is not installed now.
     pub pending: Vec<ReleaseView>,
+    /// What Afterhours would do for itself before it installs any of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_update: Option<SelfUpdateView>,
     /// Present where the vendor's server was not reached: all of this was verified before.
     #[serde(default)]
     pub not_reached: Option<NotReachedView>,

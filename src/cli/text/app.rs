@@ -30,6 +30,7 @@ use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
 use crate::wire::people::GateView;
 use crate::wire::people::SessionView;
+use crate::wire::plan::SelfUpdateView;
 use crate::wire::status::AppView;
 use crate::wire::status::LastCheck;
 use crate::wire::status::StatusView;
@@ -177,11 +178,13 @@ pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
         None => "which version is installed is not known".to_owned(),
     };
     let mut parts: Vec<String> = not_reached(view, times).into_iter().collect();
-    if view.pending.is_empty() {
-        parts.push(format!("{}: {installed}, nothing newer", view.app));
-        return parts.join("\n");
-    }
-    parts.push(pending(view, &installed));
+    parts.push(match view.pending.is_empty() {
+        true => format!("{}: {installed}, nothing newer", view.app),
+        false => pending(view, &installed),
+    });
+    let first =
+        |update: &SelfUpdateView| format!("first, Afterhours updates itself from {} to {}", update.from, update.to);
+    parts.extend(view.self_update.as_ref().map(|update| indented(&first(update))));
     parts.extend(view.pending.iter().map(|release| indented(&self::release(release, times))));
     parts.join("\n")
 }

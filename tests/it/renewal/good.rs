@@ -28,6 +28,14 @@ async fn a_newer_afterhours_goes_first_and_the_run_goes_on() {
     assert!(plan.contains("first Afterhours updates itself from 0.1.0 to 0.2.0 (build 2)"), "{plan}");
     let (_, doctor, _) = site.run(&["doctor", "orders"]).await;
     assert!(doctor.contains("self_update: first, Afterhours updates itself from 0.1.0 to 0.2.0 (build 2)"), "{doctor}");
+    let (_, check, _) = site.run(&["update", "check", "orders"]).await;
+    assert!(
+        check.contains("\n  first, Afterhours updates itself from 0.1.0 to 0.2.0 (build 2)\n  2.0 (build 2"),
+        "{check}"
+    );
+    let (_, check, _) = site.run(&["update", "check", "orders", "--json"]).await;
+    let check: serde_json::Value = serde_json::from_str(&check).unwrap();
+    assert_eq!(check["self_update"]["to"]["version"], "0.2.0");
     let (pid, mode) = (site.pid(), fs_err::metadata(site.path("bin/afterhours")).unwrap().mode());
 
     let run = site.update().await;
