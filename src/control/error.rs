@@ -213,7 +213,10 @@ impl ControlError {
         Some(match self {
             Self::NotPermitted { .. } => "ask root, or become a member of the operators' group".to_owned(),
             Self::NoApp { known, .. } if known.is_empty() => "describe one in the configuration: [app.NAME]".to_owned(),
-            Self::NoApp { known, .. } => format!("the configuration knows {}", known.join(", ")),
+            Self::NoApp { known, .. } => format!(
+                "the configuration knows {}; a daemon reads it when it starts, so restart it after a change",
+                known.join(", ")
+            ),
             Self::NoSession { app, .. } => format!("see `afterhours session list {app}`"),
             Self::Calendar(error) => return error.hint(),
             Self::BadTime { .. } => "write it as \"2026-11-22 02:30\"".to_owned(),

@@ -25,8 +25,9 @@ use crate::wire::error::ErrorView;
 /// Write everything that a site without a network needs for an update into one file.
 ///
 /// There is the vendor's signed metadata in it and the archives of every release from build --from up to the version; where the
-/// feed has a newer Afterhours, that as well. The site takes it with `afterhours feed refresh APP --bundle FILE` and checks it as it would check the server. The
-/// signatures run out as they do on the server: carry the file soon.
+/// feed has a newer Afterhours, that as well. The site takes it with `afterhours feed refresh APP --bundle FILE` and checks
+/// it as it would check the server. `afterhours status` there says which build it has. The signatures run out as they do
+/// on the server: carry the file soon.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -82,6 +83,7 @@ pub(crate) async fn run(args: BundleArgs, context: &Context<'_>) -> Result<Endin
         let error = ErrorView::new(ErrorKind::NotFound, format!("there is nothing to carry up to version {version}"));
         return Err(error.hint(format!("see `afterhours feed refresh {app}`")).into());
     }
+    let is_alone = from.is_none() && releases.first().is_some_and(|first| first.id != path[0].id);
     // Which Afterhours the site has is not known here.
     let updaters = next_anywhere(&feed.updaters().await?);
     let (good_until, size_bytes) = feed.bundle(&path, &updaters, &output, &Bar::new(context.ui, 0)).await?;
@@ -96,6 +98,9 @@ pub(crate) async fn run(args: BundleArgs, context: &Context<'_>) -> Result<Endin
         }
         for updater in &bundled.updaters {
             text += &format!("\n  Afterhours {updater}");
+        }
+        if is_alone {
+            text += "\nIt helps a site that has all releases before. For one that has not, name its build with --from.";
         }
         text
     })?;

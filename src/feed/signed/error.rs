@@ -263,7 +263,8 @@ impl TrustError {
             Self::Threshold { .. } | Self::SignedTwice { .. } => {
                 "whoever published this holds too few of the vendor's keys: a thief with one key, or a changed file. \
                  Nothing of it was used. If it stays so, ask the vendor, and trust no new root.json that reaches you \
-                 over the same server"
+                 over the same server. Where this site was given the wrong root at first, correct it by \
+                 `afterhours feed trust APP root.json`; feed.root counts only until there is one"
             }
             Self::Expired { role, .. } if role == "root" => {
                 "look whether the clock of this machine is right. If it is, the vendor has to sign a new root; one \
