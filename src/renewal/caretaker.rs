@@ -57,11 +57,13 @@ pub async fn watch(data_dir: &Path) -> Result<Option<Relaunch>, RenewalError> {
                 }
             }
             None => {
-                if let Some(lock) = lock {
-                    return take_back(&dir, &lock, &mut record, &pending, was_over).await.map(Some);
+                if let Some(lock) = &lock {
+                    return take_back(&dir, lock, &mut record, &pending, was_over).await.map(Some);
                 }
             }
         }
+        // Whoever comes up needs it.
+        drop(lock);
         tokio::time::sleep(LOOK_PAUSE).await;
     }
 }
