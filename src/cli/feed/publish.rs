@@ -22,6 +22,7 @@ use crate::domain::release::Version;
 use crate::feed::pack::PackMeta;
 use crate::feed::vendor;
 use crate::feed::vendor::Content;
+use crate::feed::vendor::Place;
 use crate::feed::vendor::Published;
 
 /// Publish a release into a feed.
@@ -95,6 +96,9 @@ pub(crate) struct PublishArgs {
     /// The program for that platform
     #[arg(long, value_name = "PATH", requires = "updater")]
     binary: Vec<PathBuf>,
+    /// Publish it also where the release before is below --min-version, without asking
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -110,6 +114,17 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
         })?,
         None => String::new(),
     };
+    if let Some(needs) = args.min_version.clone().filter(|_| args.tree.is_some()) {
+        let look = Place { dir: args.dir.clone(), keys: Vec::new(), passphrases: None };
+        let standing = blocking(move || vendor::standing(look)).await?;
+        // Only sites that were brought to that version by hand could take it.
+        if let Some(before) = standing.releases.last().filter(|before| needs > before.version) {
+            let question = format!(
+                "Publish it for no site? It needs at least version {needs}, and the release before it is {before}."
+            );
+            context.ui.confirm(&question, args.yes)?;
+        }
+    }
     let meta = PackMeta {
         date: Some(args.date.unwrap_or_else(|| now.date_naive())),
         notes,

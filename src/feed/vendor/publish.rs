@@ -29,7 +29,6 @@ use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::refuse::check_is_newer;
 use crate::feed::vendor::refuse::check_migration;
 use crate::feed::vendor::refuse::check_tree;
-use crate::feed::vendor::refuse::check_way;
 use crate::feed::vendor::renew::Renewal;
 use crate::feed::vendor::renew::expires_at;
 use crate::feed::vendor::renew::own;
@@ -95,8 +94,6 @@ pub fn publish(
     known.extend(before.iter().map(|(build, release)| (*build, release.id.clone())));
     check_is_newer(&known, &meta.id)?;
     if let Content::Tree(tree) = content {
-        let newest = before.values().next_back().map(|release| &release.id);
-        check_way(newest, &meta.id, meta.min_version.as_ref())?;
         check_tree(tree, &workshop.dir, workshop.keys.folders())?;
         check_migration(tree, meta.migrate.as_deref().unwrap_or_default())?;
     }

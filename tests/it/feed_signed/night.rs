@@ -211,7 +211,7 @@ async fn a_signed_release_that_failed_waits_for_a_person() {
 #[tokio::test]
 async fn whoever_sits_at_a_terminal_can_name_a_version_before_one_that_cannot_be_reached() {
     let vendor = Vendor::of(&[V1, V2]).await;
-    vendor.publishes(&V3, &["--min-version", "2.5"]);
+    vendor.publishes(&V3, &["--min-version", "2.5", "--yes"]);
     let site = Site::with(&[("feed", &vendor.setting()), ("installed_version", "\"1.0\"")]).await;
     let (code, _, talk) = site.run(&["update", "check", "orders"]).await;
     assert_eq!(code, 1, "{talk}");

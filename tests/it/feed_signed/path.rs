@@ -207,7 +207,7 @@ async fn every_build_is_installed_in_its_order_and_a_refusal_says_what_to_do() {
         "failed to update to 5.0 (build 5): every update must pass 3.0 (build 3), and it is not known which version is \
          installed; set installed_version of the application"
     );
-    trade.publish(6, &["--min-version", "5.5", "--deltas", "0"]);
+    trade.publish(6, &["--min-version", "5.5", "--yes", "--deltas", "0"]);
     assert_eq!(
         desk.refuses(None).await,
         "failed to update to 6.0 (build 6): it needs at least version 5.5, and there is no release between 5.0 (build 5) \
