@@ -20,6 +20,7 @@ use crate::feed::vendor::Hold;
 use crate::feed::vendor::NewFeed;
 use crate::feed::vendor::Passphrases;
 use crate::feed::vendor::Place;
+use crate::feed::vendor::Quorum;
 use crate::feed::vendor::Scheme;
 use crate::sample::tree;
 use crate::sample::tree::App;
@@ -53,8 +54,8 @@ impl Vendor {
         let feed = NewFeed {
             name: "order-desk".to_owned(),
             scheme: Scheme::default(),
-            root_keys: 1,
-            root_threshold: 1,
+            root: Quorum::ONE,
+            targets: Quorum::ONE,
             hold: Hold::default(),
             root_folder: None,
         };

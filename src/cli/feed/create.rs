@@ -15,13 +15,15 @@ use crate::domain::span::Span;
 use crate::feed::vendor;
 use crate::feed::vendor::Hold;
 use crate::feed::vendor::NewFeed;
+use crate::feed::vendor::Quorum;
 use crate::feed::vendor::Scheme;
 
 /// Create a feed with its keys.
 ///
 /// DIR/published is what is uploaded; DIR/root.json is what sites are given once, on a way that they trust; DIR/keys are
 /// the keys, sealed with a passphrase. The keys of the root are needed once a year and when a key is replaced: put them on
-/// a stick with --keys, several of them with --root-keys, and keep it in a safe.
+/// a stick with --keys, several of them with --root-keys, and keep it in a safe. Keys of targets may be carried away as
+/// well; `feed publish --keys` finds them where they are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +45,12 @@ pub(crate) struct CreateArgs {
     /// How many of them have to sign
     #[arg(long, value_name = "N", default_value_t = 1)]
     root_threshold: usize,
+    /// How many keys vouch for releases
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    targets_keys: usize,
+    /// How many of them have to sign a release
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    targets_threshold: usize,
     /// What keys sign with: ed25519 or ecdsa-p256
     #[arg(long, default_value = "ed25519")]
     scheme: Scheme,
@@ -71,7 +79,9 @@ struct HoldArgs {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let CreateArgs { dir, name, keys, root_keys, root_threshold, scheme, hold, passphrase } = args;
+    let CreateArgs { dir, name, keys, scheme, hold, passphrase, .. } = args;
+    let root = Quorum { keys: args.root_keys, threshold: args.root_threshold };
+    let targets = Quorum { keys: args.targets_keys, threshold: args.targets_threshold };
     let dir = std::path::absolute(&dir).map_err(|error| CliError::failed(format!("find {}", dir.display()), &error))?;
     let name = match name {
         Some(name) => name,
@@ -82,7 +92,7 @@ pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Endin
     let passphrases = passphrase.passphrases(context.ui, true)?;
     let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
     let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };
-    let wish = NewFeed { name: name.to_string(), scheme, root_keys, root_threshold, hold, root_folder: keys };
+    let wish = NewFeed { name: name.to_string(), scheme, root, targets, hold, root_folder: keys };
     let now = context.now();
     let standing = blocking(move || vendor::create(&dir, &wish, &passphrases, now)).await?;
     context.ui.answer(&standing, |standing| show::text(standing, &context.times()))?;

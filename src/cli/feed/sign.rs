@@ -51,6 +51,12 @@ pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending,
             times.at_and_away(at)
         ));
     }
+    if let Some(at) = signed.targets_expire_at {
+        context.ui.warn(format_args!(
+            "the list of releases expires {} and too few of its keys are here; name their folder with --keys",
+            times.at_and_away(at)
+        ));
+    }
     if let Some(pending) = &signed.pending {
         context.ui.warn(waits(pending));
     }

@@ -33,26 +33,51 @@ use crate::feed::vendor::state::VendorSettings;
 use crate::feed::vendor::state::Workshop;
 use crate::feed::vendor::state::parse;
 
-/// The most keys of the root.
-const ROOT_KEYS_MAX: usize = 16;
+/// The most keys of a role.
+const KEYS_MAX: usize = 16;
 /// Signatures that hold for less could not be renewed in time.
 const HOLD_MIN: Span = Span::mins(10);
 
-/// What a new feed should be like.
+/// How many keys a role has, and how many of them have to sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quorum {
+    /// There are so many.
+    pub keys: usize,
+    /// So many have to sign.
+    pub threshold: usize,
+}
+
+impl Quorum {
+    /// One key, which has to sign.
+    pub const ONE: Self = Self { keys: 1, threshold: 1 };
+}
+
+/// What a new feed should be like. Snapshot and timestamp have one key each: a timer signs them, day after day, and
+/// several keys in one place are no better than one.
 #[derive(Debug, Clone)]
 pub struct NewFeed {
     /// The beginning of the archives' names.
     pub name: String,
     /// What keys sign with.
     pub scheme: Scheme,
-    /// How many keys the root has.
-    pub root_keys: usize,
-    /// How many of them have to sign.
-    pub root_threshold: usize,
+    /// The keys of the root.
+    pub root: Quorum,
+    /// The keys that vouch for releases.
+    pub targets: Quorum,
     /// For how long signatures hold.
     pub hold: Hold,
     /// Where the keys of the root are put; beside the others when nothing is said.
     pub root_folder: Option<PathBuf>,
+}
+
+impl NewFeed {
+    const fn quorum(&self, role: Role) -> Quorum {
+        match role {
+            Role::Root => self.root,
+            Role::Targets => self.targets,
+            Role::Snapshot | Role::Timestamp => Quorum::ONE,
+        }
+    }
 }
 
 /// Makes a feed in `dir`, which must not exist or be empty. Blocking.
@@ -66,8 +91,11 @@ pub fn create(
     now: DateTime<Utc>,
 ) -> Result<FeedStanding, VendorError> {
     passphrases.check()?;
-    if wish.root_threshold == 0 || wish.root_threshold > wish.root_keys || wish.root_keys > ROOT_KEYS_MAX {
-        return Err(VendorError::BadThreshold { threshold: wish.root_threshold, keys: wish.root_keys });
+    for role in Role::ALL {
+        let Quorum { keys, threshold } = wish.quorum(role);
+        if threshold == 0 || threshold > keys || keys > KEYS_MAX {
+            return Err(VendorError::BadThreshold { role, threshold, keys });
+        }
     }
     if let Some(role) = Role::ALL.into_iter().find(|role| wish.hold.of(*role) < HOLD_MIN) {
         return Err(VendorError::ShortSpan { role, span: wish.hold.of(role), least: HOLD_MIN });
@@ -97,11 +125,9 @@ fn furnish(dir: &Path, wish: &NewFeed, passphrases: &Passphrases, now: DateTime<
     disk::make_private(&inside)?;
     let mut signers = Vec::new();
     for role in Role::ALL {
-        let (count, folder) = match role {
-            Role::Root => (wish.root_keys, wish.root_folder.as_deref().unwrap_or(&inside)),
-            _ => (1, inside.as_path()),
-        };
-        for _ in 0..count {
+        let apart = wish.root_folder.as_deref().filter(|_| role == Role::Root);
+        let folder = apart.unwrap_or(&inside);
+        for _ in 0..wish.quorum(role).keys {
             let signer = Signer::generate(wish.scheme)?;
             signer.keep(role, folder, passphrases)?;
             signers.push((role, signer));
@@ -141,7 +167,7 @@ fn first_root(wish: &NewFeed, signers: &[(Role, Signer)], now: DateTime<Utc>) ->
         .map(|role| {
             let ids: Vec<&str> =
                 signers.iter().filter(|(of, _)| *of == role).map(|(_, signer)| signer.id.as_str()).collect();
-            let threshold = if role == Role::Root { wish.root_threshold } else { 1 };
+            let threshold = wish.quorum(role).threshold;
             (role.name().to_owned(), json!({ "keyids": ids, "threshold": threshold }))
         })
         .collect();

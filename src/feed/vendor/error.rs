@@ -44,8 +44,10 @@ pub enum VendorError {
         lock: PathBuf,
     },
     /// More signatures are asked for than there are keys, or none.
-    #[error("have {threshold} of {keys} root keys sign: that cannot be")]
+    #[error("have {threshold} of {keys} {role} keys sign: that cannot be")]
     BadThreshold {
+        /// Whose keys.
+        role: Role,
         /// As many have to sign.
         threshold: usize,
         /// As many there are.
@@ -406,7 +408,10 @@ impl VendorError {
             Self::NoFeed { .. } => "make one with `afterhours feed create DIR`",
             Self::BadSettings { .. } => "correct it; the manual on publishing shows one",
             Self::Busy { .. } => "wait until the other command has ended",
-            Self::BadThreshold { .. } => "make it 1 to the number of --root-keys",
+            Self::BadThreshold { role: Role::Targets, .. } => {
+                "make it 1 to the number of --targets-keys, of 16 at most"
+            }
+            Self::BadThreshold { .. } => "make it 1 to the number of --root-keys, of 16 at most",
             Self::ShortSpan { .. } => "make it longer; it is renewed when a third of it is left",
             Self::ShortPassphrase { .. } => "take a longer one; nobody asks for it often",
             Self::NoPassphrase => "name a file with it: --passphrase-file FILE",

@@ -33,6 +33,7 @@ mod state;
 mod withdraw;
 
 pub use crate::feed::vendor::create::NewFeed;
+pub use crate::feed::vendor::create::Quorum;
 pub use crate::feed::vendor::create::create;
 pub use crate::feed::vendor::error::VendorError;
 pub use crate::feed::vendor::error::VendorFailure;

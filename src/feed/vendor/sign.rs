@@ -41,6 +41,8 @@ pub struct Signed {
     pub holds_until: DateTime<Utc>,
     /// When the root has to be renewed and too few of its keys are here: when it expires.
     pub root_expires_at: Option<DateTime<Utc>>,
+    /// When the targets have to be renewed and too few of their keys are here: when they expire.
+    pub targets_expire_at: Option<DateTime<Utc>>,
     /// Keys of the root that are here, but could not be opened. They count as if they were not here.
     pub closed: Vec<ClosedKey>,
 }
@@ -74,21 +76,31 @@ pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
     let root = workshop.renew_root(&workshop.current()?, now);
     let mut current = workshop.current()?;
     let mut roles = root.as_ref().map_or_else(|_| Vec::new(), |work| work.roles.clone());
+    let mut targets_expire_at = None;
     if !roles.contains(&Role::Timestamp) {
         if let Err(expired) = workshop.check_root(&current, now) {
             // Nothing can be renewed below it, so what kept it from being renewed is what matters.
             return Err(root.map_or_else(|error| error, |work| work.closed.into_iter().next().unwrap_or(expired)));
         }
-        let renewal = Renewal::due(&current, &workshop, current.root.signed(), now);
+        let present = [current.root.signed()];
+        let mut renewal = Renewal::due(&current, &workshop, current.root.signed(), now);
+        let files = match renewal.clone().files(&workshop, &current, &present, now) {
+            // Who vouches for releases may keep the keys elsewhere; the timestamp does not wait for them.
+            Err(VendorError::KeysMissing { role: Role::Targets, .. }) => {
+                targets_expire_at = Some(expires_at(current.targets.signed().expires));
+                renewal = Renewal { targets: None, ..renewal };
+                renewal.clone().files(&workshop, &current, &present, now)?
+            }
+            files => files?,
+        };
         roles.extend(renewal.roles());
-        let files = renewal.files(&workshop, &current, &[current.root.signed()], now)?;
         workshop.commit(&files, now)?;
         current = workshop.current()?;
     }
     let RootWork { closed, expires_at: root_expires_at, .. } = root?;
     let closed = closed.iter().map(|error| ClosedKey { problem: error.to_string(), hint: error.hint() }).collect();
     let pending = workshop.waiting(&current)?;
-    Ok(Signed { roles, pending, holds_until: current.holds_until(), root_expires_at, closed })
+    Ok(Signed { roles, pending, holds_until: current.holds_until(), root_expires_at, targets_expire_at, closed })
 }
 
 impl Workshop {

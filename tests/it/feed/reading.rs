@@ -56,7 +56,6 @@ async fn the_same_build_twice_is_an_error() {
 #[tokio::test]
 async fn a_bad_description_is_an_error_that_names_it() {
     for (text, expected) in [
-        ("version = \"1\"\nbuild = 1\nbarier = true\n", "there is no key barier"),
         ("version = \"1\"\n", "understand "),
         ("version = \"1\"\nbuild = 1\n", "archive must be there"),
         ("\u{0}", "understand "),

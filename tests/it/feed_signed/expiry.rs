@@ -16,6 +16,7 @@ use afterhours::feed::vendor::Hold;
 use afterhours::feed::vendor::NewFeed;
 use afterhours::feed::vendor::Passphrases;
 use afterhours::feed::vendor::Place;
+use afterhours::feed::vendor::Quorum;
 use afterhours::feed::vendor::Role;
 use afterhours::feed::vendor::Scheme;
 use afterhours::feed::vendor::Signed;
@@ -46,8 +47,8 @@ impl Years {
         let wish = NewFeed {
             name: app.to_string(),
             scheme: Scheme::default(),
-            root_keys: 2,
-            root_threshold: 2,
+            root: Quorum { keys: 2, threshold: 2 },
+            targets: Quorum::ONE,
             hold: Hold::default(),
             root_folder: Some(dir.path().join("both")),
         };

@@ -17,6 +17,7 @@ use afterhours::feed::vendor::Hold;
 use afterhours::feed::vendor::NewFeed;
 use afterhours::feed::vendor::Passphrases;
 use afterhours::feed::vendor::Place;
+use afterhours::feed::vendor::Quorum;
 use afterhours::feed::vendor::Role;
 use afterhours::feed::vendor::Rotated;
 use afterhours::feed::vendor::Scheme;
@@ -43,13 +44,17 @@ struct Keeper {
 impl Keeper {
     /// With so many keys of the root, of which so many have to sign, all beside the feed.
     async fn new(root_keys: usize, root_threshold: usize, passphrases: &Passphrases) -> Self {
+        Self::with(Quorum { keys: root_keys, threshold: root_threshold }, Quorum::ONE, passphrases).await
+    }
+
+    async fn with(root: Quorum, targets: Quorum, passphrases: &Passphrases) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let orders = dir.path().join("orders");
         let wish = NewFeed {
             name: "orders".to_owned(),
             scheme: Scheme::default(),
-            root_keys,
-            root_threshold,
+            root,
+            targets,
             hold: Hold::default(),
             root_folder: None,
         };
@@ -84,8 +89,12 @@ impl Keeper {
     }
 
     fn publish(&self, build: u64) -> Result<(), VendorError> {
+        self.publish_with(build, &[])
+    }
+
+    fn publish_with(&self, build: u64, folders: &[&str]) -> Result<(), VendorError> {
         let meta = PackMeta::new(ReleaseId { version: format!("{build}.0").parse().unwrap(), build });
-        let place = self.place(&[], &everyday());
+        let place = self.place(folders, &everyday());
         vendor::publish(place, &meta, &Content::Tree(self.path("tree")), 0, self.clock.now()).map(drop)
     }
 
@@ -95,16 +104,24 @@ impl Keeper {
 
     /// Puts one key of the root into another folder.
     fn take_a_root_key_to(&self, folder: &str) {
+        self.take_a_key_to(Role::Root, folder);
+    }
+
+    fn take_a_key_to(&self, role: Role, folder: &str) {
         let folder = self.path(folder);
         fs_err::create_dir_all(&folder).unwrap();
-        let key = root_keys(&self.path("orders/keys")).pop().unwrap();
+        let key = keys_of(role, &self.path("orders/keys")).pop().unwrap();
         fs_err::rename(&key, folder.join(key.file_name().unwrap())).unwrap();
     }
 }
 
 fn root_keys(folder: &Path) -> Vec<PathBuf> {
+    keys_of(Role::Root, folder)
+}
+
+fn keys_of(role: Role, folder: &Path) -> Vec<PathBuf> {
     let files = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("root-")).collect()
+    files.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&format!("{role}-"))).collect()
 }
 
 fn everyday() -> Passphrases {
@@ -157,6 +174,32 @@ async fn a_spoilt_root_key_does_not_stop_the_timer_while_a_root_waits() {
         assert!(signed.closed[0].problem.contains("it is no sealed PKCS#8 key"), "{signed:?}");
         keeper.site_sees().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_release_needs_as_many_keys_as_the_vendor_wished_and_the_timer_none_of_them() {
+    let keeper = Keeper::with(Quorum::ONE, Quorum { keys: 3, threshold: 2 }, &everyday()).await;
+    keeper.publish(1).unwrap();
+    keeper.take_a_key_to(Role::Targets, "stick");
+    keeper.publish(2).unwrap();
+    keeper.take_a_key_to(Role::Targets, "stick");
+    let lacking = keeper.publish(3).unwrap_err();
+    let is_told = matches!(lacking, VendorError::KeysMissing { role: Role::Targets, here: 1, needed: 2, .. });
+    assert!(is_told && lacking.hint().unwrap().contains("--keys"), "{lacking}");
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2]);
+
+    for day in [59, 61, 89] {
+        keeper.day(day);
+        let signed = keeper.sign(&[], &everyday()).unwrap();
+        assert!(signed.roles.contains(&Role::Timestamp) && !signed.roles.contains(&Role::Targets), "{signed:?}");
+        assert_eq!(signed.targets_expire_at, (day > 60).then(|| today() + TimeDelta::days(90)), "day {day}");
+        assert_eq!(keeper.site_sees().await.unwrap(), [1, 2]);
+    }
+    let signed = keeper.sign(&["stick"], &everyday()).unwrap();
+    assert_eq!((signed.roles.contains(&Role::Targets), signed.targets_expire_at), (true, None));
+    keeper.publish_with(3, &["stick"]).unwrap();
+    keeper.day(91);
+    assert_eq!(keeper.site_sees().await.unwrap(), [1, 2, 3]);
 }
 
 #[tokio::test]
