@@ -12,6 +12,7 @@
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -210,7 +211,10 @@ impl Store {
         let mut writing = connect(path, WRITER_CACHE_KIB)?;
         upgrade(&mut writing, path)?;
         let reading = connect(path, READER_CACHE_KIB)?;
-        Ok(Self { writer: serve("store-writer", writing), reader: serve("store-reader", reading), path: path.into() })
+        let (reader, reading) = serve("store-reader", reading, None);
+        // Who closes last clears the write-ahead log away; two that close at once would each leave it to the other.
+        let (writer, _) = serve("store-writer", writing, reading);
+        Ok(Self { writer, reader, path: path.into() })
     }
 
     /// Opens a store that is there, to look at it. Who writes goes on beside; an attempt to write is an error.
@@ -232,7 +236,7 @@ impl Store {
             found if found > NEWEST => Err(StoreError::TooNew { path: path.to_owned(), found, known: NEWEST }),
             found if found < NEWEST => Err(StoreError::TooOld { path: path.to_owned(), found, needed: NEWEST }),
             _ => {
-                let reader = serve("store-reader", connection);
+                let (reader, _) = serve("store-reader", connection, None);
                 Ok(Self { writer: reader.clone(), reader, path: path.into() })
             }
         }
@@ -286,18 +290,24 @@ where
     answer.await.map_err(|_| StoreError::Closed)?
 }
 
-fn serve(name: &str, mut connection: Connection) -> mpsc::Sender<Work> {
+/// A thread that works upon a connection until nobody can ask any more, and closes it when `before` has ended.
+fn serve(
+    name: &str,
+    mut connection: Connection,
+    before: Option<JoinHandle<()>>,
+) -> (mpsc::Sender<Work>, Option<JoinHandle<()>>) {
     let (sender, mut inbox) = mpsc::channel::<Work>(QUEUE_MAX);
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         while let Some(work) = inbox.blocking_recv() {
             work(&mut connection);
         }
+        // However it ended, it is over.
+        let _ = before.map(JoinHandle::join);
     });
     // Without a thread every request answers `Closed`, because the inbox is dropped.
-    if let Err(error) = thread {
-        tracing::error!(%error, thread = name, "cannot start a thread of the store");
-    }
-    sender
+    let thread =
+        thread.inspect_err(|error| tracing::error!(%error, thread = name, "cannot start a thread of the store"));
+    (sender, thread.ok())
 }
 
 fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
