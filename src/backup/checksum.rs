@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::backup::error::BackupError;
+use crate::domain::hex::hex;
 use crate::domain::span::Span;
 
 /// The largest checksum file or manifest that is read.
@@ -91,7 +92,7 @@ fn digest(reader: &mut impl Read, stopped: &CancellationToken) -> io::Result<Str
             return Err(io::Error::other("stopped"));
         }
         match reader.read(&mut chunk) {
-            Ok(0) => return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(0) => return Ok(hex(hasher.finalize())),
             Ok(read) => hasher.update(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -151,7 +152,7 @@ fn own_sum(text: &str, name: &str) -> Option<String> {
     lines(text)
         .find(|(_, file)| Path::new(file).file_name().is_some_and(|file| file == name))
         .map(|(sha256, _)| sha256)
-        .or_else(|| hex(text.trim()))
+        .or_else(|| digits(text.trim()))
 }
 
 /// The lines `SUM  FILE`, `SUM *FILE` and `SHA256 (FILE) = SUM`.
@@ -159,16 +160,16 @@ fn lines(text: &str) -> impl Iterator<Item = (String, &str)> {
     text.lines().filter_map(|line| {
         let line = line.trim_end();
         if let Some((file, sum)) = line.strip_prefix("SHA256 (").and_then(|rest| rest.rsplit_once(") = ")) {
-            return Some((hex(sum)?, file));
+            return Some((digits(sum)?, file));
         }
         let (sum, file) = line.split_once(' ')?;
         let file = file.strip_prefix([' ', '*']).unwrap_or(file);
-        Some((hex(sum)?, file))
+        Some((digits(sum)?, file))
     })
 }
 
 /// A SHA-256 in hexadecimal digits, as we write it.
-pub(super) fn hex(text: &str) -> Option<String> {
+pub(super) fn digits(text: &str) -> Option<String> {
     (text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| text.to_ascii_lowercase())
 }
 

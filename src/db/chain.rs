@@ -26,6 +26,7 @@ use crate::db::audit::AuditEntry;
 use crate::db::audit::append_entry;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
+use crate::domain::hex::hex;
 
 /// The place of an entry on the chain.
 pub(crate) struct Link {
@@ -52,11 +53,7 @@ fn hash(head: &str, number: i64, at: DateTime<Utc>, content: &[&str; 5]) -> Stri
         digest.update((part.len() as u64).to_be_bytes());
         digest.update(part);
     }
-    hex(digest)
-}
-
-fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest.finalize())
 }
 
 /// The audit entry that vouches for the gaps. Nobody else writes one of this name.
@@ -87,7 +84,7 @@ fn digest_of(gaps: &[Gap]) -> String {
     for gap in gaps {
         digest.update(format!("{} {} {} {}\n", gap.first, gap.last, gap.before, gap.after));
     }
-    hex(digest)
+    hex(digest.finalize())
 }
 
 /// Whether the gaps are those that the newest checkpoint vouches for.

@@ -14,6 +14,7 @@ pub mod finding;
 pub mod foreign;
 pub mod gate;
 pub mod held;
+pub mod hex;
 pub mod job;
 pub mod name;
 pub mod progress;

@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
+
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// How many chunks wait to be taken.
@@ -57,7 +59,7 @@ impl ReadAhead {
         io::copy(&mut self, &mut io::sink())?;
         let hash = self.thread.take().map(JoinHandle::join).transpose();
         let hash = hash.map_err(|_| io::Error::other("the thread that reads the file panicked"))?.unwrap_or_default();
-        Ok((self.read, hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok((self.read, hex(hash.finalize())))
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::Read;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
+
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -18,7 +20,7 @@ pub(in crate::feed) fn sha256_of(mut source: impl Read) -> io::Result<String> {
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match source.read(&mut chunk) {
-            Ok(0) => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            Ok(0) => return Ok(hex(hash.finalize())),
             Ok(read) => hash.update(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

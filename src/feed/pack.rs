@@ -32,6 +32,7 @@ use tar::EntryType;
 use tar::Header;
 use walkdir::WalkDir;
 
+use crate::domain::hex::hex;
 use crate::domain::release::Archive;
 use crate::domain::release::MARKER;
 use crate::domain::release::Release;
@@ -349,7 +350,7 @@ impl<W> Hashing<W> {
 
     /// Where it was written to, the SHA-256 in hexadecimal digits, and how many bytes there were.
     fn finish(self) -> (W, String, u64) {
-        let sha256 = self.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(self.hash.finalize());
         (self.into, sha256, self.written)
     }
 }

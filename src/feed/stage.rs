@@ -39,6 +39,7 @@ use rustix::io::Errno;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
 use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::MARKER;
@@ -430,7 +431,7 @@ impl Unpacking<'_> {
         let unpacked = unpack_tar(&mut hashed, self.archive.unpacked_bytes, tree, self.limits, &self.staging.cancel);
         let unpacked = self.unless_ours(unpacked)?;
         let drained = io::copy(&mut hashed, &mut io::sink());
-        let sha256 = hashed.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(hashed.hash.finalize());
         match &self.archive.tar_sha256 {
             Some(declared) => self.judge(unpacked, declared, sha256)?,
             None => {

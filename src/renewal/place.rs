@@ -28,6 +28,7 @@ use sha2::Digest;
 use sha2::Sha256;
 
 use crate::domain::finding::Finding;
+use crate::domain::hex::hex;
 use crate::domain::release::UPDATER_PROGRAM;
 use crate::domain::span::Span;
 use crate::exec::Exec;
@@ -80,7 +81,7 @@ pub(super) fn sha256(path: &Path) -> Result<String, RenewalError> {
             Err(error) => return Err(error).at("read", path),
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hash.finalize()))
 }
 
 /// Keeps a copy of the program. Durable when it returns.

@@ -11,7 +11,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use walkdir::WalkDir;
 
-use crate::sample::data::hex;
+use crate::domain::hex::hex;
 use crate::sample::error::SampleError;
 
 /// Writes everything in `data` as one tar file into the directory `into`; under its name there is a whole backup.
@@ -44,13 +44,13 @@ pub fn fingerprint(data: &Path) -> Result<String, SampleError> {
         let path = entry.path();
         let read = || -> std::io::Result<String> {
             let meta = entry.metadata()?;
-            let bytes = if meta.is_file() { hex(&Sha256::digest(fs::read(path)?)) } else { String::new() };
+            let bytes = if meta.is_file() { hex(Sha256::digest(fs::read(path)?)) } else { String::new() };
             let name = path.strip_prefix(data).unwrap_or(path);
             Ok(format!("{:?} {:o} {bytes}\n", name, meta.mode()))
         };
         all.update(read().map_err(SampleError::file("read", path))?);
     }
-    Ok(hex(&all.finalize()))
+    Ok(hex(all.finalize()))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde_json::Value;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
 use crate::sample::Order;
 use crate::sample::error::SampleError;
 use crate::sample::migrate::decode;
@@ -187,12 +188,7 @@ fn hash(salt: &str, password: &str) -> String {
     for _ in 0..HASH_ROUNDS {
         digest = Sha256::new().chain_update(salt).chain_update(digest).finalize();
     }
-    hex(&digest)
-}
-
-/// Bytes as text.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::cli::exit::CliError;
 use crate::cli::out::Ui;
 use crate::cli::text;
 use crate::client::api::Client;
+use crate::domain::hex::hex;
 use crate::domain::name::AppName;
 use crate::domain::run::Outcome;
 use crate::domain::span::Span;
@@ -287,7 +288,7 @@ fn sha256(orders: &[Order]) -> String {
     for order in &orders {
         all.update(format!("{order:?}\n"));
     }
-    all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(all.finalize())
 }
 
 fn shown(hash: &str) -> &str {

@@ -14,6 +14,7 @@ use sha2::Sha256;
 use zstd::stream::read::Decoder;
 use zstd::stream::write::Encoder;
 
+use crate::domain::hex::hex;
 use crate::domain::progress::Progress;
 use crate::feed::archive::Cancel;
 use crate::feed::delta::DeltaError;
@@ -93,7 +94,7 @@ impl Applying<'_> {
             at += piece.len() as u64;
             self.progress.advance(at, None, "applying the delta");
         }
-        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let found: String = hex(hash.finalize());
         if found != tar_sha256 {
             let (base, delta) = (self.base.to_owned(), self.delta.to_owned());
             return Err(DeltaError::WrongHash { base, delta, wanted: tar_sha256.to_owned(), found });

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
 use crate::feed::signed::error::TrustError;
 use crate::feed::transport::TransportError;
 
@@ -125,7 +126,7 @@ impl Bundle {
             done += want as u64;
         }
         out.sync_all()?;
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(hash.finalize()))
     }
 }
 

@@ -269,7 +269,11 @@ pub(super) fn remove_if_there(path: &Path) -> Result<(), FeedError> {
     }
 }
 
-async fn on_thread<T: Send + 'static>(what: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FeedError> {
+/// Does what blocks where it holds nobody up.
+pub(super) async fn on_thread<T: Send + 'static>(
+    what: &Path,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, FeedError> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|source| FeedError::Thread { what: what.display().to_string(), source })
 }

@@ -18,6 +18,7 @@ use crate::feed::signed::bundle;
 use crate::feed::signed::bundle::Bundle;
 use crate::feed::signed::bundle::Content;
 use crate::feed::signed::download::Bringing;
+use crate::feed::signed::download::on_thread;
 use crate::feed::signed::error::TrustError;
 use crate::feed::signed::releases::Folder;
 use crate::feed::signed::remote::Remote;
@@ -214,9 +215,4 @@ fn kept_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, TrustError> {
     }
     files.sort();
     Ok(files)
-}
-
-async fn on_thread<T: Send + 'static>(what: &Path, work: impl FnOnce() -> T + Send + 'static) -> Result<T, FeedError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|source| FeedError::Thread { what: what.display().to_string(), source })
 }

@@ -21,6 +21,7 @@ use sigstore_tuf::Targets;
 use sigstore_tuf::Updater;
 use sigstore_tuf::UpdaterConfig;
 
+use crate::domain::hex::hex;
 use crate::domain::release::Release;
 use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
@@ -183,7 +184,7 @@ impl Reader<'_> {
         if target.length > DESCRIPTION_BYTES_MAX {
             return Err(FeedError::DescriptionTooLarge { file: PathBuf::from(name), max: DESCRIPTION_BYTES_MAX });
         }
-        let kept = store::read(&file).ok().flatten().filter(|bytes| hex(&Sha256::digest(bytes)) == hash);
+        let kept = store::read(&file).ok().flatten().filter(|bytes| hex(Sha256::digest(bytes)) == hash);
         let bytes = match kept {
             Some(bytes) => bytes,
             None => {
@@ -253,10 +254,6 @@ fn sha256_of(name: &str, target: &TargetFile) -> Result<String, FeedError> {
 fn encoded(role: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     role.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-pub(in crate::feed) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The releases whose descriptions were kept. They were verified when they came; who uses them now verifies what comes of it.

@@ -16,10 +16,10 @@ use sigstore_tuf::Updater;
 use url::Url;
 
 use crate::config::settings::TransportSettings;
+use crate::domain::hex::hex;
 use crate::feed::error::FeedError;
 use crate::feed::signed::error::TrustError;
 use crate::feed::signed::error::to_jiff;
-use crate::feed::signed::releases::hex;
 use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
 use crate::feed::signed::store::Metadata;
@@ -114,13 +114,13 @@ fn file_name(target: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let name: String =
         target.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect();
-    if name.starts_with('.') || name.len() > 200 { hex(&Sha256::digest(target)) } else { name }
+    if name.starts_with('.') || name.len() > 200 { hex(Sha256::digest(target)) } else { name }
 }
 
 fn is_it(bytes: &[u8], target: &TargetFile) -> bool {
     let right = |(algorithm, hash): (&String, &String)| match algorithm.as_str() {
-        "sha256" => Some(hex(&Sha256::digest(bytes)).eq_ignore_ascii_case(hash)),
-        "sha512" => Some(hex(&Sha512::digest(bytes)).eq_ignore_ascii_case(hash)),
+        "sha256" => Some(hex(Sha256::digest(bytes)).eq_ignore_ascii_case(hash)),
+        "sha512" => Some(hex(Sha512::digest(bytes)).eq_ignore_ascii_case(hash)),
         _ => None,
     };
     let known: Vec<bool> = target.hashes.iter().filter_map(right).collect();

@@ -414,6 +414,7 @@ fn range(header: &str) -> Option<(u64, Option<u64>)> {
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::hex::hex;
     use std::io::Read;
     use std::io::Write;
     use std::net::TcpListener;
@@ -472,7 +473,7 @@ mod tests {
         // The bucket holds as much as two files.
         let bytes_per_second = 8 * FILE_BYTES as u64;
         let transport = limited(bytes_per_second);
-        let sha256 = Sha256::digest(&data).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(Sha256::digest(&data));
         let want = Wanted { sha256, size_bytes: FILE_BYTES as u64 };
         transport.fetch(&url, &want, &dir.path().join("file"), &Silent).await.unwrap();
         assert_eq!(transport.get(&url, FILE_BYTES as u64).await.unwrap().unwrap(), data);

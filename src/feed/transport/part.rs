@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use sha2::Digest;
 use sha2::Sha256;
 
+use crate::domain::hex::hex;
 use crate::feed::transport::Wanted;
 use crate::feed::transport::error::TransportError;
 
@@ -141,7 +142,7 @@ impl Part {
 
     /// Puts the whole file in its place, if it is the right one.
     pub(super) fn finish(self, want: &Wanted) -> Result<Ending, TransportError> {
-        let found = hex(self.hash.clone());
+        let found = hex(self.hash.clone().finalize());
         if found != want.sha256 || self.len != want.size_bytes {
             return Ok(Ending::Wrong(self, found));
         }
@@ -164,7 +165,7 @@ fn is_whole(into: &Path, want: &Wanted) -> Result<bool, TransportError> {
         return Ok(false);
     }
     let (hash, len) = hash(&mut file, want.size_bytes).map_err(failed("read", into))?;
-    Ok(len == want.size_bytes && hex(hash) == want.sha256)
+    Ok(len == want.size_bytes && hex(hash.finalize()) == want.sha256)
 }
 
 /// The hash of at most `len` bytes, and how many there were.
@@ -183,10 +184,6 @@ fn hash(file: &mut File, len: u64) -> io::Result<(Sha256, u64)> {
             Err(error) => return Err(error),
         }
     }
-}
-
-fn hex(hash: Sha256) -> String {
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Makes the name of `path` durable.

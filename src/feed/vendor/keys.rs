@@ -34,6 +34,7 @@ use serde_json::Value;
 use serde_json::json;
 use sigstore_tuf::Key;
 
+use crate::domain::hex::hex;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::role::Role;
@@ -135,7 +136,7 @@ impl Signer {
     fn new(pair: Pair) -> Result<Self, VendorError> {
         let public = match &pair {
             Pair::Ed25519(pair) => {
-                let raw: String = pair.public_key().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                let raw: String = hex(pair.public_key().as_ref());
                 json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": raw } })
             }
             Pair::EcdsaP256(pair) => {
@@ -158,7 +159,7 @@ impl Signer {
             Pair::EcdsaP256(pair) => pair.sign(&SystemRandom::new(), message),
         };
         let signature = signature.map_err(|_| VendorError::Sign { key: self.id.clone() })?;
-        Ok(signature.as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(signature.as_ref()))
     }
 
     /// Writes the key into `folder`, sealed.

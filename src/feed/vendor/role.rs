@@ -16,6 +16,7 @@ use sha2::Sha256;
 use sigstore_tuf::Root;
 use sigstore_tuf::canonical_json::to_canonical_bytes;
 
+use crate::domain::hex::hex;
 use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::keys::Signer;
 
@@ -140,5 +141,5 @@ pub(in crate::feed::vendor) fn describe(bytes: &[u8]) -> Value {
 
 /// The SHA-256 in hexadecimal digits.
 pub(in crate::feed::vendor) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(Sha256::digest(bytes))
 }
