@@ -102,7 +102,8 @@ impl Bundle {
         if length != size_bytes {
             return Err(wrong(format!("{length} bytes instead of {size_bytes}")));
         }
-        let part = into.with_extension("part");
+        // Not the name of a download: one of the same file may be under way, and has a lock that we do not.
+        let part = into.with_extension("carried");
         let unwritten = |source| TrustError::Keep { path: part.clone(), source };
         let copied = self.pour(at, length, &part).map_err(unwritten)?;
         if copied != sha256 {
