@@ -62,7 +62,8 @@ pub async fn watch(data_dir: &Path) -> Result<Option<Relaunch>, RenewalError> {
                 }
             }
         }
-        // Whoever comes up needs it.
+        // Whoever comes up needs it. This ends with the renewal and not before: as long as somebody lives who may come up, or
+        // holds the lock, one who went would leave nobody to put the old program back.
         drop(lock);
         tokio::time::sleep(LOOK_PAUSE).await;
     }
