@@ -339,7 +339,13 @@ fn data(app: &AppSettings) -> Vec<Finding> {
         ));
     }
     if findings.is_empty() {
-        findings.push(Finding::good(CHECK, "all data paths can be read"));
+        findings.push(Finding::good(
+            CHECK,
+            match paths.is_empty() {
+                true => "no data are configured: a snapshot holds the program alone",
+                false => "all data paths can be read",
+            },
+        ));
     }
     findings
 }
