@@ -12,12 +12,13 @@ use serde_json::Value;
 
 use super::releases::V2;
 use super::releases::V3;
+use super::site::NO_LOOKS;
 use super::site::Site;
 use super::site::eventually;
 
+const AT_START: &str = "{ check_every = \"never\" }";
 /// Nobody has to ask the desk which version it is.
 const KNOWN: (&str, &str) = ("installed_version", "\"1.0\"");
-const NEVER: &str = "{ check_at_start = false, check_every = \"never\" }";
 
 impl Site {
     /// Another application, of which only its releases are of interest; nobody is there yet.
@@ -68,7 +69,7 @@ fn builds(check: &LastCheck) -> Vec<u64> {
 
 #[tokio::test]
 async fn at_the_start_and_everybody_can_see_what_came_of_it() {
-    let mut site = Site::with(&[KNOWN, ("updates", "{ check_every = \"never\" }")]).await;
+    let mut site = Site::with(&[KNOWN, ("updates", AT_START)]).await;
     V2.publish(&site.feed());
     V3.publish(&site.feed());
     let begun = SystemClock.now();
@@ -98,8 +99,8 @@ async fn at_the_start_and_everybody_can_see_what_came_of_it() {
 
 #[tokio::test]
 async fn not_where_nobody_wants_that_until_somebody_asks() {
-    let mut site = Site::with(&[KNOWN, ("updates", NEVER)]).await;
-    site.add_crm("{ check_every = \"never\" }");
+    let mut site = Site::with(&[KNOWN, ("updates", NO_LOOKS)]).await;
+    site.add_crm(AT_START);
     V2.publish(&site.feed());
     site.serve().await;
     // Both had their turn together.
@@ -114,7 +115,7 @@ async fn not_where_nobody_wants_that_until_somebody_asks() {
 #[tokio::test]
 async fn when_its_time_has_come() {
     let mut site = Site::with(&[KNOWN, ("updates", "{ check_at_start = false, check_every = \"1h\" }")]).await;
-    site.add_crm(NEVER);
+    site.add_crm(NO_LOOKS);
     site.was_looked(&["orders", "crm"], TimeDelta::hours(2)).await;
     V2.publish(&site.feed());
     site.serve().await;
@@ -125,7 +126,7 @@ async fn when_its_time_has_come() {
 
 #[tokio::test]
 async fn a_look_that_fails_says_why_and_is_told_once() {
-    let mut site = Site::with(&[KNOWN]).await;
+    let mut site = Site::with(&[KNOWN, ("updates", AT_START)]).await;
     V2.publish(&site.feed());
     site.serve().await;
     let good = site.looked("orders").await;

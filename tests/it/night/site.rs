@@ -41,6 +41,8 @@ use super::releases::V1;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// What every process of a site inherits.
 const MARK: &str = "NIGHT_SITE";
+/// The daemon looks for newer releases only when it is asked.
+pub(crate) const NO_LOOKS: &str = "{ check_at_start = false, check_every = \"never\" }";
 
 /// A site, and the daemon if it runs.
 pub(crate) struct Site {
@@ -95,6 +97,8 @@ impl Site {
             ),
             ("data", "{ paths = [\"DIR/data\"] }".to_owned()),
             ("feed", "{ dir = \"DIR/feed\" }".to_owned()),
+            // The daemon's own looks would share the feed's server, and what it refuses, with the test.
+            ("updates", NO_LOOKS.to_owned()),
             ("sessions", "[]".to_owned()),
             ("grace", "\"2s\"".to_owned()),
             ("reminders", "[]".to_owned()),
