@@ -13,6 +13,7 @@ pub mod db;
 pub mod domain;
 pub mod exec;
 pub mod feed;
+pub mod files;
 pub mod gate;
 #[cfg(test)]
 mod generated;

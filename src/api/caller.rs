@@ -13,6 +13,7 @@ use axum::http::request::Parts;
 use crate::api::server::Api;
 use crate::control::Caller;
 use crate::control::Role;
+use crate::files::account::Account;
 use crate::sessions::station::Peer;
 
 /// Who is an operator.
@@ -27,8 +28,8 @@ impl Operators {
         Self { group: group.into() }
     }
 
-    fn admits(&self, peer: &Peer, name: &str) -> bool {
-        peer.uid == 0 || peer.uid == rustix::process::geteuid().as_raw() || is_member(&self.group, name)
+    fn admits(&self, account: &Account) -> bool {
+        account.is_root() || account.uid == rustix::process::geteuid().as_raw() || account.is_member(&self.group)
     }
 }
 
@@ -42,30 +43,12 @@ impl FromRequestParts<Api> for PeerCaller {
         let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0);
         let caller = match peer {
             Some(peer) => {
-                let who = user_name(peer.uid);
-                let role = if api.operators.admits(&peer, &who) { Role::Operator } else { Role::Workstation };
-                Caller { who, via: "socket", role }
+                let account = Account::of_uid(peer.uid);
+                let role = if api.operators.admits(&account) { Role::Operator } else { Role::Workstation };
+                Caller { who: account.name, via: "socket", role }
             }
             None => Caller { who: "somebody unknown".to_owned(), via: "socket", role: Role::Workstation },
         };
         Ok(Self(caller))
     }
-}
-
-/// The name of a user of this machine; the number where there is none.
-pub fn user_name(uid: u32) -> String {
-    let passwd = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
-        [name, _, id, ..] if id.parse() == Ok(uid) => Some(name.to_owned()),
-        _ => None,
-    });
-    found.unwrap_or_else(|| uid.to_string())
-}
-
-fn is_member(group: &str, name: &str) -> bool {
-    let groups = fs_err::read_to_string("/etc/group").unwrap_or_default();
-    groups.lines().map(|line| line.split(':').collect::<Vec<_>>()).any(|fields| match fields[..] {
-        [of, _, _, members] => of == group && members.split(',').any(|member| member == name),
-        _ => false,
-    })
 }

@@ -11,7 +11,6 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::caller::user_name;
 use crate::cli::context::Context;
 use crate::cli::context::apps_of;
 use crate::cli::context::named_or_only;
@@ -27,6 +26,7 @@ use crate::client::workstation::WorkstationError;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::session::Answer;
+use crate::files::account::user_name;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 

@@ -16,7 +16,6 @@ use tempfile::TempDir;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
 
-use crate::api::caller::user_name;
 use crate::api::events::event_view;
 use crate::api::events::live_view;
 use crate::config::settings::ServiceControl;
@@ -39,6 +38,7 @@ use crate::db::store::StoreError;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
+use crate::files::account::user_name;
 use crate::jobs::driver::Live;
 use crate::jobs::kit::state_dir;
 use crate::jobs::lock::AppLock;

@@ -13,6 +13,7 @@
 
 pub mod leftover;
 pub mod process;
+pub mod system;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

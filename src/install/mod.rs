@@ -158,7 +158,7 @@ impl Installer {
     /// # Errors
     /// There is no such staged tree, or it cannot be changed.
     pub async fn prepare(&self, id: &ReleaseId) -> Result<(), InstallError> {
-        let (id, owner) = (id.clone(), self.owner().await?);
+        let (id, owner) = (id.clone(), self.owner()?);
         self.change(move |inner, _| swap::prepare(&inner.layout, &id, owner, &Keep::of(&inner.app)?)).await
     }
 
@@ -167,7 +167,7 @@ impl Installer {
     /// # Errors
     /// There is no such staged tree, or it cannot be put in place; then the old one is.
     pub async fn swap(&self, id: &ReleaseId) -> Result<SwapReport, InstallError> {
-        let (id, owner) = (id.clone(), self.owner().await?);
+        let (id, owner) = (id.clone(), self.owner()?);
         self.change(move |inner, _| swap::swap(&inner.layout, &id, owner, &Keep::of(&inner.app)?, inner.exchange)).await
     }
 
@@ -295,7 +295,7 @@ impl Installer {
     /// Looks for what would make a run fail.
     pub async fn check(&self, need: SpaceNeed) -> Vec<Finding> {
         let owner = match &self.0.app.owner {
-            Some(text) => Some(owner::resolve(text).await.map_err(|error| error.to_string())),
+            Some(text) => Some(owner::resolve(text).map_err(|error| error.to_string())),
             None => None,
         };
         let looked = self.work(move |inner, _| Ok(check::check(&inner.layout, &inner.app, need, owner))).await;
@@ -329,9 +329,9 @@ impl Installer {
         self.block(|inner, _| hold::is_held(&inner.layout)).await
     }
 
-    async fn owner(&self) -> Result<Option<Owner>, InstallError> {
+    fn owner(&self) -> Result<Option<Owner>, InstallError> {
         match &self.0.app.owner {
-            Some(text) => owner::resolve(text).await.map(Some),
+            Some(text) => owner::resolve(text).map(Some),
             None => Ok(None),
         }
     }

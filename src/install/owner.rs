@@ -1,9 +1,7 @@
 //! Who a tree belongs to: `user:group` from the configuration, by name or by number.
 
-use std::fs;
-
-use crate::domain::span::Span;
-use crate::exec::Exec;
+use crate::files::account::Account;
+use crate::files::account::find_group;
 use crate::install::error::InstallError;
 
 /// User and group by number.
@@ -14,56 +12,30 @@ pub(super) struct Owner {
 }
 
 /// Looks `user:group`, `user` or `user:` up; without a group it is the user's own.
-pub(super) async fn resolve(text: &str) -> Result<Owner, InstallError> {
+pub(super) fn resolve(text: &str) -> Result<Owner, InstallError> {
     let unknown = || InstallError::UnknownOwner { owner: text.to_owned() };
     let (user, group) = text.split_once(':').unwrap_or((text, ""));
-    let account = find("passwd", user).await;
-    let uid = match (&account, user.parse()) {
-        (Some(fields), _) => fields.get(2).and_then(|uid| uid.parse().ok()),
-        (None, Ok(uid)) => Some(uid),
-        (None, Err(_)) => None,
+    let account = Account::find(user).ok_or_else(unknown)?;
+    let gid = match group {
+        // A number without a name has no group that could be known.
+        "" if account.is_known() => account.gid,
+        "" => return Err(unknown()),
+        group => find_group(group).ok_or_else(unknown)?,
     };
-    let gid = if group.is_empty() {
-        account.and_then(|fields| fields.get(3).and_then(|gid| gid.parse().ok()))
-    } else {
-        match (find("group", group).await, group.parse()) {
-            (Some(fields), _) => fields.get(2).and_then(|gid| gid.parse().ok()),
-            (None, Ok(gid)) => Some(gid),
-            (None, Err(_)) => None,
-        }
-    };
-    Ok(Owner { uid: uid.ok_or_else(unknown)?, gid: gid.ok_or_else(unknown)? })
-}
-
-/// The fields of an entry of a system database: from its file, else from wherever the system gets it (LDAP, systemd).
-async fn find(database: &str, name: &str) -> Option<Vec<String>> {
-    let pick = |text: &str| {
-        let lines = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
-        lines.into_iter().find(|fields| fields.first().is_some_and(|first| first == name))
-    };
-    let local = fs::read_to_string(format!("/etc/{database}")).ok().and_then(|text| pick(&text));
-    match local {
-        Some(fields) => Some(fields),
-        None if name.parse::<u32>().is_ok() => None,
-        None => {
-            let argv = ["getent".to_owned(), database.to_owned(), name.to_owned()];
-            let output = Exec::new(&argv, Span::secs(10)).run().await.ok()?;
-            pick(&output.stdout)
-        }
-    }
+    Ok(Owner { uid: account.uid, gid })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn names_and_numbers() {
-        assert_eq!(resolve("root:root").await.unwrap(), Owner { uid: 0, gid: 0 });
-        assert_eq!(resolve("root").await.unwrap(), Owner { uid: 0, gid: 0 });
-        assert_eq!(resolve("1234:4321").await.unwrap(), Owner { uid: 1234, gid: 4321 });
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!(resolve("root:root").unwrap(), Owner { uid: 0, gid: 0 });
+        assert_eq!(resolve("root").unwrap(), Owner { uid: 0, gid: 0 });
+        assert_eq!(resolve("1234:4321").unwrap(), Owner { uid: 1234, gid: 4321 });
         for bad in ["nobody-of-that-name:root", "root:nobody-of-that-name", "", "4711"] {
-            assert!(resolve(bad).await.is_err(), "{bad}");
+            assert!(resolve(bad).is_err(), "{bad}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod feed;
 mod feed_signed;
 mod foreign;
 mod gate;
+mod hostile;
 mod install;
 mod jobs;
 mod night;

@@ -280,7 +280,8 @@ async fn a_site_without_a_network_takes_it_from_a_bundle() {
 #[tokio::test]
 async fn one_that_waits_is_taken_when_a_release_needs_it() {
     let vendor = Vendor::new().await;
-    let mut site = vendor.site(&[("updates", "{ cool_down = \"30d\", check_at_start = false, check_every = \"never\" }")]).await;
+    let mut site =
+        vendor.site(&[("updates", "{ cool_down = \"30d\", check_at_start = false, check_every = \"never\" }")]).await;
     let (old, new) = (in_place(&site), good_program(&site, "0.2.0", 2));
     vendor.updater("0.2.0", 2, &new);
     vendor.release(V2, &["--security"]);

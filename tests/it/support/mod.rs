@@ -1,6 +1,7 @@
 //! What several parts need to be tested.
 
 pub(crate) mod systemd_box;
+pub(crate) mod users;
 
 use std::path::Path;
 use std::process::Command;

@@ -1,0 +1,347 @@
+//! Tells whether anybody but root can change what a path names, as `sudo` and `cron` ask of their own files.
+//!
+//! The path is walked from `/`, component by component, each opened beneath the one before. Every directory on the way
+//! must belong to root, or to the user of this process, and nobody else may write into it; a sticky directory such as
+//! `/tmp` may be shared, since nobody can take another's entry away there. A link is followed where root made it: it
+//! lies in a directory that only root can change. What is found is held open, so the answer cannot grow old.
+//!
+//! Access lists need no separate look: where one grants writing, the mode's group bits show it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Component;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::fs::CWD;
+use rustix::fs::FileType;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::Stat;
+use thiserror::Error;
+
+use crate::files::account;
+
+/// How many links one path may go through.
+const LINKS_MAX: usize = 40;
+
+/// Somebody who is not root can change what a path names, or it cannot be known.
+#[derive(Debug, Error)]
+pub enum Untrusted {
+    /// The file or directory belongs to somebody else.
+    #[error("{} belongs to {owner}", .path.display())]
+    Owner {
+        /// What was found on the way, or at its end.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Others than its owner may write to it.
+    #[error("{} can be written by {}", .path.display(), .who)]
+    Writable {
+        /// What was found on the way, or at its end.
+        path: PathBuf,
+        /// Who may.
+        who: Who,
+    },
+    /// It leads through too many links.
+    #[error("{} leads through more than {LINKS_MAX} links", .path.display())]
+    Links {
+        /// The path that was asked about.
+        path: PathBuf,
+    },
+    /// It cannot be looked at.
+    #[error("look at {}", .path.display())]
+    Look {
+        /// What cannot be looked at.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Who may write to what only root should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The group with this number.
+    Group(u32),
+    /// Everybody.
+    Everybody,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(gid) => write!(f, "the group {}", account::group_name(*gid)),
+            Self::Everybody => f.write_str("everybody"),
+        }
+    }
+}
+
+impl Untrusted {
+    /// What to type so that only root can change it; nothing where that is not the cause.
+    pub fn remedy(&self) -> Option<String> {
+        let quoted = |path: &Path| path.display().to_string();
+        match self {
+            Self::Owner { path, .. } => Some(format!("chown root {}", quoted(path))),
+            Self::Writable { path, who: Who::Group(_) } => Some(format!("chmod g-w {}", quoted(path))),
+            Self::Writable { path, who: Who::Everybody } => Some(format!("chmod go-w {}", quoted(path))),
+            Self::Links { .. } | Self::Look { .. } => None,
+        }
+    }
+
+    /// Whether there is nothing by that name.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Look { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// What a path names, held open, and changed by root alone.
+#[derive(Debug)]
+pub struct Trusted {
+    fd: OwnedFd,
+    stat: Stat,
+    path: PathBuf,
+}
+
+impl Trusted {
+    /// The descriptor, opened with `O_PATH`.
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Owner, mode and kind.
+    pub fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
+    /// The path without any link.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Holds the directory `path`, into which nobody but root may write and which nobody else can move away.
+///
+/// # Errors
+/// Somebody else can, or there is no such directory.
+pub fn trusted_dir(path: &Path) -> Result<Trusted, Untrusted> {
+    let found = trusted(path)?;
+    if FileType::from_raw_mode(found.stat.st_mode) != FileType::Directory {
+        return Err(Untrusted::Look { path: found.path, source: io::ErrorKind::NotADirectory.into() });
+    }
+    Ok(found)
+}
+
+/// Holds the regular file `path`, which nobody but root may change or replace.
+///
+/// # Errors
+/// Somebody else can, or there is no such file.
+pub fn trusted_file(path: &Path) -> Result<Trusted, Untrusted> {
+    let found = trusted(path)?;
+    if FileType::from_raw_mode(found.stat.st_mode) != FileType::RegularFile {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+        return Err(Untrusted::Look { path: found.path, source });
+    }
+    Ok(found)
+}
+
+/// Holds what `path` names, which nobody but root may change or replace.
+///
+/// # Errors
+/// Somebody else can, or there is nothing by that name.
+pub fn trusted(path: &Path) -> Result<Trusted, Untrusted> {
+    let found = walk(path)?;
+    // At its end nothing may be shared: in a sticky directory everybody may still make entries.
+    judge(&found.path, &found.stat, Shared::Refused)?;
+    Ok(found)
+}
+
+/// Asks the deepest directory on the way to `path` that is there. It is what decides who can make the rest.
+///
+/// # Errors
+/// Somebody but root can.
+pub fn trusted_way(path: &Path) -> Result<(), Untrusted> {
+    let mut known = path;
+    loop {
+        match trusted(known) {
+            Err(error) if error.is_absent() => match known.parent() {
+                Some(parent) => known = parent,
+                None => return Err(error),
+            },
+            answer => return answer.map(|_| ()),
+        }
+    }
+}
+
+/// Whether a sticky directory may be shared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shared {
+    Allowed,
+    Refused,
+}
+
+fn walk(asked: &Path) -> Result<Trusted, Untrusted> {
+    let look = |path: &Path, error: rustix::io::Errno| Untrusted::Look { path: path.to_owned(), source: error.into() };
+    let absolute = std::path::absolute(asked).map_err(|source| Untrusted::Look { path: asked.to_owned(), source })?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut left = parts(&absolute);
+    let mut links = 0;
+    let mut walked = vec![(root(flags)?, PathBuf::from("/"))];
+    loop {
+        let (fd, path) = walked.last().expect("the root is never popped");
+        let stat = rustix::fs::fstat(fd).map_err(|error| look(path, error))?;
+        let Some(part) = left.pop() else {
+            let (fd, path) = walked.pop().expect("just seen");
+            return Ok(Trusted { fd, stat, path });
+        };
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            judge(path, &stat, Shared::Allowed)?;
+        }
+        if part == ".." {
+            if walked.len() > 1 {
+                walked.pop();
+            }
+            continue;
+        }
+        let next = path.join(&part);
+        let found = rustix::fs::openat(fd, &part, flags, Mode::empty()).map_err(|error| look(&next, error))?;
+        let stat = rustix::fs::fstat(&found).map_err(|error| look(&next, error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            walked.push((found, next));
+            continue;
+        }
+        // The link's mode says nothing; its owner and its directory do.
+        judge_owner(&next, &stat)?;
+        links += 1;
+        if links > LINKS_MAX {
+            return Err(Untrusted::Links { path: asked.to_owned() });
+        }
+        let target = rustix::fs::readlinkat(&found, "", Vec::new()).map_err(|error| look(&next, error))?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            walked.truncate(1);
+        }
+        left.extend(parts(&target));
+    }
+}
+
+fn root(flags: OFlags) -> Result<OwnedFd, Untrusted> {
+    rustix::fs::openat(CWD, "/", flags, Mode::empty())
+        .map_err(|error| Untrusted::Look { path: PathBuf::from("/"), source: error.into() })
+}
+
+/// The names of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let mut parts: Vec<_> = path
+        .components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => None,
+        })
+        .collect();
+    parts.reverse();
+    parts
+}
+
+fn judge_owner(path: &Path, stat: &Stat) -> Result<(), Untrusted> {
+    let own = rustix::process::geteuid().as_raw();
+    if stat.st_uid == 0 || stat.st_uid == own {
+        return Ok(());
+    }
+    Err(Untrusted::Owner { path: path.to_owned(), owner: account::user_name(stat.st_uid) })
+}
+
+fn judge(path: &Path, stat: &Stat, shared: Shared) -> Result<(), Untrusted> {
+    judge_owner(path, stat)?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    if shared == Shared::Allowed && mode.contains(Mode::SVTX) {
+        return Ok(());
+    }
+    if mode.contains(Mode::WOTH) {
+        return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Everybody });
+    }
+    // Whoever is in root's own group is root's choice.
+    if mode.contains(Mode::WGRP) && stat.st_gid != 0 {
+        return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Group(stat.st_gid) });
+    }
+    Ok(())
+}
+
+/// What the mode of a file lets everybody but root and its own user read; used for secrets.
+pub fn read_by_others(path: &Path) -> io::Result<bool> {
+    let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    Ok(mode.contains(Mode::ROTH) || (mode.contains(Mode::RGRP) && stat.st_gid != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::chown;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn chmod(path: &Path, mode: u32) {
+        fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn what_others_can_change_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        fs_err::create_dir_all(&deep).unwrap();
+        fs_err::write(deep.join("file"), "").unwrap();
+        chmod(&deep.join("file"), 0o600);
+        let file = deep.join("file");
+        assert!(trusted_file(&file).is_ok());
+        assert!(trusted_dir(&deep).is_ok());
+        assert!(trusted_dir(&file).is_err() && trusted_file(&deep).is_err());
+
+        chmod(&dir.path().join("a"), 0o777);
+        let error = trusted_file(&file).unwrap_err();
+        assert_eq!(error.remedy().unwrap(), format!("chmod go-w {}", dir.path().join("a").display()));
+        chmod(&dir.path().join("a"), 0o1777);
+        assert!(trusted_file(&file).is_ok(), "a sticky directory on the way may be shared");
+        assert!(trusted_dir(&dir.path().join("a")).is_err(), "at the end it may not");
+        chmod(&dir.path().join("a"), 0o755);
+
+        if rustix::process::geteuid().is_root() {
+            chown(&deep, Some(65534), None).unwrap();
+            assert!(matches!(trusted_file(&file), Err(Untrusted::Owner { path, .. }) if path == deep));
+            chown(&deep, Some(0), Some(65534)).unwrap();
+            chmod(&deep, 0o775);
+            assert!(matches!(trusted_file(&file), Err(Untrusted::Writable { who: Who::Group(65534), .. })));
+            chmod(&deep, 0o755);
+        }
+
+        assert!(trusted_file(&deep.join("absent")).unwrap_err().is_absent());
+        assert!(trusted_way(&deep.join("absent/too")).is_ok());
+    }
+
+    #[test]
+    fn a_link_is_followed_where_root_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs_err::create_dir(dir.path().join("real")).unwrap();
+        fs_err::write(dir.path().join("real/file"), "").unwrap();
+        chmod(&dir.path().join("real/file"), 0o600);
+        symlink("real", dir.path().join("link")).unwrap();
+        symlink("../link/./file", dir.path().join("real/again")).unwrap();
+        let real = fs_err::canonicalize(dir.path().join("real/file")).unwrap();
+        assert_eq!(trusted_file(&dir.path().join("link/again")).unwrap().path(), real);
+        symlink("loop", dir.path().join("loop")).unwrap();
+        assert!(matches!(trusted(&dir.path().join("loop")), Err(Untrusted::Links { .. })));
+
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(dir.path().join("link"), Some(65534), None).unwrap();
+            assert!(matches!(trusted(&dir.path().join("link")), Err(Untrusted::Owner { .. })));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Attacks by real users of the machine: the application's own, and a stranger. Each is refused or has no effect.
+
+mod places;
