@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cli::Color;
 use crate::cli::exit::CliError;
+use crate::domain::plain;
 use crate::wire::error::ErrorBody;
 
 const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -158,8 +159,7 @@ impl Ui {
 
 /// Names, messages and notes come from strangers: what could steer a terminal is shown, not obeyed.
 fn harmless(text: impl Display) -> String {
-    let is_plain = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
-    text.to_string().chars().map(|c| if is_plain(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+    plain::lines(&text.to_string())
 }
 
 /// Whoever closed the pipe has seen enough; that is no error.

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::client::ui::Input;
 use crate::client::ui::Scene;
 use crate::client::ui::Ui;
+use crate::domain::plain::one_line;
 use crate::domain::session::Answer;
 use crate::domain::span::Span;
 
@@ -89,8 +90,8 @@ impl<W: Write + Send> Ui for Terminal<W> {
                 let back = notice.back_at.map(|at| format!(" It is expected back at {}.", clock(at)));
                 format!(
                     "{BELL}{}: {}\n  The program closes in {}, at {}.{} Please save your work.{}",
-                    plain(&notice.title),
-                    plain(&notice.reason),
+                    one_line(&notice.title),
+                    one_line(&notice.reason),
                     short(*left),
                     clock(notice.ends_at),
                     back.unwrap_or_default(),
@@ -99,7 +100,7 @@ impl<W: Write + Send> Ui for Terminal<W> {
             }
             Scene::Refused { text, until } => {
                 let until = until.map(|at| format!(" Please try again after {}.", clock(at)));
-                format!("{}{}", plain(text), until.unwrap_or_default())
+                format!("{}{}", one_line(text), until.unwrap_or_default())
             }
             Scene::Unguarded => "The update service cannot be reached; the program was started without it.".to_owned(),
             Scene::Answered(Answer::Ok) => "Thank you; the program is being closed.".to_owned(),
@@ -107,7 +108,7 @@ impl<W: Write + Send> Ui for Terminal<W> {
             Scene::Answered(Answer::RestartAfterwards) => {
                 "Thank you; the program is being closed and started again afterwards.".to_owned()
             }
-            Scene::Message(text) => format!("{BELL}{}", plain(text)),
+            Scene::Message(text) => format!("{BELL}{}", one_line(text)),
             Scene::Withdrawn => "The update will not happen now; please go on.".to_owned(),
             Scene::Ending { force_after: Span::ZERO } => format!("{BELL}The program is closed now."),
             Scene::Ending { force_after } => {
@@ -121,12 +122,12 @@ impl<W: Write + Send> Ui for Terminal<W> {
             }
             Scene::Restarted { version, text } => {
                 let version = version.as_ref().map(|version| format!(" (version {version})"));
-                format!("{}{} The program starts again.", plain(text), version.unwrap_or_default())
+                format!("{}{} The program starts again.", one_line(text), version.unwrap_or_default())
             }
             Scene::Ready { version, text, can_start, .. } => {
                 let version = version.as_ref().map(|version| format!(" (version {version})"));
                 let start = if *can_start { "\n  s = start the program" } else { "" };
-                format!("{BELL}{}{}{start}", plain(text), version.unwrap_or_default())
+                format!("{BELL}{}{}{start}", one_line(text), version.unwrap_or_default())
             }
             Scene::LinkLost => "The update service does not answer; the program goes on.".to_owned(),
             Scene::LinkBack => "The update service answers again.".to_owned(),
@@ -157,11 +158,6 @@ fn short(span: Span) -> Span {
 /// The time of day here.
 fn clock(at: DateTime<Utc>) -> impl std::fmt::Display {
     at.with_timezone(&Local).format("%H:%M")
-}
-
-/// Text from elsewhere, without what a terminal would obey.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! that is read by more people than its log is. What is masked too much is still in the log; what is
 //! masked too little cannot be called back.
 
+use crate::domain::plain::one_line;
+
 /// In place of what looked like a secret.
 const MASK: &str = "***";
 /// How many lines of a program's output are kept.
@@ -41,7 +43,7 @@ pub fn last_lines(text: &str) -> Vec<String> {
     let mut kept = Vec::new();
     let mut room = BYTES_MAX;
     for line in masked.lines().rev().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
-        let line = printable(line);
+        let line = one_line(line);
         if line.len() > room {
             // Of one line that is too long by itself, its beginning says what it is about.
             if kept.is_empty() {
@@ -64,7 +66,7 @@ pub fn last_line(text: &str) -> Option<String> {
 
 /// A line that is short enough for a message, masked.
 pub fn short(line: &str) -> String {
-    clipped(&masked(line))
+    clipped(&one_line(&masked(line)))
 }
 
 fn clipped(line: &str) -> String {
@@ -72,11 +74,6 @@ fn clipped(line: &str) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
-}
-
-/// Without what a terminal or a mail would take for more than text.
-fn printable(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A text without what looks like a secret: values of names such as `password` or `token`, what follows

@@ -17,6 +17,7 @@ pub mod held;
 pub mod hex;
 pub mod job;
 pub mod name;
+pub mod plain;
 pub mod progress;
 pub mod release;
 pub mod run;

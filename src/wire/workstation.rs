@@ -22,6 +22,7 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::plain::is_hidden;
 use crate::domain::release::Version;
 use crate::domain::session::Answer;
 use crate::domain::session::Notice;
@@ -111,13 +112,13 @@ pub struct Register {
 impl Register {
     /// What is wrong with the texts in it, if anything.
     pub fn flaw(&self) -> Option<&'static str> {
-        let fits = |text: &str, max: usize| (1..=max).contains(&text.len()) && !text.chars().any(char::is_control);
+        let fits = |text: &str, max: usize| (1..=max).contains(&text.len()) && !text.chars().any(is_hidden);
         if !fits(&self.user, TEXT_BYTES_MAX) {
-            Some("the user's name is empty, too long, or holds control characters")
+            Some("the user's name is empty, too long, or holds characters that are not seen")
         } else if !fits(&self.workstation, TEXT_BYTES_MAX) {
-            Some("the workstation's name is empty, too long, or holds control characters")
+            Some("the workstation's name is empty, too long, or holds characters that are not seen")
         } else if !fits(&self.program_name, PROGRAM_BYTES_MAX) {
-            Some("the program's name is empty, too long, or holds control characters")
+            Some("the program's name is empty, too long, or holds characters that are not seen")
         } else if self.session.as_ref().is_some_and(|session| !is_session_id(&session.0)) {
             Some("the session's name is not one of ours")
         } else {

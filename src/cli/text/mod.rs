@@ -15,6 +15,7 @@ use comfy_table::Table;
 use comfy_table::presets;
 
 use crate::domain::failure::Failure;
+use crate::domain::plain::is_hidden;
 use crate::domain::span::Span;
 
 /// The most lines of a vendor's text that are shown at a time.
@@ -179,14 +180,12 @@ fn trimmed(table: &Table) -> String {
     lines.join("\n")
 }
 
-/// A vendor's text without what would do something to a terminal: escape sequences lose their escape, and what turns the
-/// direction of writing round is left out. At most [`FOREIGN_LINES_MAX`] lines.
+/// A vendor's text without what would do something to a terminal: escape sequences lose their escape, and format
+/// characters are left out. At most [`FOREIGN_LINES_MAX`] lines.
 pub(crate) fn harmless(text: &str) -> String {
-    let is_direction =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let kept = |line: &str| -> String {
         let line = line.replace('\t', "    ");
-        line.trim_end().chars().filter(|c| !c.is_control() && !is_direction(*c)).collect()
+        line.trim_end().chars().filter(|c| !is_hidden(*c)).collect()
     };
     let mut lines: Vec<String> = text.trim().lines().take(FOREIGN_LINES_MAX).map(kept).collect();
     let left_out = text.trim().lines().count().saturating_sub(lines.len());

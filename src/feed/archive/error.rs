@@ -30,6 +30,12 @@ pub enum ArchiveError {
         /// The entry.
         entry: String,
     },
+    /// A path or link target with a character that is not seen and changes how others are read.
+    #[error("accept entry {entry}: it contains a format character, which hides what the name is")]
+    FormatCharacter {
+        /// The entry; the character is shown by its number.
+        entry: String,
+    },
     /// A path or link target with a zero byte.
     #[error("accept entry {entry}: it contains a zero byte")]
     ZeroByte {

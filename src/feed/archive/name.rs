@@ -7,6 +7,7 @@
 //! chain of links leads out. A `..` after a name could climb from wherever a link had led, so it
 //! is refused even where it would end inside.
 
+use crate::domain::plain::is_format;
 use crate::feed::archive::Limits;
 use crate::feed::archive::error::ArchiveError;
 use crate::feed::archive::error::shown;
@@ -34,6 +35,9 @@ impl EntryName {
         }
         if raw.contains(&0) {
             return Err(ArchiveError::ZeroByte { entry: entry() });
+        }
+        if is_disguised(raw) {
+            return Err(ArchiveError::FormatCharacter { entry: entry() });
         }
         if raw.starts_with(b"/") {
             return Err(ArchiveError::Absolute { entry: entry() });
@@ -99,6 +103,12 @@ impl EntryName {
     }
 }
 
+/// Whether a name may be read as another one. The two joiners are part of words in several scripts.
+fn is_disguised(raw: &[u8]) -> bool {
+    !raw.is_ascii()
+        && String::from_utf8_lossy(raw).chars().any(|c| is_format(c) && !matches!(c, '\u{200c}' | '\u{200d}'))
+}
+
 /// Whether a symbolic link at `link` may point to `target`.
 ///
 /// # Errors
@@ -113,6 +123,9 @@ pub(in crate::feed) fn check_symlink(link: &EntryName, target: &[u8], limits: &L
     }
     if target.contains(&0) {
         return Err(ArchiveError::ZeroByte { entry });
+    }
+    if is_disguised(target) {
+        return Err(ArchiveError::FormatCharacter { entry });
     }
     if target.starts_with(b"/") {
         return Err(ArchiveError::LinkAbsolute { entry, target: shown(target) });
@@ -172,6 +185,9 @@ mod tests {
         }
         assert!(matches!(parse(b".//a"), Err(EmptyComponent { .. })));
         assert!(matches!(parse(b"a\0b"), Err(ZeroByte { .. })));
+        let Err(FormatCharacter { entry }) = parse("gpj.\u{202e}exe".as_bytes()) else { panic!("taken") };
+        assert_eq!(entry, "\"gpj.\\u{202e}exe\"");
+        assert!(parse("\u{200c}نمی‌خواهم".as_bytes()).is_ok());
         assert!(matches!(parse(&[b'a'; 256]), Err(TooLong { max: 255, .. })));
         assert!(matches!(parse(&b"a/".repeat(3000)), Err(TooLong { .. })));
         assert!(matches!(parse(&[b"a/".repeat(200), b"b".to_vec()].concat()), Err(TooDeep { .. })));

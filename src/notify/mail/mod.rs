@@ -46,6 +46,7 @@ use tokio::time::timeout;
 
 use crate::config::settings::MailSettings;
 use crate::config::settings::MailTls;
+use crate::domain::plain;
 use crate::domain::span::Span;
 pub use crate::notify::mail::error::Answer;
 pub use crate::notify::mail::error::Cause;
@@ -348,9 +349,10 @@ fn mailbox(text: &str) -> Result<Mailbox, MailError> {
     text.parse().map_err(|source| MailError::Address { text: text.to_owned(), source })
 }
 
-/// The text without line breaks and other control characters, and not too long.
+/// The text in one line without hidden characters, and not too long.
 fn one_line(text: &str) -> String {
-    let words: Vec<_> = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty()).collect();
+    let text = plain::one_line(text);
+    let words: Vec<_> = text.split(' ').filter(|word| !word.is_empty()).collect();
     let line = words.join(" ");
     match line.char_indices().nth(SUBJECT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),

@@ -5,6 +5,7 @@ use chrono::DateTime;
 use chrono::Utc;
 use chrono_tz::Tz;
 
+use crate::domain::plain::one_line;
 use crate::domain::span::Span;
 
 /// A longer text is cut: a mail is for reading, the log is for searching.
@@ -83,7 +84,7 @@ impl Page {
 
 /// One line of a reasonable length.
 fn bounded(text: &str) -> String {
-    let line: String = text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = one_line(text.trim_end());
     match line.char_indices().nth(TEXT_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
