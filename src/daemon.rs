@@ -49,6 +49,7 @@ use crate::domain::gate::Gate;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
+use crate::files::dirs::make_public;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::Engine;
 use crate::jobs::engine::LIVE_MAX;
@@ -198,7 +199,7 @@ async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: mpsc::Se
 fn make_data_dir(settings: &Settings) -> Result<()> {
     let data_dir = &settings.daemon.data_dir;
     let make = || -> std::io::Result<()> {
-        fs_err::create_dir_all(data_dir.parent().unwrap_or(data_dir))?;
+        make_public(data_dir.parent().unwrap_or(data_dir))?;
         match std::fs::DirBuilder::new().mode(0o700).create(data_dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
@@ -404,7 +405,7 @@ async fn only_one(settings: &Settings) -> Result<AppLock> {
 
 fn listen(socket: &Path) -> Result<UnixListener> {
     if let Some(dir) = socket.parent() {
-        fs_err::create_dir_all(dir).context("make the directory of the socket")?;
+        make_public(dir).context("make the directory of the socket")?;
     }
     // We hold the lock of the data directory: whoever listened here before is gone.
     match fs_err::remove_file(socket) {

@@ -8,23 +8,32 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use rustix::fs::CWD;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
 use rustix::process::Gid;
 use rustix::process::Uid;
 use rustix::thread;
 
 use crate::files::account::Account;
 
+/// What a child may do with files that it makes: others may read them, as everywhere. The daemon's own are its own.
+const CHILD_UMASK: u32 = 0o022;
+
 /// Makes `command` run as `account`: with all groups of that user, and no way back to more rights.
 ///
-/// Where this process is that user already, only the way back is closed.
+/// Where this process is that user already, only the way back is closed. What the daemon has for itself is not
+/// inherited: its narrow umask, and its place among those that the kernel ends last when memory runs out.
 pub fn become_user(command: &mut Command, account: &Account) {
     let already = rustix::process::geteuid().as_raw() == account.uid;
     let groups: Vec<_> = account.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
     // SAFETY: the closure runs in the child between fork and exec. It allocates nothing and takes no lock: it makes
-    // four system calls. The child has one thread, so the calls that change a thread change the process.
+    // system calls. The child has one thread, so the calls that change a thread change the process.
     unsafe {
         command.pre_exec(move || {
+            rustix::process::umask(Mode::from_raw_mode(CHILD_UMASK));
+            forget_oom_score();
             if !already {
                 thread::set_thread_groups(&groups)?;
                 thread::set_thread_res_gid(gid, gid, gid)?;
@@ -33,6 +42,15 @@ pub fn become_user(command: &mut Command, account: &Account) {
             thread::set_no_new_privs(true)?;
             Ok(())
         });
+    }
+}
+
+/// Becomes as likely to be ended as anybody, where the kernel lets us say so.
+fn forget_oom_score() {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+        // A child that is protected better than it needs to be is no reason not to start it.
+        let _ = rustix::io::write(&file, b"0");
     }
 }
 
@@ -57,6 +75,7 @@ mod tests {
         assert_eq!(said(&daemon, "id", "-G").trim(), daemon.gid.to_string());
         let status = said(&daemon, "cat", "/proc/self/status");
         assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("Umask:\t0022"), "{status}");
         assert!(status.contains(&format!("Uid:\t{0}\t{0}\t{0}\t{0}", daemon.uid)), "{status}");
     }
 

@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::files::dirs::make_public;
 use crate::install::anchor::Anchor;
 use crate::install::durable;
 use crate::install::durable::Touched;
@@ -255,7 +256,7 @@ impl Carry<'_> {
         if durable::exists(&to)? && tree::same_content(&from, &to)? {
             return Ok(());
         }
-        fs::create_dir_all(parent(&to)).at("create", parent(&to))?;
+        make_public(parent(&to)).at("create", parent(&to))?;
         let about = fs::symlink_metadata(&from).at("look at", &from)?;
         tree::copy_entry(&from, &about, &to, &to, &mut Links::new())?;
         self.touched.add(&to);

@@ -14,9 +14,9 @@ pub(crate) fn write_durably(file: &Path, bytes: &[u8], mode: u32) -> io::Result<
 
 /// Writes a file so that after a power cut the old one or the new one is there, never a part.
 pub(crate) fn write_whole(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".tmp").permissions(Permissions::from_mode(mode));
-    let mut temporary = builder.tempfile_in(folder(file)?)?;
+    let mut temporary = tempfile::Builder::new().prefix(".").suffix(".tmp").tempfile_in(folder(file)?)?;
+    // The mode that is asked for, whatever the umask is.
+    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     temporary.persist(file).map_err(|error| error.error)?;

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use rustix::fs::Access;
 
+use crate::files::dirs::make_public;
 use crate::service::error::ServiceError;
 use crate::service::files::absent_is_fine;
 use crate::service::files::write_durably;
@@ -55,7 +56,7 @@ impl Hold {
         let text = self.text(hold)?;
         let dir = self.dir();
         self.on_file("write", dir.join(DROP_IN), move |file| {
-            fs_err::create_dir_all(&dir)?;
+            make_public(&dir)?;
             write_durably(file, text.as_bytes(), 0o644)?;
             // The folder may be new, and must be there after a power cut too.
             fs_err::File::open(dir.parent().unwrap_or(&dir))?.sync_all()
@@ -82,7 +83,7 @@ impl Hold {
             return Ok(());
         }
         self.on_file("write", self.permit_file(), |file| {
-            file.parent().map_or(Ok(()), fs_err::create_dir_all)?;
+            file.parent().map_or(Ok(()), make_public)?;
             fs_err::write(file, "")
         })
         .await

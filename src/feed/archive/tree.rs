@@ -30,8 +30,8 @@ use crate::feed::archive::error::ArchiveError;
 use crate::feed::archive::error::shown;
 use crate::feed::archive::name::EntryName;
 
-/// The mode bits that an archive may set: no setuid, no setgid.
-const MODE_MASK: u32 = 0o1777;
+/// The mode bits that an archive may set: no setuid, no setgid, and nobody but the owner may write.
+const MODE_MASK: u32 = 0o1755;
 /// The mode of a directory that no archive mentions by itself.
 const IMPLIED_MODE: u32 = 0o755;
 
