@@ -10,9 +10,11 @@
 //! daily, weekly, …        words
 //! ```
 //!
-//! and the five fields of cron, `minute hour day-of-month month day-of-week`, with the rule of POSIX: where both the
-//! day of the month and the day of the week are given, **either** is enough (`0 3 13 * 5` is every Friday and every 13th).
-//! Five words mean cron, fewer mean systemd; no text is both.
+//! and the five fields of cron, `minute hour day-of-month month day-of-week`, read as every cron in use reads them: where
+//! both the day of the month and the day of the week are given, **either** is enough (`0 3 13 * 5` is every Friday and
+//! every 13th), but where one of the two begins with `*`, **both** must match (`0 3 */2 * 1` is every Monday with an odd
+//! date). Source: crontab(5) of cronie and Debian's cron. Five words mean cron, and so does one that begins with `@`; all
+//! others mean systemd.
 //!
 //! An expression speaks of local time. [`Calendar::next_after`] walks through local times in ascending order and asks
 //! [`resolve_local`] for the instant of each, so the rule for daylight saving time stands in one place:
@@ -61,6 +63,35 @@ pub const LAST_YEAR: i32 = 2199;
 pub const TEXT_BYTES_MAX: usize = 200;
 /// How many words make a cron expression.
 const CRON_FIELDS: usize = 5;
+/// Where the fields of a cron expression stand that have more to them than numbers.
+const DAY_OF_MONTH: usize = 2;
+const MONTH: usize = 3;
+const DAY_OF_WEEK: usize = 4;
+/// The words of cron and what they stand for.
+const CRON_WORDS: [(&str, &str); 7] = [
+    ("@hourly", "0 * * * *"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@monthly", "0 0 1 * *"),
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+];
+const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
 /// When a series starts, in local time of a zone that is given apart.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +138,9 @@ impl CalendarError {
             Self::Syntax { problem: Syntax::StarWithStep, .. } => {
                 "write 0/15 in place of */15, or use five cron fields"
             }
+            Self::Syntax { problem: Syntax::CronWord(_), .. } => {
+                "write @hourly, @daily, @weekly, @monthly or @yearly, or a time such as \"Mon..Fri 22:00\""
+            }
             Self::Syntax { problem: Syntax::Zone(_), .. } => "give the zone by itself: --zone Europe/Berlin",
             Self::Syntax { problem: Syntax::Weekdays(_), .. } => {
                 "write Mon..Fri, or Sat,Sun; the week begins on Monday, so Friday to Monday is Mon,Fri..Sun"
@@ -132,8 +166,16 @@ impl Calendar {
             return Err(syntax(Syntax::TooLong));
         }
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
-        let notation = if words.len() == CRON_FIELDS {
-            Notation::Cron(Box::new(parse_cron(&words.join(" "), text)?))
+        let notation = if let [word] = words[..]
+            && word.starts_with('@')
+        {
+            let (_, meaning) = CRON_WORDS
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(word))
+                .ok_or_else(|| syntax(Syntax::CronWord(word.to_owned())))?;
+            Notation::Cron(Box::new(parse_cron(&meaning.split(' ').collect::<Vec<_>>(), text)?))
+        } else if words.len() == CRON_FIELDS {
+            Notation::Cron(Box::new(parse_cron(&words, text)?))
         } else {
             Notation::Systemd(parse::systemd(&words).map_err(syntax)?)
         };
@@ -189,13 +231,36 @@ impl Calendar {
     }
 }
 
-fn parse_cron(fields: &str, text: &str) -> Result<Cron, CalendarError> {
+fn parse_cron(fields: &[&str], text: &str) -> Result<Cron, CalendarError> {
+    let is_free = |field: &str| field.starts_with('*');
+    let both = is_free(fields[DAY_OF_MONTH]) || is_free(fields[DAY_OF_WEEK]);
+    let (months, weekdays) = (short_names(fields[MONTH], &MONTHS), short_names(fields[DAY_OF_WEEK], &WEEKDAYS));
+    let fields = [fields[0], fields[1], fields[DAY_OF_MONTH], &months, &weekdays];
     CronParser::builder()
         .seconds(Seconds::Disallowed)
         .year(Year::Disallowed)
+        .dom_and_dow(both)
         .build()
-        .parse(fields)
+        .parse(&fields.join(" "))
         .map_err(|source| CalendarError::Cron { text: text.to_owned(), source })
+}
+
+/// A field with each full name in it cut to the three letters that cron knows: `Monday-Friday` becomes `Mon-Fri`.
+fn short_names(field: &str, names: &[&str]) -> String {
+    let short = |word: &str| {
+        let is_full = names.iter().any(|name| name.eq_ignore_ascii_case(word));
+        if is_full { word[..3].to_owned() } else { word.to_owned() }
+    };
+    let mut cut = String::with_capacity(field.len());
+    let mut rest = field;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        cut += &short(&rest[..end]);
+        let next = rest[end..].find(|c: char| c.is_ascii_alphabetic()).map_or(rest.len(), |at| end + at);
+        cut += &rest[end..next];
+        rest = &rest[next..];
+    }
+    cut
 }
 
 /// How many days a month has.

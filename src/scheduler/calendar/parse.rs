@@ -61,6 +61,9 @@ pub enum Syntax {
     /// `0/60`.
     #[error("\"{0}\" never repeats")]
     Step(String),
+    /// `@reboot`.
+    #[error("\"{0}\" is none of cron's words for a time")]
+    CronWord(String),
     /// `*/15`.
     #[error("\"*\" takes no repetition")]
     StarWithStep,

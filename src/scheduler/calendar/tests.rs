@@ -46,9 +46,23 @@ fn daylight_saving(#[case] text: &str, #[case] zone: Tz, #[case] after: &str, #[
 #[case::only_the_day_of_the_month("0 3 13 * *", &["01-13 03:00:00", "02-13 03:00:00"])]
 #[case::names("15 22 * jan-feb mon-wed", &["01-05 22:15:00", "01-06 22:15:00", "01-07 22:15:00"])]
 #[case::steps("*/20 4 * * *", &["01-01 04:00:00", "01-01 04:20:00", "01-01 04:40:00", "01-02 04:00:00"])]
+#[case::star_with_step_and_weekday("0 3 */2 * 1", &["01-05 03:00:00", "01-19 03:00:00", "02-09 03:00:00"])]
+#[case::weekday_that_begins_with_a_star("0 0 13 * */2", &["01-13 00:00:00", "06-13 00:00:00", "08-13 00:00:00"])]
+#[case::the_first_monday("0 3 */100,1-7 * MON", &["01-05 03:00:00", "02-02 03:00:00", "03-02 03:00:00"])]
+#[case::full_names("15 22 * January,march Monday-tuesday", &["01-05 22:15:00", "01-06 22:15:00", "01-12 22:15:00"])]
+#[case::word("@daily", &["01-02 00:00:00", "01-03 00:00:00"])]
+#[case::word_for_sunday("@Weekly", &["01-04 00:00:00", "01-11 00:00:00"])]
 #[case::sunday_is_also_seven("0 0 * * 7", &["01-04 00:00:00", "01-11 00:00:00"])]
 fn cron_fields(#[case] text: &str, #[case] expected: &[&str]) {
     assert_eq!(starts(text, Tz::UTC, "2026-01-01 00:00:00", expected.len()), expected);
+}
+
+#[test]
+fn both_days_and_either_day_are_told_apart() {
+    let says = |text: &str| Calendar::parse(text).unwrap().describe();
+    assert!(says("0 3 */2 * 1").ends_with("(if it is also Monday)"));
+    assert!(says("0 3 */100,1-7 * MON").ends_with("(if it is also Monday)"));
+    assert!(!says("0 3 13 * 5").contains("also"));
 }
 
 #[rstest]
@@ -68,6 +82,7 @@ fn cron_fields(#[case] text: &str, #[case] expected: &[&str]) {
 #[case("25:00")]
 #[case("*-*~29 03:00")]
 #[case("nightly")]
+#[case("@reboot")]
 #[case("22:00 Mon")]
 #[case("*-*-* 22:00 extra")]
 #[case("2026-11-21T02:30")]
