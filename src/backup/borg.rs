@@ -6,6 +6,7 @@
 //!
 //! Sizes are deliberately absent: `borg info` first builds a cache of the whole repository.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::DateTime;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde::Deserializer;
 use serde::de::Error;
 
+use crate::backup::BACKENDS;
 use crate::backup::LOOK_MAX;
 use crate::backup::error::BackupError;
 use crate::backup::error::clipped;
@@ -39,6 +41,7 @@ pub(super) struct Borg<'a> {
     pub(super) passphrase_file: Option<&'a Path>,
     pub(super) prefix: Option<&'a str>,
     pub(super) check: bool,
+    pub(super) env: &'a BTreeMap<String, String>,
     pub(super) deadline: Span,
 }
 
@@ -125,7 +128,7 @@ impl Borg<'_> {
 
     async fn run(self, args: &[String], deadline: Span) -> Result<Output, BackupError> {
         let lock_wait = LOCK_WAIT_SECS.min(deadline.duration().as_secs() / 2);
-        let mut argv = vec![PROGRAM.to_owned(), "--log-json".to_owned(), format!("--lock-wait={lock_wait}")];
+        let mut argv = vec!["--log-json".to_owned(), format!("--lock-wait={lock_wait}")];
         argv.extend_from_slice(args);
         let passcommand = match self.passphrase_file {
             None => "true".to_owned(),
@@ -136,7 +139,9 @@ impl Borg<'_> {
                 format!("cat {}", quoted(&file.to_string_lossy()))
             }
         };
-        Exec::new(&argv, deadline)
+        Exec::ours(PROGRAM, argv, deadline)
+            .inherit(BACKENDS)
+            .envs(self.env)
             .env("BORG_REPO", self.repository)
             .env("BORG_PASSCOMMAND", passcommand)
             .env("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes")

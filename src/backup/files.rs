@@ -23,7 +23,7 @@ use walkdir::WalkDir;
 use crate::backup::checksum;
 use crate::backup::error::BackupError;
 use crate::backup::judge::judge_size;
-use crate::config::settings::Argv;
+use crate::domain::command::Command;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::exec::Exec;
@@ -87,7 +87,7 @@ pub(super) struct Files<'a> {
     pub(super) glob: &'a str,
     pub(super) min_size_bytes: u64,
     pub(super) max_shrink_percent: u32,
-    pub(super) test: Option<&'a Argv>,
+    pub(super) test: Option<&'a Command>,
     pub(super) deadline: Span,
 }
 
@@ -139,15 +139,15 @@ impl Files<'_> {
         }
         if let Some(test) = self.test {
             self.run_test(test, dump).await?;
-            tested.push(format!("read by {}", test.first().map_or("its test", String::as_str)));
+            tested.push(format!("read by {}", test.program()));
         }
         Ok(tested)
     }
 
-    async fn run_test(self, test: &Argv, dump: &Dump) -> Result<(), BackupError> {
+    async fn run_test(self, test: &Command, dump: &Dump) -> Result<(), BackupError> {
         let path = dump.name();
-        let argv: Argv = test.iter().map(|arg| arg.replace("{}", &path)).collect();
-        Exec::new(&argv, self.deadline)
+        Exec::of(test, self.deadline)
+            .fill(&path)
             .env("AFTERHOURS_APP", self.app.as_str())
             .env("AFTERHOURS_BACKUP", &path)
             .run()

@@ -62,6 +62,20 @@ use crate::exec::Exec;
 
 /// How long looking at what there is may take, as opposed to testing it.
 const LOOK_MAX: Span = Span::mins(5);
+/// What restic and borg may see of our own environment: how their repositories are reached.
+const BACKENDS: &[&str] = &[
+    "RESTIC_",
+    "BORG_",
+    "AWS_",
+    "B2_",
+    "AZURE_",
+    "GOOGLE_",
+    "RCLONE_",
+    "OS_",
+    "ST_",
+    "SSH_AUTH_SOCK",
+    "XDG_CACHE_HOME",
+];
 /// How often the making of a backup is told to be under way.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -144,7 +158,7 @@ impl BackupGate {
         let argv = self.settings.make.as_ref().ok_or(BackupError::NoMake)?;
         let began = Instant::now();
         let mut tick = interval(TELL_EVERY);
-        let making = Exec::new(argv, self.settings.deadline).env("AFTERHOURS_APP", self.app.as_str()).envs(env).run();
+        let making = Exec::of(argv, self.settings.deadline).env("AFTERHOURS_APP", self.app.as_str()).envs(env).run();
         tokio::pin!(making);
         loop {
             tokio::select! {
@@ -301,7 +315,7 @@ impl BackupGate {
 
     /// Whether the command that makes a backup can be run at all.
     fn check_make(&self) -> Option<Finding> {
-        let program = self.settings.make.as_ref()?.first()?;
+        let program = self.settings.make.as_ref()?.program();
         let path = Path::new(program);
         // A bare name is looked up by the system when it is run.
         if !path.is_absolute() {
@@ -327,6 +341,8 @@ fn told_with_causes(error: &BackupError) -> String {
 mod tests {
     use super::*;
     use crate::domain::clock::SystemClock;
+    use crate::domain::command::Command;
+    use crate::domain::command::Tree;
     use crate::domain::progress::Silent;
 
     #[test]
@@ -334,7 +350,9 @@ mod tests {
         fn is_send(_: impl Send) {}
         let settings = BackupSettings {
             max_age: Span::days(2),
-            evidence: EvidenceSettings::Command { argv: vec!["true".to_owned()] },
+            evidence: EvidenceSettings::Command {
+                command: Command::of_owner(vec!["true".to_owned()], Tree::default()),
+            },
             make: None,
             deadline: Span::secs(1),
             keep_last: None,

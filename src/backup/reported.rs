@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use crate::backup::checksum::Expected;
 use crate::backup::checksum::SIDE_FILE_BYTES_MAX;
 use crate::backup::error::BackupError;
-use crate::config::settings::Argv;
+use crate::domain::command::Command;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::exec::Exec;
@@ -80,9 +80,9 @@ pub(super) struct Reported {
 
 impl Reported {
     /// Runs the command.
-    pub(super) async fn ask(app: &AppName, argv: &Argv, deadline: Span) -> Result<Self, BackupError> {
-        let program = argv.first().cloned().unwrap_or_default();
-        let output = Exec::new(argv, deadline)
+    pub(super) async fn ask(app: &AppName, command: &Command, deadline: Span) -> Result<Self, BackupError> {
+        let program = command.program().to_owned();
+        let output = Exec::of(command, deadline)
             .env("AFTERHOURS_APP", app.as_str())
             .run()
             .await

@@ -6,12 +6,14 @@
 //!
 //! restic before 0.17 ends with 1 for every error, so what it says tells them apart.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::DateTime;
 use chrono::Utc;
 use serde::Deserialize;
 
+use crate::backup::BACKENDS;
 use crate::backup::LOOK_MAX;
 use crate::backup::error::BackupError;
 use crate::backup::error::shown;
@@ -31,6 +33,7 @@ pub(super) struct Restic<'a> {
     pub(super) password_file: &'a Path,
     pub(super) tag: Option<&'a str>,
     pub(super) read_data_subset: Option<&'a str>,
+    pub(super) env: &'a BTreeMap<String, String>,
     pub(super) deadline: Span,
 }
 
@@ -121,9 +124,10 @@ impl Restic<'_> {
         fs_err::tokio::metadata(&password_file)
             .await
             .map_err(|source| BackupError::PasswordFile { file: password_file, source })?;
-        let argv: Vec<String> =
-            [PROGRAM, "--no-cache", "--no-lock"].iter().chain(args).map(|&arg| arg.to_owned()).collect();
-        let output = Exec::new(&argv, deadline)
+        let argv = ["--no-cache", "--no-lock"].iter().chain(args).copied();
+        let output = Exec::ours(PROGRAM, argv, deadline)
+            .inherit(BACKENDS)
+            .envs(self.env)
             .env("RESTIC_REPOSITORY", self.repository)
             .env("RESTIC_PASSWORD_FILE", self.password_file.to_string_lossy())
             .output()
@@ -187,6 +191,7 @@ mod tests {
             password_file: Path::new("/pw"),
             tag: None,
             read_data_subset: None,
+            env: &BTreeMap::new(),
             deadline: Span::secs(1),
         };
         let said = "Fatal: unable to open config file: client.Head: Head \"http://u:secret@127.0.0.1:1/x\": dial tcp \

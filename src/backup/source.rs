@@ -20,9 +20,9 @@ use crate::backup::judge::judge_size;
 use crate::backup::reported::Manifest;
 use crate::backup::reported::Reported;
 use crate::backup::restic::Restic;
-use crate::config::settings::Argv;
 use crate::config::settings::BackupSettings;
 use crate::config::settings::EvidenceSettings;
+use crate::domain::command::Command;
 use crate::domain::evidence::Evidence;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
@@ -37,7 +37,7 @@ pub(super) enum Source<'a> {
     Restic(Restic<'a>),
     Borg(Borg<'a>),
     Manifest { file: &'a Path, deadline: Span },
-    Command { app: &'a AppName, argv: &'a Argv, deadline: Span },
+    Command { app: &'a AppName, command: &'a Command, deadline: Span },
 }
 
 /// The newest backup, found but not yet tested.
@@ -87,22 +87,26 @@ impl<'a> Source<'a> {
                 test: test.as_ref(),
                 deadline,
             }),
-            EvidenceSettings::Restic { repository, password_file, tag, read_data_subset } => Self::Restic(Restic {
-                repository,
-                password_file,
-                tag: tag.as_deref(),
-                read_data_subset: read_data_subset.as_deref(),
-                deadline,
-            }),
-            EvidenceSettings::Borg { repository, passphrase_file, prefix, check } => Self::Borg(Borg {
+            EvidenceSettings::Restic { repository, password_file, tag, read_data_subset, env } => {
+                Self::Restic(Restic {
+                    repository,
+                    password_file,
+                    tag: tag.as_deref(),
+                    read_data_subset: read_data_subset.as_deref(),
+                    env,
+                    deadline,
+                })
+            }
+            EvidenceSettings::Borg { repository, passphrase_file, prefix, check, env } => Self::Borg(Borg {
                 repository,
                 passphrase_file: passphrase_file.as_deref(),
                 prefix: prefix.as_deref(),
                 check: *check,
+                env,
                 deadline,
             }),
             EvidenceSettings::Manifest { file } => Self::Manifest { file, deadline },
-            EvidenceSettings::Command { argv } => Self::Command { app, argv, deadline },
+            EvidenceSettings::Command { command } => Self::Command { app, command, deadline },
         }
     }
 
@@ -119,7 +123,7 @@ impl<'a> Source<'a> {
                 None => shown(borg.repository),
             },
             Self::Manifest { file, .. } => file.display().to_string(),
-            Self::Command { argv, .. } => argv.first().cloned().unwrap_or_default(),
+            Self::Command { command, .. } => command.program().to_owned(),
         }
     }
 
@@ -139,8 +143,8 @@ impl<'a> Source<'a> {
                 let (made_at, size) = (manifest.made_at, manifest.size_bytes());
                 Found::new(file.display().to_string(), made_at, Some(size), Proof::Manifest(manifest))
             }),
-            Self::Command { app, argv, deadline } => {
-                let reported = Reported::ask(app, argv, deadline).await?;
+            Self::Command { app, command, deadline } => {
+                let reported = Reported::ask(app, command, deadline).await?;
                 let source = clipped(&reported.source);
                 Some(Found::new(source, reported.made_at, reported.size_bytes, Proof::Reported))
             }
@@ -167,8 +171,8 @@ impl<'a> Source<'a> {
                 evidence.tested.push(format!("sha256 of {} files matches", expected.len()));
                 checksum::verify(expected, file, deadline).await?;
             }
-            (Self::Command { argv, .. }, Proof::Reported) => {
-                evidence.tested.push(format!("reported by {}", argv.first().map_or("a command", String::as_str)));
+            (Self::Command { command, .. }, Proof::Reported) => {
+                evidence.tested.push(format!("reported by {}", command.program()));
             }
             // What was found elsewhere proves nothing here.
             (_, proof) => {

@@ -3,6 +3,8 @@
 //! Both work with and without a daemon; where none runs, the same engine runs in this process.
 
 use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use clap::Args;
@@ -22,14 +24,22 @@ use crate::cli::text;
 use crate::config::settings::Settings;
 use crate::daemon::alone;
 use crate::daemon::alone::Updated;
+use crate::domain::command::Command;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
+use crate::exec::permit;
+use crate::exec::permit::Refusal;
+use crate::exec::system;
+use crate::files::account::Account;
 use crate::renewal::Renewal;
 use crate::wire::app::UpdateNow;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
+
+/// What a program needs of the environment to reach the screen.
+const SCREEN: [&str; 3] = ["DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY"];
 
 /// Look for newer versions, or install them now.
 #[derive(Debug, Args)]
@@ -258,16 +268,33 @@ fn offer_restart(
     restart: bool,
     context: &Context<'_>,
 ) -> Result<(), CliError> {
-    let argv = settings.and_then(|settings| settings.apps.get(app)).and_then(|app| app.restart.as_ref());
-    let Some((program, args)) = argv.and_then(|argv| argv.split_first()) else { return Ok(()) };
+    let restart_by = settings.and_then(|settings| settings.apps.get(app)).and_then(|app| app.restart.as_ref());
+    let Some(restart_by) = restart_by else { return Ok(()) };
     let wished = restart || (context.ui.can_ask() && context.ui.confirm(&format!("Start {app} again?"), false).is_ok());
     if ending != Ending::Good || !wished {
         return Ok(());
     }
     // It lives on when we end: a session of its own, and nothing of our terminal.
-    let mut command = std::process::Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let program = restart_by.program();
+    let mut command = restarting(restart_by)
+        .map_err(|refusal| CliError::failed(format!("start {program}"), &refusal).hint(refusal.remedy()))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command.spawn().map_err(|error| CliError::failed(format!("start {program}"), &error))?;
     context.ui.say(format_args!("Started {program}."));
     Ok(())
+}
+
+/// How the program is started again: in the environment of the person who asks; by root as the user it is for, with a
+/// way to the screen and nothing else of root's.
+fn restarting(by: &Command) -> Result<std::process::Command, Refusal> {
+    let permit = permit::permit(by, Path::new("/"))?;
+    let path = permit.program.map_or_else(|| by.program().into(), PathBuf::into_os_string);
+    let mut command = std::process::Command::new(path);
+    command.arg0(by.program()).args(by.argv.iter().skip(1)).envs(&by.env);
+    if Account::own().is_root() {
+        let screen = SCREEN.iter().filter_map(|key| std::env::var_os(key).map(|value| (*key, value)));
+        command.env_clear().envs(permit.env).envs(screen).current_dir("/");
+        system::become_user(&mut command, &permit.account);
+    }
+    Ok(command)
 }

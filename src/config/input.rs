@@ -11,6 +11,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::Deserializer;
 use serde::de::Error;
+use serde::de::MapAccess;
 use serde::de::SeqAccess;
 use serde::de::Visitor;
 
@@ -58,6 +59,8 @@ pub(super) struct AppInput {
     pub(super) installed_version: Option<String>,
     pub(super) keep: Vec<String>,
     pub(super) owner: Option<String>,
+    pub(super) allow_migrate_as_root: Option<bool>,
+    pub(super) env: BTreeMap<String, String>,
     pub(super) keep_old: Option<u32>,
     pub(super) service: Option<ServiceInput>,
     pub(super) health: Option<HealthInput>,
@@ -86,6 +89,7 @@ pub(super) struct ServiceInput {
     pub(super) stop: Option<Args>,
     pub(super) status: Option<Args>,
     pub(super) run: Option<Args>,
+    pub(super) user: Option<String>,
     pub(super) env: Option<BTreeMap<String, String>>,
     pub(super) none: Option<bool>,
     pub(super) deadline: Option<Span>,
@@ -142,6 +146,7 @@ pub(super) struct EvidenceInput {
     pub(super) password_file: Option<String>,
     pub(super) tag: Option<String>,
     pub(super) read_data_subset: Option<String>,
+    pub(super) env: Option<BTreeMap<String, String>>,
     pub(super) borg: Option<String>,
     pub(super) passphrase_file: Option<String>,
     pub(super) prefix: Option<String>,
@@ -226,13 +231,23 @@ pub(super) struct HookInput {
     pub(super) deadline: Option<Span>,
 }
 
-/// A program and its arguments. A shell line is refused with the way to write it.
-#[derive(Debug)]
-pub(super) struct Args(pub(super) Vec<String>);
+/// A command: a program and its arguments, or `{ argv = [..], as = "..", env = {..} }`. A shell line is refused with the
+/// way to write it.
+#[derive(Debug, Default)]
+pub(super) struct Args {
+    pub(super) argv: Vec<String>,
+    pub(super) run_as: Option<String>,
+    pub(super) env: BTreeMap<String, String>,
+}
+
+/// What a command is called where its schema is learnt.
+pub(super) const COMMAND: &str = "Command";
+/// The keys of a command that is written as a table.
+const COMMAND_KEYS: [&str; 3] = ["argv", "as", "env"];
 
 impl<'de> Deserialize<'de> for Args {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ArgsVisitor)
+        deserializer.deserialize_struct(COMMAND, &COMMAND_KEYS, ArgsVisitor)
     }
 }
 
@@ -251,10 +266,23 @@ impl<'de> Visitor<'de> for ArgsVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Args, A::Error> {
-        let mut all = Vec::new();
+        let mut argv = Vec::new();
         while let Some(word) = seq.next_element()? {
-            all.push(word);
+            argv.push(word);
         }
-        Ok(Args(all))
+        Ok(Args { argv, ..Args::default() })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Args, A::Error> {
+        let mut args = Args::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "argv" => args.argv = map.next_value()?,
+                "as" => args.run_as = map.next_value()?,
+                "env" => args.env = map.next_value()?,
+                _ => return Err(A::Error::unknown_field(&key, &COMMAND_KEYS)),
+            }
+        }
+        Ok(args)
     }
 }

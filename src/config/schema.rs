@@ -18,6 +18,8 @@ use serde::de::Visitor;
 use serde::de::value::StrDeserializer;
 use serde::forward_to_deserialize_any;
 
+use crate::config::input::COMMAND;
+
 /// A text that every type of the input takes: a string, and a length of time.
 const PLACEHOLDER: &str = "1s";
 
@@ -33,6 +35,8 @@ pub(super) enum Schema {
     Map(Box<Schema>),
     /// A list.
     List(Box<Schema>),
+    /// A command: a list, or a table with these keys.
+    Command(BTreeMap<&'static str, Schema>),
 }
 
 impl Schema {
@@ -88,7 +92,7 @@ impl<'de> Deserializer<'de> for Asker<'_> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
@@ -97,7 +101,7 @@ impl<'de> Deserializer<'de> for Asker<'_> {
             table.insert(key, schema);
         };
         let made = visitor.visit_map(Fields { rest: fields, key: "", seen });
-        *self.0 = Schema::Table(table);
+        *self.0 = if name == COMMAND { Schema::Command(table) } else { Schema::Table(table) };
         made
     }
 
@@ -185,7 +189,8 @@ mod tests {
         let Schema::Table(app) = &**app else { panic!("a table") };
         let Schema::List(session) = &app["sessions"] else { panic!("a list") };
         let Schema::Table(session) = &**session else { panic!("a table") };
-        assert_eq!(session["end"], Schema::List(Box::new(Schema::Value)));
+        let Schema::Command(end) = &session["end"] else { panic!("a command") };
+        assert_eq!(end.keys().collect::<Vec<_>>(), [&"argv", &"as", &"env"]);
         let Schema::Table(open_gate) = &app["open_gate"] else { panic!("a table") };
         assert!(open_gate.contains_key("by_hand"));
     }

@@ -9,12 +9,11 @@ use globset::GlobSet;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::domain::command::Command;
+use crate::domain::command::Tree;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
-
-/// A program and its arguments; never a shell line. At least one element.
-pub type Argv = Vec<String>;
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -91,6 +90,10 @@ pub struct AppSettings {
     pub keep: Patterns,
     /// `user:group` of the new tree; that of the old one when absent.
     pub owner: Option<String>,
+    /// Whether a release may migrate the data as root, where it says that it must.
+    pub allow_migrate_as_root: bool,
+    /// Variables that all its commands see.
+    pub env: BTreeMap<String, String>,
     /// How many old program trees are kept after a success.
     pub keep_old: u32,
     /// How it is started and stopped.
@@ -124,7 +127,67 @@ pub struct AppSettings {
     /// Commands of the administrator's own.
     pub hooks: HookSettings,
     /// The program that `update now` starts again at the end; for programs that are no service.
-    pub restart: Option<Argv>,
+    pub restart: Option<Command>,
+}
+
+impl AppSettings {
+    /// What says whom it belongs to.
+    pub fn tree(&self) -> Tree {
+        Tree { env: self.env.clone(), ..Tree::new(&self.install_dir, self.owner.as_deref()) }
+    }
+
+    /// Every command that is run for it, with its key.
+    pub fn commands(&self) -> Vec<(&'static str, &Command)> {
+        let mut all = Vec::new();
+        match &self.service.control {
+            ServiceControl::Commands { start, stop, status } => {
+                all.extend([("service.start", start), ("service.stop", stop), ("service.status", status)]);
+            }
+            ServiceControl::Supervised { run } => all.push(("service.run", run)),
+            ServiceControl::Systemd { .. } | ServiceControl::None => {}
+        }
+        if let HealthProbe::Command(command) = &self.health.probe {
+            all.push(("health.command", command));
+        }
+        if let DataSettings::Dump { dump, restore, verify, .. } = &self.data {
+            all.extend([("data.dump", dump), ("data.restore", restore)]);
+            all.extend(verify.iter().map(|verify| ("data.verify", verify)));
+        }
+        if let Some(backup) = &self.backup {
+            all.extend(backup.make.iter().map(|make| ("backup.make", make)));
+            match &backup.evidence {
+                EvidenceSettings::Files { test: Some(test), .. } => all.push(("backup.evidence.test", test)),
+                EvidenceSettings::Command { command } => all.push(("backup.evidence.command", command)),
+                EvidenceSettings::Files { test: None, .. }
+                | EvidenceSettings::Restic { .. }
+                | EvidenceSettings::Borg { .. }
+                | EvidenceSettings::Manifest { .. } => {}
+            }
+        }
+        for sessions in &self.sessions {
+            if let SessionsSettings::Commands { list, message, end, .. } = sessions {
+                all.push(("sessions.list", list));
+                all.extend(message.iter().map(|message| ("sessions.message", message)));
+                all.extend(end.iter().map(|end| ("sessions.end", end)));
+            }
+        }
+        for gate in &self.gate {
+            if let GateSettings::Commands { close, open, .. } = gate {
+                all.extend([("gate.close", close), ("gate.open", open)]);
+            }
+        }
+        if let OpenGate::After(command) = &self.open_gate {
+            all.push(("open_gate.after", command));
+        }
+        let others = [
+            ("health.deep", &self.health.deep),
+            ("hooks.before_stop", &self.hooks.before_stop),
+            ("hooks.after_start", &self.hooks.after_start),
+            ("restart", &self.restart),
+        ];
+        all.extend(others.into_iter().filter_map(|(key, command)| command.as_ref().map(|command| (key, command))));
+        all
+    }
 }
 
 /// Glob patterns with the texts they were made from.
@@ -164,18 +227,16 @@ pub enum ServiceControl {
     /// Commands of the administrator's own.
     Commands {
         /// Starts it and returns.
-        start: Argv,
+        start: Command,
         /// Stops it and returns.
-        stop: Argv,
+        stop: Command,
         /// Ends with 0 when it runs, with 3 when it does not (as LSB says).
-        status: Argv,
+        status: Command,
     },
     /// This daemon.
     Supervised {
         /// Runs in the foreground, in the installation directory.
-        run: Argv,
-        /// Environment beyond the daemon's.
-        env: BTreeMap<String, String>,
+        run: Command,
     },
     /// Nobody: there is no process to stop (a desktop program, a set of files).
     None,
@@ -189,7 +250,7 @@ pub struct HealthSettings {
     /// Where the version is read from over HTTP, when it is not in the health answer.
     pub version: Option<Url>,
     /// A deep check: a probe login, a query. Ends with 0 when all is well.
-    pub deep: Option<Argv>,
+    pub deep: Option<Command>,
     /// How many good answers in a row.
     pub times: u32,
     /// The pause between two questions.
@@ -206,7 +267,7 @@ pub enum HealthProbe {
     /// A TCP port that accepts.
     Tcp(SocketAddr),
     /// A command that ends with 0; its output may name the version.
-    Command(Argv),
+    Command(Command),
     /// Nothing is asked.
     None,
 }
@@ -226,11 +287,11 @@ pub enum DataSettings {
     /// A database: commands with `AFTERHOURS_SNAPSHOT` set to the dump's path.
     Dump {
         /// Writes it.
-        dump: Argv,
+        dump: Command,
         /// Puts the database back from it.
-        restore: Argv,
+        restore: Command,
         /// Ends with 0 when the dump is whole.
-        verify: Option<Argv>,
+        verify: Option<Command>,
         /// How long each may take.
         deadline: Span,
     },
@@ -244,7 +305,7 @@ pub struct BackupSettings {
     /// Where the proof is.
     pub evidence: EvidenceSettings,
     /// Makes a backup.
-    pub make: Option<Argv>,
+    pub make: Option<Command>,
     /// How long making or testing one may take.
     pub deadline: Span,
     /// How many backup files are kept after making one; all when absent. Files only.
@@ -263,7 +324,7 @@ pub enum EvidenceSettings {
         /// How much smaller than the median of the ones before it may be, in percent.
         max_shrink_percent: u32,
         /// Tests a file; `{}` is replaced with its path.
-        test: Option<Argv>,
+        test: Option<Command>,
     },
     /// A restic repository.
     Restic {
@@ -275,6 +336,8 @@ pub enum EvidenceSettings {
         tag: Option<String>,
         /// How much is read back, as for `--read-data-subset`; nothing is when absent.
         read_data_subset: Option<String>,
+        /// Variables that restic sees beyond what it is told here.
+        env: BTreeMap<String, String>,
     },
     /// A borg repository.
     Borg {
@@ -286,6 +349,8 @@ pub enum EvidenceSettings {
         prefix: Option<String>,
         /// Whether `borg check` runs.
         check: bool,
+        /// Variables that borg sees beyond what it is told here.
+        env: BTreeMap<String, String>,
     },
     /// A JSON manifest `{"made_at", "files": [{"path", "sha256", "size_bytes"}]}`.
     Manifest {
@@ -295,7 +360,7 @@ pub enum EvidenceSettings {
     /// A command that prints `{"made_at", "size_bytes", "source"}`.
     Command {
         /// The command.
-        argv: Argv,
+        command: Command,
     },
 }
 
@@ -390,11 +455,11 @@ pub enum SessionsSettings {
     /// Commands of the administrator's own.
     Commands {
         /// Prints a JSON array of sessions.
-        list: Argv,
+        list: Command,
         /// Shows `AFTERHOURS_MESSAGE` to the session `AFTERHOURS_SESSION`, or to all when that is empty.
-        message: Option<Argv>,
+        message: Option<Command>,
         /// Ends the session `AFTERHOURS_SESSION`; by force when `AFTERHOURS_FORCE` is 1.
-        end: Option<Argv>,
+        end: Option<Command>,
         /// How long each may take.
         deadline: Span,
     },
@@ -408,9 +473,9 @@ pub enum GateSettings {
     /// Commands of the administrator's own; both can be run twice.
     Commands {
         /// Closes; sees `AFTERHOURS_MESSAGE` and `AFTERHOURS_UNTIL`.
-        close: Argv,
+        close: Command,
         /// Opens.
-        open: Argv,
+        open: Command,
         /// How long each may take.
         deadline: Span,
     },
@@ -424,7 +489,7 @@ pub enum OpenGate {
     /// When the administrator says `gate open`.
     ByHand,
     /// When this command has ended with 0.
-    After(Argv),
+    After(Command),
 }
 
 /// Who is told.
@@ -442,9 +507,9 @@ pub struct ReportSettings {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HookSettings {
     /// Before the service is stopped.
-    pub before_stop: Option<Argv>,
+    pub before_stop: Option<Command>,
     /// After the new version was started, before it is checked.
-    pub after_start: Option<Argv>,
+    pub after_start: Option<Command>,
     /// How long each may take, and a release's own migration.
     pub deadline: Span,
 }

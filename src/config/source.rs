@@ -110,7 +110,7 @@ impl<'t> Source<'t> {
             let key = key.get_ref();
             let place = place.key(key);
             match schema {
-                Schema::Table(known) => match known.get(key.as_ref()) {
+                Schema::Table(known) | Schema::Command(known) => match known.get(key.as_ref()) {
                     Some(schema) => self.check(value.get_ref(), schema, whole, &place),
                     None => self.unknown.push(unknown(key, &place, known, whole)),
                 },
@@ -198,7 +198,7 @@ fn unknown(key: &str, place: &Place, known: &BTreeMap<&'static str, Schema>, who
 fn find(schema: &Schema, key: &str, place: &str, found: &mut Vec<String>) {
     let below = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
     match schema {
-        Schema::Value => {}
+        Schema::Value | Schema::Command(_) => {}
         Schema::Map(value) => find(value, key, &below("NAME"), found),
         Schema::List(element) => find(element, key, place, found),
         Schema::Table(table) => {

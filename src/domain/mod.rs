@@ -7,6 +7,7 @@
 //! [`step`] holds the one table that decides the order of a run.
 
 pub mod clock;
+pub mod command;
 pub mod event;
 pub mod evidence;
 pub mod failure;

@@ -267,6 +267,9 @@ pub struct Release {
     /// Migrates the data; an argument list, run in the new tree. A relative program is looked up in it.
     #[serde(default)]
     pub migrate: Option<Vec<String>>,
+    /// Whether that must run as root. It runs as the owner of the tree otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrate_as_root: bool,
     /// The archives that make the tree, unpacked in order.
     pub archives: Vec<Archive>,
     /// Where the feed keeps it; meaning depends on the feed.
@@ -289,6 +292,7 @@ impl Release {
             unknown_key: None,
             barrier: false,
             migrate: None,
+            migrate_as_root: false,
             archives,
             location: location.into(),
         }

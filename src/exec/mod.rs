@@ -1,5 +1,8 @@
-//! Runs a command of the administrator's or the vendor's: an argument list, a deadline, a bounded
+//! Runs a command of the administrator's or the vendor's: an argument list, a user, a deadline, a bounded
 //! log, and the variables every hook sees.
+//!
+//! Such a command is a [`Command`], which says for which application it is; [`permit`] makes a user of that and refuses
+//! what root must not run. There is no other way to run one: [`Exec::ours`] takes only names that stand in our code.
 //!
 //! The command leads a process group of its own. When its deadline passes or its future is
 //! dropped, the whole group is ended: TERM, two seconds, KILL. A command that ends in time may
@@ -12,11 +15,12 @@
 //! Invariant: no shell is ever involved, and no output is held beyond [`OUTPUT_BYTES_MAX`].
 
 pub mod leftover;
+pub mod permit;
 pub mod process;
 pub mod system;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
@@ -33,11 +37,14 @@ use rustix::process::Signal;
 use thiserror::Error;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::domain::command::Command;
 use crate::domain::foreign;
 use crate::domain::span::Span;
+use crate::exec::permit::Permit;
+use crate::exec::permit::Refusal;
+use crate::files::account::Account;
 
 /// How much of each of a command's two outputs is kept: its last bytes, where the error stands.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -49,6 +56,15 @@ const TERM_WAIT: Duration = Duration::from_secs(2);
 /// A command could not be run to a good end.
 #[derive(Debug, Error)]
 pub enum ExecError {
+    /// It may not be run, because of the user it would run as.
+    #[error("run {program}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: Box<Refusal>,
+    },
     /// The program could not be started at all.
     #[error("run {program}")]
     Spawn {
@@ -105,7 +121,7 @@ impl ExecError {
     pub fn said(&self) -> &[String] {
         match self {
             Self::Overdue { said, .. } | Self::Failed { said, .. } => said,
-            Self::Spawn { .. } | Self::Log { .. } | Self::Wait { .. } => &[],
+            Self::Refused { .. } | Self::Spawn { .. } | Self::Log { .. } | Self::Wait { .. } => &[],
         }
     }
 }
@@ -121,10 +137,12 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// An argument list that is about to be run.
+/// A command that is about to be run.
 #[derive(Debug, Clone)]
 pub struct Exec {
-    argv: Vec<String>,
+    what: What,
+    /// What stands for `{}` among the arguments.
+    filling: Option<String>,
     env: BTreeMap<String, String>,
     dir: Option<PathBuf>,
     log: Option<PathBuf>,
@@ -132,9 +150,43 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// Runs `argv` for at most `deadline`. An empty list is a program that does not exist.
-    pub fn new(argv: &[String], deadline: Span) -> Self {
-        Self { argv: argv.to_vec(), env: BTreeMap::new(), dir: None, log: None, deadline }
+    /// Runs a command of the administrator's or the vendor's for at most `deadline`, as the user it is for. An empty
+    /// list is a program that does not exist.
+    pub fn of(command: &Command, deadline: Span) -> Self {
+        Self::new(What::Theirs(command.clone()), deadline)
+    }
+
+    /// Runs a program of our own choosing, as the user of this process, for at most `deadline`.
+    pub fn ours(program: &'static str, args: impl IntoIterator<Item: Into<String>>, deadline: Span) -> Self {
+        let argv = [program.to_owned()].into_iter().chain(args.into_iter().map(Into::into)).collect();
+        Self::new(What::Ours { argv, inherited: &[] }, deadline)
+    }
+
+    /// Runs Afterhours itself, from a file that was verified.
+    pub fn afterhours(program: &Path, args: impl IntoIterator<Item: Into<String>>, deadline: Span) -> Self {
+        let program = program.display().to_string();
+        let argv = [program].into_iter().chain(args.into_iter().map(Into::into)).collect();
+        Self::new(What::Ours { argv, inherited: &[] }, deadline)
+    }
+
+    fn new(what: What, deadline: Span) -> Self {
+        Self { what, filling: None, env: BTreeMap::new(), dir: None, log: None, deadline }
+    }
+
+    /// Lets a program of our own choosing see those of our variables whose names begin so.
+    #[must_use]
+    pub fn inherit(mut self, prefixes: &'static [&'static str]) -> Self {
+        if let What::Ours { inherited, .. } = &mut self.what {
+            *inherited = prefixes;
+        }
+        self
+    }
+
+    /// Puts `text` in the place of every `{}` among the arguments.
+    #[must_use]
+    pub fn fill(mut self, text: &str) -> Self {
+        self.filling = Some(text.to_owned());
+        self
     }
 
     /// Sets one variable.
@@ -151,7 +203,7 @@ impl Exec {
         self
     }
 
-    /// Sets the working directory.
+    /// Sets the working directory; it is `/` otherwise.
     #[must_use]
     pub fn dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.dir = Some(dir.as_ref().to_owned());
@@ -168,7 +220,33 @@ impl Exec {
 
     /// The program's name, for messages.
     fn program(&self) -> String {
-        self.argv.first().cloned().unwrap_or_default()
+        self.what.argv().first().cloned().unwrap_or_default()
+    }
+
+    /// What is run, by whom it is allowed. Looking for users may take its time.
+    async fn command(&self) -> Result<tokio::process::Command, ExecError> {
+        let program = self.program();
+        let dir = self.dir.clone().unwrap_or_else(|| PathBuf::from("/"));
+        let (what, at) = (self.what.clone(), dir.clone());
+        let permitted = tokio::task::spawn_blocking(move || what.permit(&at)).await;
+        let permit = permitted
+            .map_err(|source| ExecError::Spawn { program: program.clone(), source: source.into() })?
+            .map_err(|source| ExecError::Refused { program: program.clone(), source: Box::new(source) })?;
+        let path: OsString = permit.program.map_or_else(|| program.clone().into(), PathBuf::into_os_string);
+        let mut command = tokio::process::Command::new(path);
+        let filled = |arg: &String| self.filling.as_ref().map_or_else(|| arg.clone(), |text| arg.replace("{}", text));
+        command
+            .arg0(&program)
+            .args(self.what.argv().iter().skip(1).map(filled))
+            .current_dir(dir)
+            .env_clear()
+            .envs(permit.env)
+            .envs(&self.env);
+        if let What::Theirs(_) = self.what {
+            system::hand_over_outputs(command.as_std_mut(), &permit.account);
+            system::become_user(command.as_std_mut(), &permit.account);
+        }
+        Ok(command)
     }
 
     /// Runs it; any exit status is an answer.
@@ -177,15 +255,8 @@ impl Exec {
     /// It cannot be started, or does not end in time.
     pub async fn output(self) -> Result<Output, ExecError> {
         let program = self.program();
-        let mut command = Command::new(OsStr::new(&program));
-        command
-            .args(self.argv.iter().skip(1))
-            .envs(&self.env)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true);
+        let mut command = self.command().await?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let log = match &self.log {
             None => None,
             Some(path) => {
@@ -195,9 +266,6 @@ impl Exec {
                 Some(log)
             }
         };
-        if let Some(dir) = &self.dir {
-            command.current_dir(dir);
-        }
         let mut child = command.spawn().map_err(|source| ExecError::Spawn { program: program.clone(), source })?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let stdout = child.stdout.take();
@@ -250,17 +318,46 @@ impl Exec {
     }
 }
 
-/// The program of `argv`, where it is absent or cannot be executed.
-pub fn missing_program(argv: &[String]) -> Option<&str> {
-    let program = argv.first()?;
-    let executable = |path: &Path| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-    let found = if program.contains('/') {
-        executable(Path::new(program))
-    } else {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
-        std::env::split_paths(&path).any(|folder| executable(&folder.join(program)))
-    };
-    (!found).then_some(program)
+/// What is run.
+#[derive(Debug, Clone)]
+enum What {
+    /// A command of the administrator's or the vendor's.
+    Theirs(Command),
+    /// A program of our own choosing, and the variables of ours that it sees.
+    Ours { argv: Vec<String>, inherited: &'static [&'static str] },
+}
+
+impl What {
+    fn argv(&self) -> &[String] {
+        match self {
+            Self::Theirs(command) => &command.argv,
+            Self::Ours { argv, .. } => argv,
+        }
+    }
+
+    fn permit(&self, dir: &Path) -> Result<Permit, Refusal> {
+        match self {
+            Self::Theirs(command) => permit::permit(command, dir),
+            Self::Ours { inherited, .. } => {
+                let account = Account::own();
+                let mut env = permit::base_env(&account);
+                let handed_on = |key: &str| inherited.iter().any(|prefix| key.starts_with(prefix));
+                let ours = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
+                env.extend(ours.filter(|(key, _)| handed_on(key)));
+                Ok(Permit { account, program: None, env })
+            }
+        }
+    }
+}
+
+/// The program of `command`, where it is absent or cannot be executed.
+pub fn missing_program(command: &Command) -> Option<&str> {
+    permit::find_program(command, Path::new("/")).is_none().then(|| command.program())
+}
+
+/// Whether a program of our own choosing is there.
+pub fn is_there(program: &'static str) -> bool {
+    permit::find_in(program, Path::new("/"), permit::PATH).is_some()
 }
 
 fn failed(program: String, output: &Output) -> ExecError {
@@ -362,7 +459,7 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, deadline: Span) -> Exec {
-        Exec::new(&["sh".to_owned(), "-c".to_owned(), script.to_owned()], deadline)
+        Exec::ours("sh", ["-c", script], deadline)
     }
 
     #[tokio::test]

@@ -5,10 +5,12 @@
 
 #![expect(unsafe_code, reason = "`pre_exec` is unsafe; its closure makes nothing but system calls")]
 
+use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::CWD;
+use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::process::Gid;
@@ -51,6 +53,30 @@ fn forget_oom_score() {
     if let Ok(file) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
         // A child that is protected better than it needs to be is no reason not to start it.
         let _ = rustix::io::write(&file, b"0");
+    }
+}
+
+/// Makes the outputs of `command` files of `account`'s, where they are pipes or plain files: many a script opens
+/// `/dev/stderr` anew, which only the owner may. To be called before [`become_user`], while there is the right to do it.
+pub fn hand_over_outputs(command: &mut Command, account: &Account) {
+    if rustix::process::geteuid().as_raw() == account.uid {
+        return;
+    }
+    let uid = Uid::from_raw(account.uid);
+    // SAFETY: the closure runs in the child between fork and exec, and makes nothing but system calls. The descriptors 1
+    // and 2 are in place by then; where one is closed, the call fails, which is no harm.
+    unsafe {
+        command.pre_exec(move || {
+            for fd in [1, 2] {
+                let fd = BorrowedFd::borrow_raw(fd);
+                let kind = rustix::fs::fstat(fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+                if let Ok(FileType::Fifo | FileType::RegularFile) = kind {
+                    // An output that cannot be given away can still be written to.
+                    let _ = rustix::fs::fchown(fd, Some(uid), None);
+                }
+            }
+            Ok(())
+        });
     }
 }
 

@@ -9,6 +9,7 @@
 //! min_afterhours = "1.4"          # the lowest version of Afterhours that can install it
 //! barrier = false                 # true: no update may jump over this release
 //! migrate = ["bin/migrate", "--yes"]
+//! migrate_as_root = false         # true: the migration must run as root, which each site has to allow
 //! published_at = 2026-11-20T08:00:00Z
 //! security = false                # true: exempt from cool-down and rollout
 //! licences = ["standard", "pro"]  # the classes of licences it is for; absent: all
@@ -57,7 +58,7 @@ const ARCHIVES_MAX: usize = 64;
 /// The largest size that is believed: 64 TiB. More is a slip of the pen, and sums stay in range.
 const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// Every key there is, for suggestions.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "version",
     "build",
     "date",
@@ -66,6 +67,7 @@ const KEYS: [&str; 22] = [
     "min_afterhours",
     "barrier",
     "migrate",
+    "migrate_as_root",
     "archive",
     "file",
     "sha256",
@@ -102,6 +104,8 @@ struct Description {
     barrier: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     migrate: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    migrate_as_root: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     published_at: Option<Instant>,
     #[serde(default)]
@@ -205,6 +209,7 @@ pub(in crate::feed) fn parse_for_a_site(text: &str, folder: &Path) -> Result<Rel
         unknown_key: unknown.into_iter().next(),
         barrier: description.barrier,
         migrate: description.migrate,
+        migrate_as_root: description.migrate_as_root,
         published_at: description.published_at.map(|at| at.0),
         security: description.security,
         licences: description.licences,
@@ -232,6 +237,7 @@ pub(in crate::feed) fn write(release: &Release) -> Result<String, FeedError> {
         min_afterhours: release.min_afterhours.clone(),
         barrier: release.barrier,
         migrate: release.migrate.clone(),
+        migrate_as_root: release.migrate_as_root,
         published_at: release.published_at.map(Instant),
         security: release.security,
         licences: release.licences.clone(),
@@ -250,6 +256,9 @@ pub(in crate::feed) fn problem(release: &Release) -> Option<(String, String)> {
     }
     if release.migrate.as_ref().is_some_and(|argv| argv.first().is_none_or(String::is_empty)) {
         return bad("migrate", "must name a program");
+    }
+    if release.migrate_as_root && release.migrate.is_none() {
+        return bad("migrate_as_root", "has a meaning only beside migrate");
     }
     if release.rollout.as_ref().is_some_and(|rollout| rollout.hours > ROLLOUT_HOURS_MAX) {
         return bad("rollout.hours", &format!("must be at most {ROLLOUT_HOURS_MAX}"));
@@ -339,6 +348,7 @@ min_version = "2.0"
 min_afterhours = "0.2"
 barrier = true
 migrate = ["bin/migrate"]
+migrate_as_root = true
 [[archive]]
 file = "a.tar.zst"
 sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
@@ -355,7 +365,7 @@ unpacked_bytes = 20
         let release = parse_here(GOOD).unwrap();
         assert_eq!(release.id.to_string(), "2.4.1 (build 24)");
         assert_eq!(release.date, NaiveDate::from_ymd_opt(2026, 11, 20));
-        assert!(release.barrier);
+        assert!(release.barrier && release.migrate_as_root);
         assert_eq!(release.archives[0].unpacked_bytes, 20);
         assert_eq!(parse_here(&write(&release).unwrap()).unwrap(), release);
         assert_eq!(parse_here(&GOOD.replace("2026-11-20", "\"2026-11-20\"")).unwrap(), release);
@@ -457,6 +467,7 @@ size_bytes = 5
         let hash = "0".repeat(64);
         for (from, to, key) in [
             ("build = 24", "build = 0", "build"),
+            ("migrate = [\"bin/migrate\"]", "", "migrate_as_root"),
             ("[\"bin/migrate\"]", "[]", "migrate"),
             ("[\"bin/migrate\"]", "[\"\"]", "migrate"),
             ("a.tar.zst", "../a.tar.zst", "archive.0.file"),

@@ -70,6 +70,8 @@ pub struct PackMeta {
     pub barrier: bool,
     /// Migrates the data.
     pub migrate: Option<Vec<String>>,
+    /// Whether that must run as root.
+    pub migrate_as_root: bool,
     /// The instant of publication.
     pub published_at: Option<DateTime<Utc>>,
     /// Whether it mends a hole that others may use.
@@ -91,6 +93,7 @@ impl PackMeta {
             min_afterhours: None,
             barrier: false,
             migrate: None,
+            migrate_as_root: false,
             published_at: None,
             security: false,
             rollout: None,
@@ -162,6 +165,7 @@ pub(in crate::feed) fn release(meta: &PackMeta, archives: Vec<Archive>, location
         min_afterhours: meta.min_afterhours.clone(),
         barrier: meta.barrier,
         migrate: meta.migrate.clone(),
+        migrate_as_root: meta.migrate_as_root,
         ..Release::new(meta.id.clone(), archives, location)
     }
 }

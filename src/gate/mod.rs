@@ -18,8 +18,8 @@ use chrono::Utc;
 use thiserror::Error;
 
 use crate::config::settings::AppSettings;
-use crate::config::settings::Argv;
 use crate::config::settings::GateSettings;
+use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
@@ -97,7 +97,7 @@ enum Driver {
     /// A file that exists while the gate is closed.
     File(PathBuf),
     /// Commands of the administrator's own.
-    Commands { close: Argv, open: Argv, deadline: Span },
+    Commands { close: Command, open: Command, deadline: Span },
 }
 
 impl GateDrivers {
@@ -164,7 +164,7 @@ impl Driver {
             }
             Self::Commands { close, deadline, .. } => {
                 let until = until.map(|at| at.to_rfc3339_opts(SecondsFormat::Secs, true)).unwrap_or_default();
-                let exec = Exec::new(close, *deadline)
+                let exec = Exec::of(close, *deadline)
                     .env("AFTERHOURS_APP", app.as_str())
                     .env("AFTERHOURS_MESSAGE", message)
                     .env("AFTERHOURS_UNTIL", until);
@@ -182,7 +182,7 @@ impl Driver {
                     .map_err(|source| GateError::OpenFile { path: path.clone(), source })
             }
             Self::Commands { open, deadline, .. } => {
-                let exec = Exec::new(open, *deadline).env("AFTERHOURS_APP", app.as_str());
+                let exec = Exec::of(open, *deadline).env("AFTERHOURS_APP", app.as_str());
                 command("open", open, exec).await
             }
         }
@@ -201,22 +201,20 @@ impl Driver {
                     ),
                 }
             }
-            Self::Commands { close, open, .. } => {
-                match [close, open].into_iter().find_map(|argv| missing_program(argv)) {
-                    None => Finding::good("gate_commands", "the commands of the gate are there"),
-                    Some(program) => Finding::fatal(
-                        "gate_commands",
-                        format!("{program} is missing or cannot be run"),
-                        "correct the gate's commands in the configuration, or make the file executable",
-                    ),
-                }
-            }
+            Self::Commands { close, open, .. } => match [close, open].into_iter().find_map(missing_program) {
+                None => Finding::good("gate_commands", "the commands of the gate are there"),
+                Some(program) => Finding::fatal(
+                    "gate_commands",
+                    format!("{program} is missing or cannot be run"),
+                    "correct the gate's commands in the configuration, or make the file executable",
+                ),
+            },
         }
     }
 }
 
-async fn command(verb: &'static str, argv: &[String], exec: Exec) -> Result<(), GateError> {
-    let program = argv.first().cloned().unwrap_or_default();
+async fn command(verb: &'static str, of: &Command, exec: Exec) -> Result<(), GateError> {
+    let program = of.program().to_owned();
     exec.run().await.map(drop).map_err(|source| GateError::Command { verb, program, source })
 }
 

@@ -289,7 +289,7 @@ fn data(app: &AppSettings) -> Vec<Finding> {
         DataSettings::Paths { paths, .. } => paths,
         DataSettings::Dump { dump, restore, verify, .. } => {
             let commands = [Some(dump), Some(restore), verify.as_ref()];
-            return vec![match commands.into_iter().flatten().find_map(|argv| missing_program(argv)) {
+            return vec![match commands.into_iter().flatten().find_map(missing_program) {
                 None => Finding::good(CHECK, "the data are dumped and restored by commands"),
                 Some(program) => Finding::fatal(
                     CHECK,

@@ -7,6 +7,8 @@
 //!   staged/2.0+20/                  a tree to come, or after the swap the tree that was
 //!   exchange.json, aside            a journalled pair of renames, while it lasts
 //!   snapshot/7/                     state, indexes, and copies that cannot lie beside their data
+//!   snapshot/7/dumped/dump          a dump of the data, in a directory of the user's who writes it
+//!   for-root/2.0+20/                a copy of the tree, root's own, for a migration that must be root
 //!   trash/                          on its way out
 //!   hold, lock
 //! /var/lib/.orders.afterhours-snapshot/7   the copy of /var/lib/orders for run 7
@@ -70,6 +72,11 @@ impl Layout {
 
     pub(super) fn trash(&self) -> PathBuf {
         self.staging_dir.join("trash")
+    }
+
+    /// Copies of trees whose migration runs as root.
+    pub(super) fn for_root(&self) -> PathBuf {
+        self.staging_dir.join("for-root")
     }
 
     /// How large the last dump was.

@@ -19,9 +19,11 @@
 mod anchor;
 mod carry;
 mod check;
+mod dumped;
 mod durable;
 mod error;
 mod exchange;
+mod for_root;
 mod hold;
 mod index;
 mod keep;
@@ -52,14 +54,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::settings::AppSettings;
-use crate::config::settings::Argv;
 use crate::config::settings::DataSettings;
+use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::exec::ExecError;
+use crate::exec::permit;
+use crate::exec::permit::Refusal;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
 use crate::install::owner::Owner;
@@ -95,6 +100,11 @@ struct Inner {
     env: BTreeMap<String, String>,
     /// Held by whatever changes something.
     serial: Mutex<()>,
+}
+
+fn refused(what: &'static str, command: &Command, source: Refusal) -> InstallError {
+    let source = ExecError::Refused { program: command.program().to_owned(), source: Box::new(source) };
+    InstallError::Command { what, source }
 }
 
 /// Tells work that nobody waits for it any more.
@@ -162,6 +172,22 @@ impl Installer {
         self.change(move |inner, _| swap::prepare(&inner.layout, &id, owner, &Keep::of(&inner.app)?)).await
     }
 
+    /// Makes a copy of the staged tree of `id` that is root's, for a migration that must run as root.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub async fn copy_for_root(&self, id: &ReleaseId) -> Result<(), InstallError> {
+        let of = id.clone();
+        let to = self.change(move |inner, _| for_root::begin(&inner.layout, &of)).await?;
+        let copied = for_root::copy(&self.0.layout, id, to).await;
+        copied.map_err(|source| InstallError::Command { what: "copy", source })
+    }
+
+    /// Where that copy is.
+    pub fn path_for_root(&self, id: &ReleaseId) -> PathBuf {
+        for_root::path(&self.0.layout, id)
+    }
+
     /// Carries over what is kept and puts the staged tree of `id` in place. Done already, it only tells.
     ///
     /// # Errors
@@ -225,11 +251,16 @@ impl Installer {
     async fn dump(
         &self,
         run: RunId,
-        dump: &Argv,
-        verify: Option<&Argv>,
+        dump: &Command,
+        verify: Option<&Command>,
         deadline: Span,
     ) -> Result<SnapshotReport, InstallError> {
-        let path = self.change(move |inner, _| snapshot::begin_dump(&inner.layout, run)).await?;
+        let by = dump.clone();
+        let begun = self.change(move |inner, _| {
+            let account = permit::account_of(&by).map_err(|source| refused("dump", &by, source))?;
+            snapshot::begin_dump(&inner.layout, run, &account)
+        });
+        let path = begun.await?;
         self.command("dump", dump, &path, deadline).await?;
         if let Some(verify) = verify {
             self.command("verify", verify, &path, deadline).await?;
@@ -336,8 +367,14 @@ impl Installer {
         }
     }
 
-    async fn command(&self, what: &'static str, argv: &Argv, path: &Path, deadline: Span) -> Result<(), InstallError> {
-        let exec = Exec::new(argv, deadline).envs(&self.0.env).env("AFTERHOURS_SNAPSHOT", path.to_string_lossy());
+    async fn command(
+        &self,
+        what: &'static str,
+        argv: &Command,
+        path: &Path,
+        deadline: Span,
+    ) -> Result<(), InstallError> {
+        let exec = Exec::of(argv, deadline).envs(&self.0.env).env("AFTERHOURS_SNAPSHOT", path.to_string_lossy());
         exec.run().await.map(|_| ()).map_err(|source| InstallError::Command { what, source })
     }
 

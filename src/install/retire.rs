@@ -48,6 +48,7 @@ pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[Release
         state::remove(layout, older)?;
     }
     trash(layout, &layout.install_dir.join(PREPARED))?;
+    trash(layout, &layout.for_root())?;
     empty_trash(layout)
 }
 
@@ -65,6 +66,7 @@ pub(super) fn discard(layout: &Layout, run: RunId) -> Result<(), InstallError> {
     for other in state::runs(layout)?.into_iter().filter(|other| *other <= run) {
         forget(layout, other)?;
     }
+    trash(layout, &layout.for_root())?;
     empty_trash(layout)
 }
 

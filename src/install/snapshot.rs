@@ -21,6 +21,8 @@ use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
+use crate::files::account::Account;
+use crate::install::dumped;
 use crate::install::durable;
 use crate::install::durable::Touched;
 use crate::install::error::InstallError;
@@ -225,22 +227,23 @@ fn copy_parts(
 }
 
 /// Clears the place for a dump and tells where it is.
-pub(super) fn begin_dump(layout: &Layout, run: RunId) -> Result<PathBuf, InstallError> {
+pub(super) fn begin_dump(layout: &Layout, run: RunId, account: &Account) -> Result<PathBuf, InstallError> {
     let phase = State::read(layout, run)?.map(|state| state.phase);
     if phase == Some(SnapshotPhase::Restoring) {
         return Err(InstallError::RestoreUnfinished { run });
     }
-    let path = layout.snapshot(run).join("dump");
+    let path = dumped::path(layout, run);
     let mut state =
         State { run, phase: SnapshotPhase::Ahead, parts: Vec::new(), dump: Some(path.clone()), files: 0, bytes: 0 };
     state.reach(layout, SnapshotPhase::Ahead)?;
-    durable::remove_any(&path)?;
+    dumped::open_for(layout, run, account)?;
     Ok(path)
 }
 
 /// Makes a dump durable and complete.
 pub(super) fn end_dump(layout: &Layout, run: RunId, path: &Path) -> Result<SnapshotReport, InstallError> {
     let mut state = State::read(layout, run)?.ok_or(InstallError::NoSnapshot { run })?;
+    dumped::seal(layout, run)?;
     if !durable::exists(path)? {
         return Err(InstallError::NoDump { path: path.to_owned() });
     }

@@ -9,6 +9,7 @@ use crate::domain::finding::Finding;
 use crate::domain::job::Job;
 use crate::domain::release::Release;
 use crate::domain::run::Outcome;
+use crate::domain::step::Step;
 use crate::domain::step::Undo;
 use crate::domain::step::sequence;
 use crate::install::Listing;
@@ -94,8 +95,10 @@ fn steps(path: &[Release]) -> Vec<PlannedStep> {
             _ => None,
         };
         let repeats = row.repeat != crate::domain::step::Repeat::Once;
-        let version = path.get(at.build as usize).filter(|_| repeats).map(|release| release.id.version.clone());
-        PlannedStep { step: at.step, build: at.build, version, does: row.does.to_owned(), undo }
+        let release = path.get(at.build as usize).filter(|_| repeats);
+        let version = release.map(|release| release.id.version.clone());
+        let as_root = at.step == Step::MigrateData && release.is_some_and(|release| release.migrate_as_root);
+        PlannedStep { step: at.step, build: at.build, version, does: row.does.to_owned(), as_root, undo }
     };
     if builds == 0 { Vec::new() } else { sequence(builds).into_iter().map(planned).collect() }
 }

@@ -11,6 +11,7 @@ use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::release::Release;
 use crate::install::SpaceNeed;
+use crate::jobs::commands;
 use crate::jobs::kit::Kit;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
@@ -51,6 +52,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
         )),
     }
     findings.extend(self_update::findings(kit, store, &path, now).await);
+    findings.extend(commands::findings(&kit.app, &path).await);
     findings.extend(kit.installer.check(need).await);
     findings.extend(kit.service.check().await);
     findings.extend(kit.probe.check().await);

@@ -36,9 +36,9 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio::time::timeout;
 
-use crate::config::settings::Argv;
 use crate::config::settings::HealthProbe;
 use crate::config::settings::HealthSettings;
+use crate::domain::command::Command;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
@@ -79,7 +79,7 @@ pub struct Healthy {
 pub struct Probe {
     shallow: Shallow,
     version: Option<Page>,
-    deep: Option<Argv>,
+    deep: Option<Command>,
     times: u32,
     every: Span,
     deadline: Span,
@@ -90,7 +90,7 @@ pub struct Probe {
 enum Shallow {
     Http(Page),
     Tcp(SocketAddr),
-    Command(Argv),
+    Command(Command),
     None,
 }
 
@@ -193,7 +193,7 @@ impl Probe {
                 let text = format!("failed to {}", Failure::from_error(&error));
                 let remedy = error.hint().unwrap_or_else(|| "start the application and check again".to_owned());
                 vec![match error {
-                    ProbeError::Command { source: ExecError::Spawn { .. }, .. } => {
+                    ProbeError::Command { source: ExecError::Spawn { .. } | ExecError::Refused { .. }, .. } => {
                         Finding::fatal("health", text, remedy)
                     }
                     _ => Finding::warning("health", text, remedy),
@@ -268,11 +268,11 @@ async fn within<T>(
 /// What a command prints when it ends well.
 async fn command(
     which: &'static str,
-    argv: &Argv,
+    argv: &Command,
     env: &BTreeMap<String, String>,
     until: Instant,
 ) -> Result<String, ProbeError> {
-    let ended = Exec::new(argv, wait(COMMAND_WAIT_MAX, until)).envs(env).run().await;
+    let ended = Exec::of(argv, wait(COMMAND_WAIT_MAX, until)).envs(env).run().await;
     ended.map(|output| output.stdout).map_err(|source| ProbeError::Command { which, source })
 }
 /// What is smaller interests nobody who reads how long it took.

@@ -293,12 +293,12 @@ impl Renewal {
         mark: (&str, String),
     ) -> Result<PathBuf, RenewalError> {
         let program = place::program_in(tree)?;
-        let mut argv = vec![program.display().to_string()];
+        let mut argv = Vec::new();
         if let Some(config) = &self.origin.config {
             argv.extend(["--config".to_owned(), config.display().to_string()]);
         }
         argv.extend(["serve".to_owned(), "--rehearse".to_owned(), dir.display().to_string()]);
-        let ran = Exec::new(&argv, self.deadline).env(mark.0, mark.1).run().await;
+        let ran = Exec::afterhours(&program, argv, self.deadline).env(mark.0, mark.1).run().await;
         let output = ran.map_err(|source| RenewalError::Rehearsal { to: to.clone(), source })?;
         let Ok(rehearsed) = serde_json::from_str::<Rehearsed>(&output.stdout) else {
             let said = output.stdout.trim().chars().take(SAID_CHARS_MAX).collect();

@@ -32,7 +32,7 @@ use crate::domain::hex::hex;
 use crate::domain::release::UPDATER_PROGRAM;
 use crate::domain::span::Span;
 use crate::exec::Exec;
-use crate::exec::missing_program;
+use crate::exec::is_there;
 use crate::renewal::error::At;
 use crate::renewal::error::RenewalError;
 
@@ -180,13 +180,13 @@ pub(super) async fn obstacle(check: &str, program: &Path) -> Option<Finding> {
         return Some(Finding::warning(check, text, format!("let Afterhours write to {}, {by_hand}", dir.display())));
     }
     for owner in OWNERS {
-        let argv: Vec<String> =
-            owner.iter().map(|arg| (*arg).to_owned()).chain([program.display().to_string()]).collect();
-        if missing_program(&argv).is_some() {
+        let [asked, args @ ..] = owner else { continue };
+        if !is_there(asked) {
             continue;
         }
+        let args = args.iter().map(|arg| (*arg).to_owned()).chain([program.display().to_string()]);
         // One that does not answer does not own it.
-        if Exec::new(&argv, ASK_DEADLINE).run().await.is_ok() {
+        if Exec::ours(asked, args, ASK_DEADLINE).run().await.is_ok() {
             let text =
                 format!("Afterhours cannot update itself: {} belongs to a package ({})", program.display(), owner[0]);
             return Some(Finding::warning(check, text, format!("update the package, {by_hand}")));

@@ -17,15 +17,15 @@ use std::path::PathBuf;
 
 use tokio::time::Instant;
 
-use crate::config::settings::Argv;
+use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::exec::permit::find_program;
 use crate::service::ServiceStatus;
 use crate::service::error::ServiceError;
 use crate::service::limits::Limits;
 use crate::service::limits::Pace;
-use crate::service::limits::find_program;
 
 /// How long the status command may take, at most.
 const STATUS_DEADLINE_MAX: Span = Span::secs(30);
@@ -33,9 +33,9 @@ const STATUS_DEADLINE_MAX: Span = Span::secs(30);
 /// Commands of the administrator's own.
 #[derive(Debug)]
 pub struct Commands {
-    start: Argv,
-    stop: Argv,
-    status: Argv,
+    start: Command,
+    stop: Command,
+    status: Command,
     install_dir: PathBuf,
     log: PathBuf,
     limits: Limits,
@@ -43,9 +43,9 @@ pub struct Commands {
 
 impl Commands {
     pub(crate) fn new(
-        start: &Argv,
-        stop: &Argv,
-        status: &Argv,
+        start: &Command,
+        stop: &Command,
+        status: &Command,
         install_dir: &Path,
         state_dir: &Path,
         limits: Limits,
@@ -121,7 +121,7 @@ impl Commands {
             Some(0) => Ok(ServiceStatus::Running { pid: None }),
             Some(1..=3) => Ok(ServiceStatus::Stopped),
             _ => Err(ServiceError::UnknownStatus {
-                program: self.status.first().cloned().unwrap_or_default(),
+                program: self.status.program().to_owned(),
                 status: output.status.to_string(),
             }),
         }
@@ -148,8 +148,8 @@ impl Commands {
         }
     }
 
-    fn exec(&self, argv: &Argv, deadline: Span, env: &BTreeMap<String, String>) -> Exec {
-        Exec::new(argv, deadline).envs(env).dir(self.dir())
+    fn exec(&self, argv: &Command, deadline: Span, env: &BTreeMap<String, String>) -> Exec {
+        Exec::of(argv, deadline).envs(env).dir(self.dir())
     }
 
     /// Commands run in the installation; while there is none, a stop by an absolute path still works.
@@ -157,11 +157,10 @@ impl Commands {
         if self.install_dir.is_dir() { &self.install_dir } else { Path::new("/") }
     }
 
-    fn must_exist(&self, argv: &Argv) -> Result<(), ServiceError> {
-        let program = argv.first().map_or("", String::as_str);
-        match find_program(program, self.dir(), &BTreeMap::new()) {
+    fn must_exist(&self, argv: &Command) -> Result<(), ServiceError> {
+        match find_program(argv, self.dir()) {
             Some(_) => Ok(()),
-            None => Err(ServiceError::NoProgram { program: program.to_owned() }),
+            None => Err(ServiceError::NoProgram { program: argv.program().to_owned() }),
         }
     }
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::domain::finding::Finding;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
+use crate::exec::permit::Refusal;
 
 /// An application could not be controlled.
 #[derive(Debug, Error)]
@@ -108,6 +109,15 @@ pub enum ServiceError {
         /// As it stands in the settings.
         program: String,
     },
+    /// A program may not be run, because of the user it would run as.
+    #[error("run {program}")]
+    Refused {
+        /// As it stands in the settings.
+        program: String,
+        /// Why.
+        #[source]
+        source: Refusal,
+    },
     /// A program could not be run.
     #[error("run {program}")]
     Spawn {
@@ -173,6 +183,7 @@ impl ServiceError {
                 Some(format!("stop the application by hand, then delete {}", path.display()))
             }
             Self::BadHold { .. } => Some("use a data_dir without control characters and backslashes".to_owned()),
+            Self::Refused { source, .. } => Some(source.remedy()),
             Self::Systemd { .. }
             | Self::Job { .. }
             | Self::EndedAtOnce { .. }

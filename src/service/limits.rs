@@ -1,15 +1,9 @@
-//! What every control shares: the deadline, the port that must be closed, and where programs are found.
+//! What every control shares: the deadline, and the port that must be closed.
 
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::Access;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio::time::timeout;
@@ -84,21 +78,6 @@ async fn accepts(port: SocketAddr) -> bool {
     }
 }
 
-/// Where a program would be found when run in `dir` with `env`; `None` when it is absent or not executable.
-pub(crate) fn find_program(program: &str, dir: &Path, env: &BTreeMap<String, String>) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok();
-    if program.is_empty() {
-        return None;
-    }
-    if program.contains('/') {
-        return Some(dir.join(program)).filter(executable);
-    }
-    // The same look-up that the kernel's exec functions do; the variable is inherited by what is started.
-    let path = env.get("PATH").map(OsString::from).or_else(|| std::env::var_os("PATH"));
-    let path = path.unwrap_or_else(|| OsStr::new("/usr/bin:/bin").to_owned());
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(executable)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,18 +91,5 @@ mod tests {
         assert!(matches!(error, ServiceError::PortOpen { port: open } if open == port), "{error}");
         drop(listener);
         limits.port_closed(limits.until()).await.unwrap();
-    }
-
-    #[test]
-    fn programs_are_looked_up_as_they_will_be_run() {
-        let dir = tempfile::tempdir().unwrap();
-        fs_err::write(dir.path().join("plain"), "").unwrap();
-        let none = BTreeMap::new();
-        assert!(find_program("sh", dir.path(), &none).is_some());
-        assert_eq!(find_program("./plain", dir.path(), &none), None, "not executable");
-        assert_eq!(find_program("plain", dir.path(), &none), None, "not in PATH");
-        assert_eq!(find_program("", dir.path(), &none), None);
-        let path = BTreeMap::from([("PATH".to_owned(), "/nowhere".to_owned())]);
-        assert_eq!(find_program("sh", dir.path(), &path), None);
     }
 }

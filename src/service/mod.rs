@@ -83,8 +83,8 @@ impl Service {
             ServiceControl::Commands { start, stop, status } => {
                 Self::Commands(Commands::new(start, stop, status, &app.install_dir, state_dir, limits))
             }
-            ServiceControl::Supervised { run, env } => {
-                Self::Supervised(Box::new(Supervised::new(&app.name, run, env, &app.install_dir, state_dir, limits)))
+            ServiceControl::Supervised { run } => {
+                Self::Supervised(Box::new(Supervised::new(&app.name, run, &app.install_dir, state_dir, limits)))
             }
             ServiceControl::None => Self::None,
         }

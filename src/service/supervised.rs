@@ -28,19 +28,21 @@ use std::time::Duration;
 use rustix::fs::Access;
 use rustix::process::Signal;
 use tokio::process::Child;
-use tokio::process::Command;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Argv;
+use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
+use crate::exec;
+use crate::exec::permit;
+use crate::exec::permit::find_program;
+use crate::exec::system;
 use crate::service::ServiceStatus;
 use crate::service::app_log::AppLog;
 use crate::service::error::ServiceError;
 use crate::service::limits::Limits;
 use crate::service::limits::Pace;
-use crate::service::limits::find_program;
 use crate::service::restarts::Restarts;
 use crate::service::state::Lock;
 use crate::service::state::State;
@@ -60,24 +62,12 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
 const LAST_LINES: usize = 3;
 /// Gives a program its own session without changing its process number; part of util-linux.
 const SETSID: &str = "setsid";
-/// What the init system tells this daemon and no one else.
-const NOT_INHERITED: [&str; 8] = [
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-];
 
 /// An application that this daemon runs itself.
 #[derive(Debug)]
 pub struct Supervised {
     app: AppName,
-    run: Argv,
-    env: BTreeMap<String, String>,
+    run: Command,
     install_dir: PathBuf,
     state_dir: StateDir,
     log: AppLog,
@@ -94,18 +84,10 @@ enum Look {
 }
 
 impl Supervised {
-    pub(crate) fn new(
-        app: &AppName,
-        run: &Argv,
-        env: &BTreeMap<String, String>,
-        install_dir: &Path,
-        state_dir: &Path,
-        limits: Limits,
-    ) -> Self {
+    pub(crate) fn new(app: &AppName, run: &Command, install_dir: &Path, state_dir: &Path, limits: Limits) -> Self {
         Self {
             app: app.clone(),
             run: run.clone(),
-            env: env.clone(),
             install_dir: install_dir.to_owned(),
             state_dir: StateDir::new(state_dir),
             log: AppLog::new(state_dir),
@@ -129,7 +111,10 @@ impl Supervised {
         self.must_exist()?;
         state.env = env.clone();
         let started = self.bring_up(&mut state, until).await;
-        if matches!(started, Err(ServiceError::EndedAtOnce { .. } | ServiceError::Spawn { .. })) {
+        if matches!(
+            started,
+            Err(ServiceError::EndedAtOnce { .. } | ServiceError::Spawn { .. } | ServiceError::Refused { .. })
+        ) {
             // It cannot be run; trying on is for the caller to decide.
             state.wanted = false;
             self.state_dir.save(&state).await?;
@@ -282,27 +267,35 @@ impl Supervised {
 
     /// Runs the program in a session of its own and waits until it is that program.
     async fn launch(&self, state: &State, until: Instant) -> Result<Identity, ServiceError> {
-        let program = self.run.first().cloned().unwrap_or_default();
+        let program = self.run.program().to_owned();
+        let (run, dir) = (self.run.clone(), self.install_dir.clone());
+        let permitted = blocking(move || Ok(permit::permit(&run, &dir))).await;
+        let permit = permitted
+            .map_err(|source| ServiceError::Spawn { program: program.clone(), source })?
+            .map_err(|source| ServiceError::Refused { program: program.clone(), source })?;
         let (log, from) = self.log.open().await?;
         let bad = |source| ServiceError::Spawn { program: program.clone(), source };
-        let mut command = Command::new(SETSID);
+        let found = permit.program.as_ref().map(|program| program.to_string_lossy().into_owned());
+        let argv: Vec<String> = [found.unwrap_or_else(|| program.clone())]
+            .into_iter()
+            .chain(self.run.argv.iter().skip(1).cloned())
+            .collect();
+        let mut command = tokio::process::Command::new(SETSID);
         command
-            .args(&self.run)
+            .args(&argv)
             .current_dir(&self.install_dir)
+            .env_clear()
             .envs(&state.env)
-            .envs(&self.env)
+            .envs(&permit.env)
             .env(MARK, &state.token)
             .stdin(Stdio::null())
             .stdout(Stdio::from(log.try_clone().map_err(bad)?))
             .stderr(Stdio::from(log));
-        for variable in NOT_INHERITED {
-            if !self.env.contains_key(variable) {
-                command.env_remove(variable);
-            }
-        }
+        system::hand_over_outputs(command.as_std_mut(), &permit.account);
+        system::become_user(command.as_std_mut(), &permit.account);
         let mut child = command.spawn().map_err(bad)?;
         let pid = child.id().unwrap_or_default();
-        let before = [SETSID].into_iter().chain(self.run.iter().map(String::as_str));
+        let before = [SETSID].into_iter().chain(argv.iter().map(String::as_str));
         let before: Vec<u8> = before.flat_map(|arg| arg.bytes().chain([0])).collect();
         let mut pace = Pace::default();
         loop {
@@ -390,11 +383,11 @@ impl Supervised {
     }
 
     fn must_exist(&self) -> Result<(), ServiceError> {
-        let program = self.run.first().map_or("", String::as_str);
-        for (program, dir) in [(SETSID, Path::new("/")), (program, self.install_dir.as_path())] {
-            if find_program(program, dir, &self.env).is_none() {
-                return Err(ServiceError::NoProgram { program: program.to_owned() });
-            }
+        if !exec::is_there(SETSID) {
+            return Err(ServiceError::NoProgram { program: SETSID.to_owned() });
+        }
+        if find_program(&self.run, &self.install_dir).is_none() {
+            return Err(ServiceError::NoProgram { program: self.run.program().to_owned() });
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use chrono::DateTime;
 use chrono::Utc;
 use serde::Deserialize;
 
-use crate::config::settings::Argv;
+use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
 use crate::domain::session::Census;
@@ -27,9 +27,9 @@ use crate::sessions::SessionsError;
 #[derive(Debug)]
 pub(super) struct Commands {
     app: AppName,
-    list: Argv,
-    message: Option<Argv>,
-    end: Option<Argv>,
+    list: Command,
+    message: Option<Command>,
+    end: Option<Command>,
     deadline: Span,
 }
 
@@ -58,18 +58,12 @@ enum ListedId {
 impl Commands {
     pub(super) fn new(
         app: &AppName,
-        list: &[String],
-        message: Option<&[String]>,
-        end: Option<&[String]>,
+        list: &Command,
+        message: Option<&Command>,
+        end: Option<&Command>,
         deadline: Span,
     ) -> Self {
-        Self {
-            app: app.clone(),
-            list: list.to_vec(),
-            message: message.map(<[String]>::to_vec),
-            end: end.map(<[String]>::to_vec),
-            deadline,
-        }
+        Self { app: app.clone(), list: list.clone(), message: message.cloned(), end: end.cloned(), deadline }
     }
 
     pub(super) fn can_message(&self) -> bool {
@@ -80,8 +74,8 @@ impl Commands {
         self.end.is_some()
     }
 
-    fn exec(&self, argv: &[String]) -> Exec {
-        Exec::new(argv, self.deadline).env("AFTERHOURS_APP", self.app.as_str())
+    fn exec(&self, argv: &Command) -> Exec {
+        Exec::of(argv, self.deadline).env("AFTERHOURS_APP", self.app.as_str())
     }
 
     /// Who is logged in, as `list` says.
@@ -156,8 +150,8 @@ impl Commands {
     }
 }
 
-fn name(argv: &[String]) -> String {
-    argv.first().cloned().unwrap_or_default()
+fn name(command: &Command) -> String {
+    command.program().to_owned()
 }
 
 /// Reads what `list` printed. Two sessions of one name are an error: they could not be told apart when ended.

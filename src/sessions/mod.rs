@@ -146,7 +146,7 @@ impl Sessions {
         let provider = |settings: &SessionsSettings| match settings {
             SessionsSettings::Workstations => Provider::Workstations(Arc::clone(&hub)),
             SessionsSettings::Commands { list, message, end, deadline } => {
-                Provider::Commands(Commands::new(&app.name, list, message.as_deref(), end.as_deref(), *deadline))
+                Provider::Commands(Commands::new(&app.name, list, message.as_ref(), end.as_ref(), *deadline))
             }
         };
         Self {

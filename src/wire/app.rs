@@ -97,6 +97,9 @@ pub struct ReleaseView {
     pub barrier: bool,
     /// Whether it changes the data.
     pub migrates: bool,
+    /// Whether it does that as root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrates_as_root: bool,
     /// It failed here before and is not tried again by itself.
     pub failed_before: bool,
     /// Why it is not installed now; absent when it is.
@@ -123,6 +126,7 @@ impl ReleaseView {
             min_version: release.min_version.clone(),
             barrier: release.barrier,
             migrates: release.migrate.is_some(),
+            migrates_as_root: release.migrate_as_root,
             failed_before: false,
             held: None,
             early: None,

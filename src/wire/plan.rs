@@ -77,6 +77,9 @@ pub struct PlannedStep {
     pub version: Option<Version>,
     /// What it does.
     pub does: String,
+    /// Whether a program of the vendor's does it as root.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_root: bool,
     /// What happens when something fails after it.
     pub undo: Option<String>,
 }

@@ -26,13 +26,11 @@ use tokio::process::Child;
 use tokio::process::Command;
 
 use crate::settings::app_settings;
+use crate::support::command;
+use crate::support::sh;
 
-fn sh(script: impl Into<String>) -> Vec<String> {
-    vec!["sh".into(), "-c".into(), script.into()]
-}
-
-fn commands(close: impl Into<String>, open: impl Into<String>) -> GateSettings {
-    GateSettings::Commands { close: sh(close), open: sh(open), deadline: Span::secs(10) }
+fn commands(close: impl AsRef<str>, open: impl AsRef<str>) -> GateSettings {
+    GateSettings::Commands { close: sh(close.as_ref()), open: sh(open.as_ref()), deadline: Span::secs(10) }
 }
 
 fn drivers(gate: Vec<GateSettings>) -> GateDrivers {
@@ -84,11 +82,7 @@ async fn a_failing_close_names_its_driver_and_open_tries_all() {
     let gate = drivers(vec![
         commands("true", "echo stuck >&2; exit 3"),
         commands("exit 1", format!("touch {}", opened.display())),
-        GateSettings::Commands {
-            close: vec!["/no/such".into()],
-            open: vec!["/no/such".into()],
-            deadline: Span::secs(1),
-        },
+        GateSettings::Commands { close: command(&["/no/such"]), open: command(&["/no/such"]), deadline: Span::secs(1) },
     ]);
     let error = gate.close("closed", None).await.unwrap_err();
     assert!(matches!(error, GateError::Command { verb: "close", .. }), "{error}");

@@ -23,6 +23,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
+use crate::support::command;
+use crate::support::sh;
+
 /// A server that gives the n-th connection the n-th answer, then the last one again and again.
 struct Server {
     address: SocketAddr,
@@ -116,10 +119,6 @@ fn bad(status: u16) -> Say {
 fn settings(probe: HealthProbe) -> HealthSettings {
     let every = Span::from(Duration::from_millis(10));
     HealthSettings { probe, version: None, deep: None, times: 3, every, deadline: Span::secs(10) }
-}
-
-fn sh(script: &str) -> Vec<String> {
-    ["sh", "-c", script].map(str::to_owned).to_vec()
 }
 
 fn version(text: &str) -> Version {
@@ -316,7 +315,7 @@ async fn a_shallow_answer_alone_is_not_enough_where_there_is_a_deep_check() {
     fs_err::write(&script, text).unwrap();
     fs_err::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let server = Server::start(vec![ok("1.2"), bad(503), ok("1.2")]).await;
-    let deep = Some(vec![script.display().to_string()]);
+    let deep = Some(command(&[script.to_str().unwrap()]));
     let settings = HealthSettings { deep, ..settings(HealthProbe::Http(server.url("/"))) };
     let healthy = Probe::new(&settings).unwrap().wait_healthy(Some(&version("1.2")), &no_env(), &Silent).await.unwrap();
     assert_eq!(healthy.asked, 5, "deep failed, shallow failed, three good");
@@ -338,7 +337,7 @@ async fn doctor_is_told_what_the_probe_cannot_do() {
     assert_eq!(check(&http).await, [("health".to_owned(), Severity::Good)]);
     let nameless = [("health".to_owned(), Severity::Good), ("health_version".to_owned(), Severity::Warning)];
     assert_eq!(check(&http).await, nameless);
-    let missing = settings(HealthProbe::Command(vec!["/absent/check".to_owned()]));
+    let missing = settings(HealthProbe::Command(command(&["/absent/check"])));
     assert_eq!(check(&missing).await, [("health".to_owned(), Severity::Fatal)]);
     let nothing = settings(HealthProbe::None);
     assert_eq!(check(&nothing).await, [("health".to_owned(), Severity::Warning)]);

@@ -1,5 +1,7 @@
 //! An application's settings to begin with; a test changes what it is about.
 
+use std::collections::BTreeMap;
+
 use afterhours::config::settings::AppSettings;
 use afterhours::config::settings::DataSettings;
 use afterhours::config::settings::FeedSettings;
@@ -24,6 +26,8 @@ pub(crate) fn app_settings() -> AppSettings {
         staging_dir: "/opt/.orders.afterhours".into(),
         keep: Patterns::default(),
         owner: None,
+        allow_migrate_as_root: false,
+        env: BTreeMap::new(),
         keep_old: 1,
         service: ServiceSettings { control: ServiceControl::None, deadline: Span::secs(10), port: None },
         health: HealthSettings {

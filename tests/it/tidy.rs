@@ -180,6 +180,33 @@ fn unsafe_code_lives_in_one_module() {
     holds(unsafe_abroad, Source::new("src/feed/new.rs", "fn f() { unsafe { g() } }\n"));
 }
 
+/// Where processes are started, and why it is not `exec`: what is started there is Afterhours itself, a supervised
+/// application, or the user's own program.
+const PROCESS_HOMES: [&str; 7] = [
+    "src/exec/",
+    "src/service/supervised.rs",
+    "src/daemon/renew.rs",
+    "src/renewal/mod.rs",
+    "src/cli/update.rs",
+    "src/cli/demo/crew.rs",
+    "src/client/program.rs",
+];
+
+fn started_elsewhere(all: &[Source]) -> Vec<String> {
+    let others = all.iter().filter(|source| source.path.starts_with("src/"));
+    others
+        .filter(|source| !PROCESS_HOMES.iter().any(|home| source.path.starts_with(home)))
+        .flat_map(|source| source.code().map(move |(number, line)| (&source.path, number, line)))
+        .filter(|(_, _, line)| line.contains("Command::new("))
+        .map(|(path, number, _)| format!("{path}:{number}: starts a process without asking as whom"))
+        .collect()
+}
+
+#[test]
+fn a_command_is_run_by_exec_which_asks_as_whom() {
+    holds(started_elsewhere, Source::new("src/gate/new.rs", "let child = Command::new(program).spawn();\n"));
+}
+
 fn up_the_stairs(all: &[Source]) -> Vec<String> {
     let mut broken = Vec::new();
     for source in all.iter().filter(|source| source.path.starts_with("src/")) {

@@ -68,6 +68,9 @@ pub(crate) struct PublishArgs {
     /// The program that migrates the data, then each of its arguments by a --migrate of its own
     #[arg(long, value_name = "CMD", allow_hyphen_values = true, conflicts_with = "updater")]
     migrate: Vec<String>,
+    /// The migration must run as root, which every site has to allow; it runs as the owner of the tree otherwise
+    #[arg(long, requires = "migrate")]
+    migrate_as_root: bool,
     /// It mends a hole that others may use: no cool-down, no rollout
     #[arg(long)]
     security: bool,
@@ -132,6 +135,7 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
         min_afterhours: args.min_afterhours,
         barrier: args.barrier,
         migrate: (!args.migrate.is_empty()).then_some(args.migrate),
+        migrate_as_root: args.migrate_as_root,
         published_at: Some(now),
         security: args.security,
         rollout: args.rollout_hours.map(|hours| Rollout { start: args.rollout_start.unwrap_or(now), hours }),

@@ -247,7 +247,7 @@ fn headline(release: &ReleaseView, times: &Times) -> String {
     }
     line.push_str(&format!(", {})", bytes(release.size_bytes)));
     if release.migrates {
-        line.push_str(", changes the data");
+        line.push_str(if release.migrates_as_root { ", changes the data AS ROOT" } else { ", changes the data" });
     }
     if release.security {
         line.push_str(", SECURITY");

@@ -69,7 +69,7 @@ fn steps(steps: &[PlannedStep]) -> String {
         vec![
             (place + 1).to_string(),
             step.step.to_string(),
-            format!("{}{version}", step.does),
+            format!("{}{}{version}", step.does, if step.as_root { ", as root" } else { "" }),
             step.undo.clone().unwrap_or_default(),
         ]
     });
@@ -113,6 +113,7 @@ mod tests {
             min_version: None,
             barrier: false,
             migrates: true,
+            migrates_as_root: build == 3,
             failed_before: false,
             held: None,
             early: None,
@@ -123,6 +124,7 @@ mod tests {
             build: 0,
             version: version.map(|version| version.parse().unwrap()),
             does: step.row().does.to_owned(),
+            as_root: false,
             undo: undo.map(str::to_owned),
         };
         let plan = PlanView {
@@ -144,6 +146,10 @@ mod tests {
             steps: vec![
                 step(Step::Preflight, None, None),
                 step(Step::Swap, Some("2.0"), Some("exchange the directories back")),
+                PlannedStep {
+                    as_root: true,
+                    ..step(Step::MigrateData, Some("3.0"), Some("restore the data from the snapshot"))
+                },
             ],
             files: Some(FilesView {
                 added: 3,

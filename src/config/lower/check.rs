@@ -1,5 +1,6 @@
 //! Checks of single values, each naming the key it complains about.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Component;
 use std::path::Path;
@@ -14,25 +15,49 @@ use url::Url;
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::input::Args;
-use crate::config::settings::Argv;
 use crate::config::settings::Patterns;
+use crate::domain::command::Command;
+use crate::domain::command::RunAs;
+use crate::domain::command::Tree;
 use crate::domain::span::Span;
 
-/// A program and its arguments, at least the program.
-pub(super) fn argv(place: &Place, args: Args) -> Result<Argv, Problem> {
-    match args.0.first() {
+/// A program and its arguments, at least the program, and as whom it runs.
+pub(super) fn command(place: &Place, args: Args, tree: &Tree) -> Result<Command, Problem> {
+    let Args { argv, run_as, env } = args;
+    match argv.first() {
         None => Err(place.wrong("is an empty list").hint("give a program and its arguments, or leave the key out")),
         Some(program) if program.trim().is_empty() => {
             Err(place.wrong("names no program").hint("the first element of the list is the program"))
         }
-        Some(_) if args.0.iter().any(|word| word.contains('\0')) => Err(place.wrong("contains a NUL character")),
-        Some(_) => Ok(args.0),
+        Some(_) if argv.iter().any(|word| word.contains('\0')) => Err(place.wrong("contains a NUL character")),
+        Some(_) => Ok(Command {
+            argv,
+            run_as: run_as.map_or(Ok(RunAs::Owner), |user| self::run_as(&place.key("as"), user))?,
+            env: tree.env.clone().into_iter().chain(environment(&place.key("env"), env)?).collect(),
+            tree: tree.clone(),
+        }),
     }
 }
 
 /// The same, where it may be absent.
-pub(super) fn maybe_argv(place: &Place, args: Option<Args>) -> Result<Option<Argv>, Problem> {
-    args.map(|args| argv(place, args)).transpose()
+pub(super) fn maybe_command(place: &Place, args: Option<Args>, tree: &Tree) -> Result<Option<Command>, Problem> {
+    args.map(|args| command(place, args, tree)).transpose()
+}
+
+/// The user a command runs as. Whether there is such a user is asked when it runs.
+pub(super) fn run_as(place: &Place, user: String) -> Result<RunAs, Problem> {
+    if user.is_empty() || user.contains(|c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control()) {
+        return Err(place.wrong(format!("\"{user}\" is no user")).hint("write \"root\" or the name of another user"));
+    }
+    Ok(RunAs::User(user))
+}
+
+/// Variables of a command.
+pub(super) fn environment(place: &Place, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Problem> {
+    match env.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0')) {
+        Some((key, _)) => Err(place.key(key).wrong("cannot be an environment variable")),
+        None => Ok(env),
+    }
 }
 
 /// A text that is not blank.

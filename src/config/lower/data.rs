@@ -13,6 +13,7 @@ use crate::config::settings::BackupSettings;
 use crate::config::settings::DataSettings;
 use crate::config::settings::EvidenceSettings;
 use crate::config::settings::Patterns;
+use crate::domain::command::Tree;
 use crate::domain::span::Span;
 
 const DUMP_DEADLINE: Span = Span::hours(4);
@@ -22,7 +23,8 @@ const MIN_SIZE_BYTES: u64 = 1;
 const MAX_SHRINK_PERCENT: u32 = 50;
 
 /// Where the application's data are.
-pub(super) fn data(place: &Place, input: Option<DataInput>, install_dir: &Path) -> Result<DataSettings, Problem> {
+pub(super) fn data(place: &Place, input: Option<DataInput>, tree: &Tree) -> Result<DataSettings, Problem> {
+    let install_dir = &tree.install_dir;
     let Some(input) = input else {
         let (include, exclude) = (Patterns::default(), Patterns::default());
         return Ok(DataSettings::Paths { paths: Vec::new(), include, exclude });
@@ -41,12 +43,13 @@ pub(super) fn data(place: &Place, input: Option<DataInput>, install_dir: &Path) 
     }
     let must = |key: &str, args| {
         let place = place.key(key);
-        check::argv(&place, Option::ok_or_else(args, || place.missing("`dump` and `restore` belong together"))?)
+        let args = Option::ok_or_else(args, || place.missing("`dump` and `restore` belong together"))?;
+        check::command(&place, args, tree)
     };
     Ok(DataSettings::Dump {
         dump: must("dump", input.dump)?,
         restore: must("restore", input.restore)?,
-        verify: check::maybe_argv(&place.key("verify"), input.verify)?,
+        verify: check::maybe_command(&place.key("verify"), input.verify, tree)?,
         deadline: check::span(&place.key("deadline"), input.deadline, DUMP_DEADLINE)?,
     })
 }
@@ -71,12 +74,12 @@ fn paths(place: &Place, texts: &[String], install_dir: &Path) -> Result<Vec<Path
 }
 
 /// The backup gate.
-pub(super) fn backup(place: &Place, input: BackupInput) -> Result<BackupSettings, Problem> {
+pub(super) fn backup(place: &Place, input: BackupInput, tree: &Tree) -> Result<BackupSettings, Problem> {
     let proof = place.key("evidence");
     let evidence = input.evidence.ok_or_else(|| {
         proof.missing("say where the proof of a backup is: evidence = { files = \"/srv/backup/NAME-*.dump\" }")
     })?;
-    let evidence = self::evidence(&proof, evidence)?;
+    let evidence = self::evidence(&proof, evidence, tree)?;
     let keep_last = place.key("keep_last");
     if input.keep_last.is_some() && !matches!(evidence, EvidenceSettings::Files { .. }) {
         return Err(keep_last
@@ -86,13 +89,13 @@ pub(super) fn backup(place: &Place, input: BackupInput) -> Result<BackupSettings
     Ok(BackupSettings {
         max_age: check::span(&place.key("max_age"), input.max_age, MAX_AGE)?,
         evidence,
-        make: check::maybe_argv(&place.key("make"), input.make)?,
+        make: check::maybe_command(&place.key("make"), input.make, tree)?,
         deadline: check::span(&place.key("deadline"), input.deadline, BACKUP_DEADLINE)?,
         keep_last: input.keep_last.map(|count| check::at_least_one(&keep_last, count)).transpose()?,
     })
 }
 
-fn evidence(place: &Place, input: EvidenceInput) -> Result<EvidenceSettings, Problem> {
+fn evidence(place: &Place, input: EvidenceInput, tree: &Tree) -> Result<EvidenceSettings, Problem> {
     let kinds = [
         ("files", input.files.is_some()),
         ("restic", input.restic.is_some()),
@@ -119,12 +122,13 @@ fn evidence(place: &Place, input: EvidenceInput) -> Result<EvidenceSettings, Pro
     check::only_with(place, "files", kind == "files", &files)?;
     check::only_with(place, "restic", kind == "restic", &restic)?;
     check::only_with(place, "borg", kind == "borg", &borg)?;
+    check::only_with(place, "restic", matches!(kind, "restic" | "borg"), &[("env", input.env.is_some())])?;
     if let Some(glob) = input.files {
         return Ok(EvidenceSettings::Files {
             glob: check::file_glob(&place.key("files"), &glob)?,
             min_size_bytes: input.min_size_bytes.unwrap_or(MIN_SIZE_BYTES),
             max_shrink_percent: percent(&place.key("max_shrink_percent"), input.max_shrink_percent)?,
-            test: check::maybe_argv(&place.key("test"), input.test)?,
+            test: check::maybe_command(&place.key("test"), input.test, tree)?,
         });
     }
     let text = |key: &str, text: Option<String>| text.map(|text| check::text(&place.key(key), text)).transpose();
@@ -136,6 +140,7 @@ fn evidence(place: &Place, input: EvidenceInput) -> Result<EvidenceSettings, Pro
             password_file: password.ok_or_else(|| place.key("password_file").missing("restic needs a password"))?,
             tag: text("tag", input.tag)?,
             read_data_subset: text("read_data_subset", input.read_data_subset)?,
+            env: check::environment(&place.key("env"), input.env.unwrap_or_default())?,
         });
     }
     if let Some(repository) = text("borg", input.borg)? {
@@ -144,6 +149,7 @@ fn evidence(place: &Place, input: EvidenceInput) -> Result<EvidenceSettings, Pro
             passphrase_file: path("passphrase_file", input.passphrase_file)?,
             prefix: text("prefix", input.prefix)?,
             check: input.check.unwrap_or(false),
+            env: check::environment(&place.key("env"), input.env.unwrap_or_default())?,
         });
     }
     if let Some(file) = path("manifest", input.manifest)? {
@@ -151,7 +157,7 @@ fn evidence(place: &Place, input: EvidenceInput) -> Result<EvidenceSettings, Pro
     }
     let command = place.key("command");
     let argv = input.command.ok_or_else(|| command.missing("give the command that prints the evidence"))?;
-    Ok(EvidenceSettings::Command { argv: check::argv(&command, argv)? })
+    Ok(EvidenceSettings::Command { command: check::command(&command, argv, tree)? })
 }
 
 fn percent(place: &Place, percent: Option<u32>) -> Result<u32, Problem> {

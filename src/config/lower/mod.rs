@@ -25,6 +25,7 @@ use crate::config::settings::AppSettings;
 use crate::config::settings::DaemonSettings;
 use crate::config::settings::DataSettings;
 use crate::config::settings::Settings;
+use crate::domain::command::Tree;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 
@@ -101,7 +102,10 @@ fn kept(place: &Place, history: Option<Span>, audit: Option<Span>) -> Result<(Sp
 fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Problem> {
     let install_dir = install_dir(&place.key("install_dir"), input.install_dir.as_deref())?;
     let staging_dir = staging_dir(&install_dir);
-    let data = data::data(&place.key("data"), input.data, &install_dir)?;
+    let owner = input.owner.map(|text| owner(&place.key("owner"), text)).transpose()?;
+    let env = check::environment(&place.key("env"), input.env)?;
+    let tree = Tree { env: env.clone(), ..Tree::new(&install_dir, owner.as_deref()) };
+    let data = data::data(&place.key("data"), input.data, &tree)?;
     let installed_version = input
         .installed_version
         .map(|text| text.parse().map_err(|error| place.key("installed_version").wrong(format!("{error}"))));
@@ -113,24 +117,26 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         installed_version: installed_version.transpose()?,
         staging_dir,
         keep: check::patterns(&place.key("keep"), input.keep)?,
-        owner: input.owner.map(|text| owner(&place.key("owner"), text)).transpose()?,
+        owner,
+        env,
+        allow_migrate_as_root: input.allow_migrate_as_root.unwrap_or(false),
         keep_old: input.keep_old.unwrap_or(KEEP_OLD),
-        service: service::service(&place.key("service"), input.service)?,
-        health: service::health(&place.key("health"), input.health.unwrap_or_default())?,
+        service: service::service(&place.key("service"), input.service, &tree)?,
+        health: service::health(&place.key("health"), input.health.unwrap_or_default(), &tree)?,
         data,
-        backup: input.backup.map(|backup| data::backup(&place.key("backup"), backup)).transpose()?,
+        backup: input.backup.map(|backup| data::backup(&place.key("backup"), backup, &tree)).transpose()?,
         feed: feed::feed(&place.key("feed"), input.feed)?,
         updates: updates::updates(&place.key("updates"), input.updates)?,
-        sessions: people::sessions(&place.key("sessions"), input.sessions)?,
-        gate: people::gate(&place.key("gate"), input.gate)?,
+        sessions: people::sessions(&place.key("sessions"), input.sessions, &tree)?,
+        gate: people::gate(&place.key("gate"), input.gate, &tree)?,
         grace,
         reminders,
         polite_end: people::polite_end(place, input.polite_end)?,
         census_wait: people::census_wait(place, input.census_wait)?,
-        open_gate: people::open_gate(&place.key("open_gate"), input.open_gate)?,
+        open_gate: people::open_gate(&place.key("open_gate"), input.open_gate, &tree)?,
         report: people::report(&place.key("report"), input.report)?,
-        hooks: people::hooks(&place.key("hooks"), input.hooks)?,
-        restart: check::maybe_argv(&place.key("restart"), input.restart)?,
+        hooks: people::hooks(&place.key("hooks"), input.hooks, &tree)?,
+        restart: check::maybe_command(&place.key("restart"), input.restart, &tree)?,
     })
 }
 

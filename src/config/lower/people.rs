@@ -14,6 +14,7 @@ use crate::config::settings::HookSettings;
 use crate::config::settings::OpenGate;
 use crate::config::settings::ReportSettings;
 use crate::config::settings::SessionsSettings;
+use crate::domain::command::Tree;
 use crate::domain::span::Span;
 
 const GRACE: Span = Span::mins(5);
@@ -65,12 +66,16 @@ pub(super) fn census_wait(place: &Place, span: Option<Span>) -> Result<Span, Pro
 }
 
 /// Who is asked about sessions; the workstations where nothing is said.
-pub(super) fn sessions(place: &Place, input: Option<Vec<SessionsInput>>) -> Result<Vec<SessionsSettings>, Problem> {
+pub(super) fn sessions(
+    place: &Place,
+    input: Option<Vec<SessionsInput>>,
+    tree: &Tree,
+) -> Result<Vec<SessionsSettings>, Problem> {
     let Some(input) = input else { return Ok(vec![SessionsSettings::Workstations]) };
     let mut all: Vec<SessionsSettings> = Vec::new();
     for (index, input) in input.into_iter().enumerate() {
         let place = place.index(index);
-        let one = sessions_entry(&place, input)?;
+        let one = sessions_entry(&place, input, tree)?;
         if one == SessionsSettings::Workstations && all.contains(&one) {
             return Err(place.wrong("asks the workstations a second time"));
         }
@@ -79,7 +84,7 @@ pub(super) fn sessions(place: &Place, input: Option<Vec<SessionsInput>>) -> Resu
     Ok(all)
 }
 
-fn sessions_entry(place: &Place, input: SessionsInput) -> Result<SessionsSettings, Problem> {
+fn sessions_entry(place: &Place, input: SessionsInput, tree: &Tree) -> Result<SessionsSettings, Problem> {
     let commands =
         [("message", input.message.is_some()), ("end", input.end.is_some()), ("deadline", input.deadline.is_some())];
     let kinds = [("workstations", input.workstations.is_some()), ("list", input.list.is_some())];
@@ -87,9 +92,9 @@ fn sessions_entry(place: &Place, input: SessionsInput) -> Result<SessionsSetting
     check::only_with(place, "list", kind == "list", &commands)?;
     match input.list {
         Some(list) => Ok(SessionsSettings::Commands {
-            list: check::argv(&place.key("list"), list)?,
-            message: check::maybe_argv(&place.key("message"), input.message)?,
-            end: check::maybe_argv(&place.key("end"), input.end)?,
+            list: check::command(&place.key("list"), list, tree)?,
+            message: check::maybe_command(&place.key("message"), input.message, tree)?,
+            end: check::maybe_command(&place.key("end"), input.end, tree)?,
             deadline: check::span(&place.key("deadline"), input.deadline, SESSIONS_DEADLINE)?,
         }),
         None if input.workstations == Some(true) => Ok(SessionsSettings::Workstations),
@@ -101,11 +106,11 @@ fn sessions_entry(place: &Place, input: SessionsInput) -> Result<SessionsSetting
 }
 
 /// What else closes and opens with the gate.
-pub(super) fn gate(place: &Place, input: Vec<GateInput>) -> Result<Vec<GateSettings>, Problem> {
-    input.into_iter().enumerate().map(|(index, input)| gate_entry(&place.index(index), input)).collect()
+pub(super) fn gate(place: &Place, input: Vec<GateInput>, tree: &Tree) -> Result<Vec<GateSettings>, Problem> {
+    input.into_iter().enumerate().map(|(index, input)| gate_entry(&place.index(index), input, tree)).collect()
 }
 
-fn gate_entry(place: &Place, input: GateInput) -> Result<GateSettings, Problem> {
+fn gate_entry(place: &Place, input: GateInput, tree: &Tree) -> Result<GateSettings, Problem> {
     let commands = input.close.is_some() || input.open.is_some();
     let kind = check::exactly_one(place, &[("file", input.file.is_some()), ("close", commands)])?;
     check::only_with(place, "close", kind == "close", &[("deadline", input.deadline.is_some())])?;
@@ -114,7 +119,8 @@ fn gate_entry(place: &Place, input: GateInput) -> Result<GateSettings, Problem> 
     }
     let must = |key: &str, args| {
         let place = place.key(key);
-        check::argv(&place, Option::ok_or_else(args, || place.missing("`close` and `open` belong together"))?)
+        let args = Option::ok_or_else(args, || place.missing("`close` and `open` belong together"))?;
+        check::command(&place, args, tree)
     };
     Ok(GateSettings::Commands {
         close: must("close", input.close)?,
@@ -124,11 +130,11 @@ fn gate_entry(place: &Place, input: GateInput) -> Result<GateSettings, Problem> 
 }
 
 /// When users are admitted again.
-pub(super) fn open_gate(place: &Place, input: Option<OpenGateInput>) -> Result<OpenGate, Problem> {
+pub(super) fn open_gate(place: &Place, input: Option<OpenGateInput>, tree: &Tree) -> Result<OpenGate, Problem> {
     match input {
         None | Some(OpenGateInput::Automatic) => Ok(OpenGate::Automatic),
         Some(OpenGateInput::ByHand) => Ok(OpenGate::ByHand),
-        Some(OpenGateInput::After(args)) => Ok(OpenGate::After(check::argv(&place.key("after"), args)?)),
+        Some(OpenGateInput::After(args)) => Ok(OpenGate::After(check::command(&place.key("after"), args, tree)?)),
     }
 }
 
@@ -150,10 +156,10 @@ pub(super) fn report(place: &Place, input: ReportInput) -> Result<ReportSettings
 }
 
 /// Commands of the administrator's own.
-pub(super) fn hooks(place: &Place, input: HookInput) -> Result<HookSettings, Problem> {
+pub(super) fn hooks(place: &Place, input: HookInput, tree: &Tree) -> Result<HookSettings, Problem> {
     Ok(HookSettings {
-        before_stop: check::maybe_argv(&place.key("before_stop"), input.before_stop)?,
-        after_start: check::maybe_argv(&place.key("after_start"), input.after_start)?,
+        before_stop: check::maybe_command(&place.key("before_stop"), input.before_stop, tree)?,
+        after_start: check::maybe_command(&place.key("after_start"), input.after_start, tree)?,
         deadline: check::span(&place.key("deadline"), input.deadline, HOOKS_DEADLINE)?,
     })
 }

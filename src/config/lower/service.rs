@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::error::Place;
 use crate::config::error::Problem;
+use crate::config::input::Args;
 use crate::config::input::HealthInput;
 use crate::config::input::ServiceInput;
 use crate::config::lower::check;
@@ -11,6 +12,9 @@ use crate::config::settings::HealthProbe;
 use crate::config::settings::HealthSettings;
 use crate::config::settings::ServiceControl;
 use crate::config::settings::ServiceSettings;
+use crate::domain::command::Command;
+use crate::domain::command::RunAs;
+use crate::domain::command::Tree;
 use crate::domain::span::Span;
 
 const SERVICE_DEADLINE: Span = Span::mins(2);
@@ -22,7 +26,7 @@ const HEALTH_DEADLINE: Span = Span::secs(60);
 const UNIT_TYPES: [&str; 5] = [".service", ".target", ".socket", ".scope", ".slice"];
 
 /// How the application is started and stopped.
-pub(super) fn service(place: &Place, input: Option<ServiceInput>) -> Result<ServiceSettings, Problem> {
+pub(super) fn service(place: &Place, input: Option<ServiceInput>, tree: &Tree) -> Result<ServiceSettings, Problem> {
     let input = input.ok_or_else(|| {
         place.missing("say how it is stopped and started: service = { systemd = \"NAME.service\" }, or { none = true }")
     })?;
@@ -34,16 +38,17 @@ pub(super) fn service(place: &Place, input: Option<ServiceInput>) -> Result<Serv
         ("none", input.none.is_some()),
     ];
     let kind = check::exactly_one(place, &kinds)?;
-    check::only_with(place, "run", kind == "run", &[("env", input.env.is_some())])?;
+    let of_run = [("user", input.user.is_some()), ("env", input.env.is_some())];
+    check::only_with(place, "run", kind == "run", &of_run)?;
     let must = |key: &str, args| {
         let place = place.key(key);
-        check::argv(&place, Option::ok_or_else(args, || place.missing("`start`, `stop` and `status` belong together"))?)
+        let args = Option::ok_or_else(args, || place.missing("`start`, `stop` and `status` belong together"))?;
+        check::command(&place, args, tree)
     };
     let control = if let Some(unit) = input.systemd {
         ServiceControl::Systemd { unit: unit_name(&place.key("systemd"), unit)? }
     } else if let Some(run) = input.run {
-        let env = environment(&place.key("env"), input.env.unwrap_or_default())?;
-        ServiceControl::Supervised { run: check::argv(&place.key("run"), run)?, env }
+        ServiceControl::Supervised { run: supervised(place, run, input.user, input.env.unwrap_or_default(), tree)? }
     } else if let Some(none) = input.none {
         if !none {
             return Err(place
@@ -74,15 +79,29 @@ fn unit_name(place: &Place, unit: String) -> Result<String, Problem> {
     Ok(if has_type { unit } else { format!("{unit}.service") })
 }
 
-fn environment(place: &Place, env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Problem> {
-    match env.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0')) {
-        Some((key, _)) => Err(place.key(key).wrong("cannot be an environment variable")),
-        None => Ok(env),
+/// A supervised program; `user` and `env` stand beside `run`, or in its table.
+fn supervised(
+    place: &Place,
+    run: Args,
+    user: Option<String>,
+    env: BTreeMap<String, String>,
+    tree: &Tree,
+) -> Result<Command, Problem> {
+    let mut command = check::command(&place.key("run"), run, tree)?;
+    if let Some(user) = user {
+        let place = place.key("user");
+        let run_as = check::run_as(&place, user)?;
+        if command.run_as != RunAs::Owner {
+            return Err(place.wrong("is said twice").hint("keep `user`, and leave `as` away"));
+        }
+        command.run_as = run_as;
     }
+    command.env.extend(check::environment(&place.key("env"), env)?);
+    Ok(command)
 }
 
 /// How the application is known to work.
-pub(super) fn health(place: &Place, input: HealthInput) -> Result<HealthSettings, Problem> {
+pub(super) fn health(place: &Place, input: HealthInput, tree: &Tree) -> Result<HealthSettings, Problem> {
     let kinds = [("http", input.http.is_some()), ("tcp", input.tcp.is_some()), ("command", input.command.is_some())];
     check::at_most_one(place, &kinds)?;
     let probe = if let Some(url) = input.http {
@@ -90,7 +109,7 @@ pub(super) fn health(place: &Place, input: HealthInput) -> Result<HealthSettings
     } else if let Some(addr) = input.tcp {
         HealthProbe::Tcp(check::socket_addr(&place.key("tcp"), &addr)?)
     } else if let Some(command) = input.command {
-        HealthProbe::Command(check::argv(&place.key("command"), command)?)
+        HealthProbe::Command(check::command(&place.key("command"), command, tree)?)
     } else {
         HealthProbe::None
     };
@@ -107,7 +126,7 @@ pub(super) fn health(place: &Place, input: HealthInput) -> Result<HealthSettings
     Ok(HealthSettings {
         probe,
         version: input.version.map(|url| check::http_url(&place.key("version"), &url)).transpose()?,
-        deep: check::maybe_argv(&place.key("deep"), input.deep)?,
+        deep: check::maybe_command(&place.key("deep"), input.deep, tree)?,
         times,
         every,
         deadline,

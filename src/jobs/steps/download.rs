@@ -13,6 +13,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         or_fail!(kit.feed.stage(release, &tree, context.progress()).await);
         // Owners and durability are seen to now, so that the swap costs nothing but the swap.
         or_fail!(kit.installer.prepare(&release.id).await);
+        if release.migrate_as_root {
+            or_fail!(kit.installer.copy_for_root(&release.id).await);
+        }
     }
     // The service learns to heed the hold while there is time; the stop then only has to write a file.
     or_fail!(kit.service.install_hold(&hold_path(&kit.app)).await);

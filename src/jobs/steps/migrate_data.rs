@@ -3,6 +3,7 @@
 //! The data are restored whenever the new version may have touched them: also a release without a
 //! migration changes data when it starts.
 
+use crate::domain::command::Command;
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
 use crate::domain::foreign::last_line;
@@ -10,6 +11,8 @@ use crate::domain::foreign::last_lines;
 use crate::domain::foreign::masked;
 use crate::exec::Exec;
 use crate::exec::Output;
+use crate::exec::permit;
+use crate::jobs::commands::as_root_hint;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 use crate::jobs::steps::failed;
@@ -22,20 +25,33 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let Some(migrate) = &release.migrate else {
         return Ok(Done::saying("the release brings no migration"));
     };
-    let install_dir = &context.kit.app.install_dir;
-    let mut argv = migrate.clone();
-    if let Some(program) = argv.first_mut()
+    if release.migrate_as_root && !context.kit.app.allow_migrate_as_root {
+        return Err(Failure::new(format!("let the migration of {} run as root", release.id))
+            .hint(as_root_hint(&context.kit.app)));
+    }
+    // What the application can change is never run as root.
+    let dir = match release.migrate_as_root {
+        true => context.kit.installer.path_for_root(&release.id),
+        false => context.kit.app.install_dir.clone(),
+    };
+    let mut command = Command::of_owner(migrate.clone(), context.kit.app.tree());
+    if let Some(program) = command.argv.first_mut()
         && program.contains('/')
     {
         // A path is meant within the new tree; a bare name is a program of the system.
-        *program = install_dir.join(&*program).to_string_lossy().into_owned();
+        *program = dir.join(&*program).to_string_lossy().into_owned();
     }
-    let exec = Exec::new(&argv, context.kit.app.hooks.deadline).envs(&context.marked_env()).dir(install_dir);
+    if release.migrate_as_root {
+        command = permit::as_root(command);
+    }
+    let exec = Exec::of(&command, context.kit.app.hooks.deadline).envs(&context.marked_env()).dir(dir);
     let output = exec.run().await.map_err(|error| {
         let cause = failed(&error, None);
         Failure { said: cause.said.clone(), ..Failure::new(format!("run the migration of {}", release.id)) }
             .because(cause.to_string())
-            .hint(format!("the migration is part of {}; its vendor must know", release.id))
+            .hint(
+                cause.hint.unwrap_or_else(|| format!("the migration is part of {}; its vendor must know", release.id)),
+            )
     })?;
     // A migration may end well and say what matters in its output: all of it goes into the log.
     for line in masked(&format!("{}\n{}", output.stdout, output.stderr)).lines().filter(|line| !line.is_empty()) {

@@ -40,6 +40,7 @@ use chrono::Utc;
 use tokio::sync::broadcast;
 
 use crate::db::store::Store;
+use crate::domain::command::Command;
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
 use crate::domain::progress::Progress;
@@ -52,6 +53,7 @@ use crate::domain::step::Step;
 use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::leftover;
+use crate::exec::permit::Refusal;
 use crate::feed::FeedError;
 use crate::jobs::driver::Done;
 use crate::jobs::driver::Live;
@@ -240,9 +242,9 @@ impl Context<'_> {
     }
 
     /// Runs a hook of the administrator's, if there is one.
-    async fn hook(&self, name: &str, argv: Option<&Vec<String>>) -> Result<(), Failure> {
-        let Some(argv) = argv else { return Ok(()) };
-        let exec = Exec::new(argv, self.kit.app.hooks.deadline).envs(&self.marked_env());
+    async fn hook(&self, name: &str, command: Option<&Command>) -> Result<(), Failure> {
+        let Some(command) = command else { return Ok(()) };
+        let exec = Exec::of(command, self.kit.app.hooks.deadline).envs(&self.marked_env());
         exec.run()
             .await
             .map(drop)
@@ -273,6 +275,9 @@ impl Progress for Reporter {
 pub(crate) fn failed<E: Error + 'static>(error: &E, hint: Option<String>) -> Failure {
     let chain = std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
     let said = chain.clone().filter_map(|error| error.downcast_ref::<ExecError>()).flat_map(ExecError::said);
+    // What may not be run is not mended by running it by hand.
+    let refused = chain.clone().find_map(|error| error.downcast_ref::<Refusal>()).map(Refusal::remedy);
+    let hint = refused.or(hint);
     let code = chain.filter_map(|error| error.downcast_ref::<FeedError>()).find_map(FeedError::code);
     Failure { said: said.cloned().collect(), hint, code, ..Failure::from_error(error) }
 }

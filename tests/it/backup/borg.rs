@@ -30,6 +30,7 @@ impl Repository {
             passphrase_file: Some(self.path("passphrase")),
             prefix: prefix.map(str::to_owned),
             check,
+            env: BTreeMap::new(),
         }
     }
 
@@ -60,9 +61,9 @@ impl Kind for Repository {
         run("borgbackup", self.borg().args(["create", &timestamp, &archive, "data"]));
     }
 
-    fn make(&self) -> Argv {
+    fn make(&self) -> Run {
         let script = "cd \"$1\" && BORG_PASSPHRASE='correct horse' borg create repo::orders-made data";
-        words(&["sh", "-c", script, "sh", &self.path(".").display().to_string()])
+        command(&["sh", "-c", script, "sh", &self.path(".").display().to_string()])
     }
 
     fn damage(&self) {

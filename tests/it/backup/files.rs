@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use afterhours::backup::EntryState;
-
 use super::*;
+use afterhours::backup::EntryState;
 
 const MIN: u64 = 10;
 
@@ -19,7 +18,7 @@ impl Dumps {
         self.dir.path().join(name)
     }
 
-    pub(super) fn settings(&self, test: Option<Argv>) -> EvidenceSettings {
+    pub(super) fn settings(&self, test: Option<Run>) -> EvidenceSettings {
         EvidenceSettings::Files {
             glob: self.dir.path().join("orders-*").display().to_string(),
             min_size_bytes: MIN,
@@ -41,7 +40,7 @@ impl Dumps {
         out.lines().next().unwrap().to_owned() + "\n"
     }
 
-    async fn newest(&self, test: Option<Argv>) -> Result<Evidence, BackupError> {
+    async fn newest(&self, test: Option<Run>) -> Result<Evidence, BackupError> {
         gate_of(self.settings(test), None, None).newest(now()).await
     }
 }
@@ -61,12 +60,12 @@ impl Kind for Dumps {
         fs_err::write(format!("{}.sha256", path.display()), self.sum(&path)).unwrap();
     }
 
-    fn make(&self) -> Argv {
+    fn make(&self) -> Run {
         let script = format!(
             "cd {} && head -c 1000 /dev/urandom > orders-made.dump && sha256sum orders-made.dump > orders-made.dump.sha256",
             self.dir.path().display()
         );
-        words(&["sh", "-c", &script])
+        command(&["sh", "-c", &script])
     }
 
     fn damage(&self) {
@@ -92,9 +91,9 @@ async fn dumps_conform() {
 #[tokio::test]
 async fn a_backup_that_cannot_be_made_is_told() {
     let dumps = Dumps::new();
-    let error = satisfy(&gate(&dumps, Some(words(&["false"])))).await.unwrap_err();
+    let error = satisfy(&gate(&dumps, Some(command(&["false"])))).await.unwrap_err();
     assert!(matches!(error, BackupError::MakeFailed { .. }), "{error}");
-    let error = satisfy(&gate(&dumps, Some(words(&["true"])))).await.unwrap_err();
+    let error = satisfy(&gate(&dumps, Some(command(&["true"])))).await.unwrap_err();
     assert!(matches!(error, BackupError::MadeNothing { newest: None }), "{error}");
     let findings = gate(&dumps, None).check(now()).await;
     assert_eq!(findings[0].severity, Severity::Fatal, "{findings:?}");
@@ -137,7 +136,7 @@ async fn what_was_made_is_tested_too() {
     let dumps = Dumps::new();
     dumps.dump("orders-1", 1000, Span::days(9));
     let script = format!("printf tiny > {}", dumps.path("orders-2").display());
-    let error = satisfy(&gate(&dumps, Some(words(&["sh", "-c", &script])))).await.unwrap_err();
+    let error = satisfy(&gate(&dumps, Some(command(&["sh", "-c", &script])))).await.unwrap_err();
     assert!(matches!(error, BackupError::TooSmall { .. }), "{error}");
 }
 
@@ -166,7 +165,7 @@ async fn checksums_are_found_in_every_usual_place() {
 async fn a_test_command_reads_the_dump() {
     let dumps = Dumps::new();
     let path = dumps.dump("orders-1.gz", 100, Span::hours(1));
-    let test = words(&["gzip", "--test", "{}"]);
+    let test = command(&["gzip", "--test", "{}"]);
     let error = dumps.newest(Some(test.clone())).await.unwrap_err();
     assert!(matches!(error, BackupError::TestFailed { .. }) && error.is_mended_by_a_new_backup(), "{error}");
     let plain = dumps.dump("plain", 100, Span::hours(1));
@@ -174,7 +173,7 @@ async fn a_test_command_reads_the_dump() {
     fs_err::rename(dumps.path("plain.gz"), &path).unwrap();
     let evidence = dumps.newest(Some(test)).await.unwrap();
     assert_eq!(evidence.tested, ["size", "read by gzip"]);
-    let absent = dumps.newest(Some(words(&["/nowhere/test", "{}"]))).await.unwrap_err();
+    let absent = dumps.newest(Some(command(&["/nowhere/test", "{}"]))).await.unwrap_err();
     assert!(!absent.is_mended_by_a_new_backup(), "{absent}");
 }
 
@@ -184,7 +183,7 @@ async fn a_test_command_that_hangs_is_ended() {
     dumps.dump("orders-1", 100, Span::hours(1));
     let settings = BackupSettings {
         max_age: Span::days(2),
-        evidence: dumps.settings(Some(words(&["sleep", "1000"]))),
+        evidence: dumps.settings(Some(command(&["sleep", "1000"]))),
         make: None,
         deadline: Duration::from_millis(100).into(),
         keep_last: None,
@@ -227,7 +226,7 @@ async fn a_growing_file_is_no_backup_but_the_one_before_is() {
     let error = dumps.newest(None).await.unwrap_err();
     assert!(matches!(error, BackupError::StillWritten { .. }), "{error}");
     dumps.dump("orders-1", 1000, Span::hours(3));
-    let (evidence, made) = satisfy(&gate(&dumps, Some(words(&["false"])))).await.unwrap();
+    let (evidence, made) = satisfy(&gate(&dumps, Some(command(&["false"])))).await.unwrap();
     assert!(evidence.source.ends_with("orders-1") && matches!(made, Made::No));
     let listed = gate(&dumps, None).list(now()).await.unwrap();
     assert_eq!([listed[0].state, listed[1].state], [EntryState::JustWritten, EntryState::Complete]);
@@ -239,7 +238,7 @@ async fn a_growing_file_is_waited_for_before_another_is_made() {
     dumps.dump("orders-1", 1000, Span::days(3));
     let growing = dumps.dump("orders-2", 1000, Span::ZERO);
     let writer = Writer::to(&growing);
-    let gate = gate(&dumps, Some(words(&["false"])));
+    let gate = gate(&dumps, Some(command(&["false"])));
     let waiting = Waiting(tokio::sync::Notify::new().into());
     let told = waiting.0.clone();
     let env = BTreeMap::new();
@@ -305,7 +304,7 @@ async fn a_link_to_the_newest_is_not_a_second_backup() {
 async fn doctor_names_untested_content_and_a_missing_make() {
     let dumps = Dumps::new();
     dumps.dump("orders-1", 1000, Span::hours(1));
-    let findings = gate(&dumps, Some(words(&["/nowhere/backup"]))).check(now()).await;
+    let findings = gate(&dumps, Some(command(&["/nowhere/backup"]))).check(now()).await;
     let seen: Vec<_> = findings.iter().map(|finding| (finding.check.as_str(), finding.severity)).collect();
     assert_eq!(
         seen,
@@ -313,6 +312,6 @@ async fn doctor_names_untested_content_and_a_missing_make() {
     );
     assert!(findings[1..].iter().all(|finding| finding.remedy.is_some()));
     dumps.dump("orders-1", 1000, Span::days(3));
-    let findings = gate(&dumps, Some(words(&["true"]))).check(now()).await;
+    let findings = gate(&dumps, Some(command(&["true"]))).check(now()).await;
     assert_eq!(findings[0].severity, Severity::Warning, "a run would make one");
 }

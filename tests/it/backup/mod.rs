@@ -15,17 +15,19 @@ use std::sync::Arc;
 use afterhours::backup::BackupError;
 use afterhours::backup::BackupGate;
 use afterhours::backup::Made;
-use afterhours::config::settings::Argv;
 use afterhours::config::settings::BackupSettings;
 use afterhours::config::settings::EvidenceSettings;
 use afterhours::domain::clock::Clock;
 use afterhours::domain::clock::SystemClock;
+use afterhours::domain::command::Command as Run;
 use afterhours::domain::evidence::Evidence;
 use afterhours::domain::finding::Severity;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::span::Span;
 use chrono::DateTime;
 use chrono::Utc;
+
+use crate::support::command;
 
 /// A place for backups of one kind, empty at first.
 trait Kind {
@@ -35,7 +37,7 @@ trait Kind {
     /// Makes a good backup that is dated `at`.
     fn back_up(&self, at: DateTime<Utc>);
     /// A command that makes a good backup now.
-    fn make(&self) -> Argv;
+    fn make(&self) -> Run;
     /// Damages the newest backup so that its date does not tell.
     fn damage(&self);
     /// Whether the gate noticed that damage.
@@ -66,7 +68,7 @@ async fn nothing_is_refused(kind: &impl Kind) {
 async fn old_is_refused(kind: &impl Kind) {
     let error = satisfy(&gate(kind, None)).await.unwrap_err();
     assert!(matches!(error, BackupError::TooOld { .. }), "{error}");
-    let error = satisfy(&gate(kind, Some(words(&["true"])))).await.unwrap_err();
+    let error = satisfy(&gate(kind, Some(command(&["true"])))).await.unwrap_err();
     assert!(matches!(error, BackupError::MadeNothing { newest: Some(_) }), "{error}");
 }
 
@@ -78,7 +80,7 @@ async fn making_one_satisfies(kind: &impl Kind) {
 }
 
 async fn fresh_is_accepted_and_nothing_made(kind: &impl Kind) {
-    let (evidence, made) = satisfy(&gate(kind, Some(words(&["false"])))).await.unwrap();
+    let (evidence, made) = satisfy(&gate(kind, Some(command(&["false"])))).await.unwrap();
     assert!(matches!(made, Made::No));
     assert!(!evidence.tested.is_empty() && !evidence.source.is_empty(), "{evidence:?}");
     let listed = gate(kind, None).list(now()).await.unwrap();
@@ -86,11 +88,11 @@ async fn fresh_is_accepted_and_nothing_made(kind: &impl Kind) {
     assert!(listed.is_sorted_by_key(|entry| std::cmp::Reverse(entry.made_at)), "{listed:?}");
 }
 
-fn gate(kind: &impl Kind, make: Option<Argv>) -> BackupGate {
+fn gate(kind: &impl Kind, make: Option<Run>) -> BackupGate {
     gate_of(kind.evidence(), make, None)
 }
 
-fn gate_of(evidence: EvidenceSettings, make: Option<Argv>, keep_last: Option<u32>) -> BackupGate {
+fn gate_of(evidence: EvidenceSettings, make: Option<Run>, keep_last: Option<u32>) -> BackupGate {
     let settings = BackupSettings { max_age: Span::days(2), evidence, make, deadline: Span::secs(60), keep_last };
     BackupGate::new(&"orders".parse().unwrap(), &settings)
 }
@@ -110,10 +112,6 @@ fn ago(span: Span) -> DateTime<Utc> {
 /// Programs round to seconds, and tests take some.
 fn assert_near(a: DateTime<Utc>, b: DateTime<Utc>) {
     assert!((a - b).abs() < Span::secs(30).delta(), "{a} is not near {b}");
-}
-
-fn words(words: &[&str]) -> Argv {
-    words.iter().map(|&word| word.to_owned()).collect()
 }
 
 /// Writes `bytes` to a file that was last touched `at`.

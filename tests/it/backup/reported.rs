@@ -36,15 +36,15 @@ impl Kind for Manifested {
     }
 
     fn back_up(&self, at: DateTime<Utc>) {
-        let argv = self.make();
+        let argv = self.make().argv;
         run("coreutils", Command::new(&argv[0]).args(&argv[1..]).env("AT", at.to_rfc3339()));
     }
 
-    fn make(&self) -> Argv {
+    fn make(&self) -> Run {
         let script = r#"cd "$1" && mkdir -p parts && head -c 500 /dev/urandom > parts/one &&
             sum=$(sha256sum < parts/one | cut -d' ' -f1) && at=${AT:-$(date -u +%Y-%m-%dT%H:%M:%SZ)} &&
             echo "{\"made_at\":\"$at\",\"files\":[{\"path\":\"parts/one\",\"sha256\":\"$sum\",\"size_bytes\":500}]}" > manifest.json"#;
-        words(&["sh", "-c", script, "sh", &self.dir.path().display().to_string()])
+        command(&["sh", "-c", script, "sh", &self.dir.path().display().to_string()])
     }
 
     fn damage(&self) {
@@ -106,7 +106,7 @@ impl Kind for Commanded {
     }
 
     fn evidence(&self) -> EvidenceSettings {
-        EvidenceSettings::Command { argv: words(&["cat", &self.report().display().to_string()]) }
+        EvidenceSettings::Command { command: command(&["cat", &self.report().display().to_string()]) }
     }
 
     fn back_up(&self, at: DateTime<Utc>) {
@@ -114,9 +114,9 @@ impl Kind for Commanded {
         fs_err::write(self.report(), report.to_string()).unwrap();
     }
 
-    fn make(&self) -> Argv {
+    fn make(&self) -> Run {
         let script = r#"echo "{\"made_at\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",\"source\":\"tape 8\"}" > "$1""#;
-        words(&["sh", "-c", script, "sh", &self.report().display().to_string()])
+        command(&["sh", "-c", script, "sh", &self.report().display().to_string()])
     }
 
     fn damage(&self) {
@@ -141,7 +141,7 @@ async fn a_command_that_reports_nothing_is_not_believed() {
     fs_err::write(commanded.report(), report.to_string()).unwrap();
     let error = gate(&commanded, None).newest(now()).await.unwrap_err();
     assert!(matches!(error, BackupError::TooSmall { .. }), "{error}");
-    let absent = EvidenceSettings::Command { argv: words(&["/nowhere/report"]) };
-    let error = gate_of(absent, Some(words(&["true"])), None).newest(now()).await.unwrap_err();
+    let absent = EvidenceSettings::Command { command: command(&["/nowhere/report"]) };
+    let error = gate_of(absent, Some(command(&["true"])), None).newest(now()).await.unwrap_err();
     assert!(!error.is_mended_by_a_new_backup() && error.hint().is_some(), "{error}");
 }

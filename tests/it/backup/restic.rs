@@ -50,6 +50,7 @@ impl Repository {
             password_file: self.path("password"),
             tag: tag.map(str::to_owned),
             read_data_subset: self.read_data_subset.clone(),
+            env: BTreeMap::new(),
         }
     }
 
@@ -80,12 +81,12 @@ impl Kind for Repository {
         run("restic", self.restic().args(["backup", "data", "--time", &time, "--tag", "nightly"]));
     }
 
-    fn make(&self) -> Argv {
+    fn make(&self) -> Run {
         let script = format!(
             "cd {} && restic -q --no-cache -r repo --password-file password backup data",
             self.dir.path().display()
         );
-        words(&["sh", "-c", &script])
+        command(&["sh", "-c", &script])
     }
 
     fn damage(&self) {

@@ -46,10 +46,10 @@ async fn the_newest_stays_even_if_none_is_to_be_kept() {
 async fn the_only_good_one_stays() {
     let dumps = Dumps::new();
     three_days(&dumps);
-    let good = words(&["sh", "-c", "case $1 in *-1) ;; *) exit 1; esac", "sh", "{}"]);
+    let good = command(&["sh", "-c", "case $1 in *-1) ;; *) exit 1; esac", "sh", "{}"]);
     assert_eq!(gate_of(dumps.settings(Some(good)), None, Some(1)).rotate(now()).await.unwrap().len(), 1);
     assert_eq!(names(&dumps), ["orders-1", "orders-1.md5", "orders-3", "orders-3.md5"]);
-    let error = gate_of(dumps.settings(Some(words(&["false"]))), None, Some(1)).rotate(now()).await.unwrap_err();
+    let error = gate_of(dumps.settings(Some(command(&["false"]))), None, Some(1)).rotate(now()).await.unwrap_err();
     assert!(matches!(error, BackupError::TestFailed { .. }), "{error}");
     assert_eq!(names(&dumps).len(), 4, "where none is good, nothing is removed");
 }

@@ -43,6 +43,8 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         staging_dir: root.join(".app.afterhours"),
         keep: patterns(&["config/**", "certs/**", "licence.key"]),
         owner: None,
+        allow_migrate_as_root: false,
+        env: BTreeMap::new(),
         keep_old: 2,
         service: ServiceSettings { control: ServiceControl::None, deadline: Span::mins(1), port: None },
         health: HealthSettings {

@@ -21,6 +21,8 @@ use super::app::put;
 use super::mounted::Mounted;
 use super::mounted::run;
 
+use crate::support::sh;
+
 async fn look(app: &AppSettings, need: SpaceNeed) -> Vec<Finding> {
     let findings = Installer::new(app).check(need).await;
     for finding in &findings {
@@ -126,7 +128,6 @@ async fn a_dump_needs_room_too() {
     let mounted = Mounted::tmpfs(4096);
     app::install(&mounted.at());
     let mut app = app::settings(&mounted.at());
-    let sh = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
     app.data = DataSettings::Dump {
         dump: sh("head -c 1500000 /dev/zero > $AFTERHOURS_SNAPSHOT"),
         restore: sh("true"),

@@ -28,6 +28,8 @@ use super::app::put;
 use super::manifest::manifest;
 use super::mounted::Mounted;
 
+use crate::support::sh;
+
 const RUN: RunId = RunId(7);
 
 fn quiet() -> Arc<dyn Progress> {
@@ -342,7 +344,6 @@ async fn a_database_is_dumped_verified_and_restored_by_its_commands() {
     let root = root.path();
     app::install(root);
     put(root.join("db"), "rows");
-    let sh = |script: &str| vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
     let mut app = app::settings(root);
     let commands = |dump: &str| DataSettings::Dump {
         dump: sh(dump),

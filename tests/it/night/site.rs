@@ -53,6 +53,8 @@ pub(crate) struct Site {
     client: Client,
     port: u16,
     _port_kept: OwnedFd,
+    /// What the program sees beyond the environment of the tests.
+    pub(crate) env: BTreeMap<&'static str, &'static str>,
 }
 
 impl Site {
@@ -68,7 +70,7 @@ impl Site {
         let mail = Sink::start().await;
         let client = Client::new(&dir.path().join("s")).unwrap();
         let program = program().to_owned();
-        let site = Self { dir, program, mail, daemon: None, client, port, _port_kept: kept };
+        let site = Self { dir, program, mail, daemon: None, client, port, _port_kept: kept, env: BTreeMap::new() };
         V1.install(&site.installed());
         for folder in ["data", "feed"] {
             fs_err::create_dir(site.path(folder)).unwrap();
@@ -85,6 +87,7 @@ impl Site {
         let (address, mail) = (format!("127.0.0.1:{port}"), self.mail.port);
         let mut app: BTreeMap<String, String> = [
             ("title", "\"Order desk\"".to_owned()),
+            ("env", format!("{{ {MARK} = \"DIR\" }}")),
             ("install_dir", "\"DIR/opt/orders\"".to_owned()),
             ("keep", "[\"config/**\"]".to_owned()),
             (
@@ -143,7 +146,7 @@ impl Site {
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("--config").arg(self.path("afterhours.toml")).args(args).kill_on_drop(true);
-        command.env(MARK, self.dir.path()).env("TZ", "UTC").stdin(Stdio::null());
+        command.env(MARK, self.dir.path()).env("TZ", "UTC").envs(&self.env).stdin(Stdio::null());
         command
     }
 

@@ -17,10 +17,8 @@ use afterhours::sessions::hub::Hub;
 use super::bench::notice;
 use super::links::sit;
 use crate::settings::app_settings;
-
-fn sh(script: impl Into<String>) -> Vec<String> {
-    vec!["sh".into(), "-c".into(), script.into()]
-}
+use crate::support::command;
+use crate::support::sh;
 
 fn commands(list: &str) -> SessionsSettings {
     SessionsSettings::Commands { list: sh(list), message: None, end: None, deadline: Span::secs(10) }
@@ -70,7 +68,7 @@ async fn a_list_that_fails_in_any_way_is_unknown() {
         deadline: Span::from(Duration::from_millis(200)),
     };
     let missing = SessionsSettings::Commands {
-        list: vec!["/no/such/list".into()],
+        list: command(&["/no/such/list"]),
         message: None,
         end: None,
         deadline: Span::secs(1),
@@ -86,11 +84,11 @@ async fn commands_are_told_what_to_show_and_whom_to_end() {
     let log = dir.path().join("log");
     let provider = SessionsSettings::Commands {
         list: sh(LIST),
-        message: Some(sh(format!(
+        message: Some(sh(&format!(
             r#"echo "$AFTERHOURS_APP/$AFTERHOURS_SESSION: $AFTERHOURS_MESSAGE" >> {}"#,
             log.display()
         ))),
-        end: Some(sh(format!(r#"echo "end $AFTERHOURS_SESSION $AFTERHOURS_FORCE" >> {}"#, log.display()))),
+        end: Some(sh(&format!(r#"echo "end $AFTERHOURS_SESSION $AFTERHOURS_FORCE" >> {}"#, log.display()))),
         deadline: Span::secs(10),
     };
     let hub = hub();
@@ -132,7 +130,7 @@ async fn a_failing_command_does_not_keep_the_others_from_being_told() {
     let told = dir.path().join("told");
     let message = |script: String| SessionsSettings::Commands {
         list: sh("echo '[]'"),
-        message: Some(sh(script)),
+        message: Some(sh(&script)),
         end: None,
         deadline: Span::secs(10),
     };

@@ -11,10 +11,10 @@ use afterhours::service::ServiceError;
 use tempfile::TempDir;
 
 use crate::service::App;
-use crate::service::argv;
 use crate::service::conformance;
 use crate::service::script;
 use crate::service::settings;
+use crate::support::command;
 
 const CTL: &str = r#"#!/bin/sh
 cd "$(dirname "$0")"
@@ -35,7 +35,7 @@ esac
 "#;
 
 fn commands(dir: &TempDir, port: Option<SocketAddr>, verbs: [&str; 3], program: &str) -> Service {
-    let [start, stop, status] = verbs.map(|verb| argv(&[program, verb]));
+    let [start, stop, status] = verbs.map(|verb| command(&[program, verb]));
     let control = ServiceControl::Commands { start, stop, status };
     Service::new(&settings(dir.path(), control, port, Span::secs(2)), &dir.path().join("state"))
 }

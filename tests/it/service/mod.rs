@@ -157,6 +157,8 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         staging_dir: dir.join(".staging"),
         keep: Patterns::default(),
         owner: None,
+        allow_migrate_as_root: false,
+        env: BTreeMap::new(),
         keep_old: 1,
         service: ServiceSettings { control, deadline, port },
         health: HealthSettings {
@@ -182,10 +184,6 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         hooks: HookSettings::default(),
         restart: None,
     }
-}
-
-fn argv(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use afterhours::config::settings::ServiceControl;
+use afterhours::domain::command::Command;
 use afterhours::domain::span::Span;
 use afterhours::service::Service;
 use afterhours::service::ServiceError;
@@ -14,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::service::App;
 use crate::service::BOUND;
-use crate::service::argv;
 use crate::service::conformance;
 use crate::service::script;
 use crate::service::settings;
+use crate::support::command;
 use crate::support::eventually;
 
 struct Supervised {
@@ -61,7 +62,7 @@ impl Drop for Supervised {
 
 fn supervised(dir: &TempDir, app: &App, program: &str) -> Service {
     let env = BTreeMap::from([("FROM_SETTINGS".to_owned(), "1".to_owned())]);
-    let control = ServiceControl::Supervised { run: argv(&[program]), env };
+    let control = ServiceControl::Supervised { run: Command { env, ..command(&[program]) } };
     Service::new(&settings(dir.path(), control, Some(app.port), Span::secs(2)), &dir.path().join("state"))
 }
 

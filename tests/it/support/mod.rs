@@ -8,6 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use afterhours::domain;
+use afterhours::domain::command::Tree;
 use serde_json::Value;
 
 /// A program at a terminal where each answer is typed to its question, once that shows no more what is typed; its exit code and
@@ -26,6 +28,17 @@ pub(crate) fn at_a_terminal(program: &Command, answers: &[(&str, &str)]) -> (i64
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     assert_eq!(ended["left"], Value::Array(Vec::new()), "{ended}");
     (ended["code"].as_i64().unwrap(), ended["shown"].as_str().unwrap().to_owned())
+}
+
+/// A command of an application whose tree belongs to root, or to whoever runs the tests.
+pub(crate) fn command(words: &[&str]) -> domain::command::Command {
+    let argv = words.iter().map(|&word| word.to_owned()).collect();
+    domain::command::Command::of_owner(argv, Tree::new("/", None))
+}
+
+/// A script for `sh`, as such a command.
+pub(crate) fn sh(script: &str) -> domain::command::Command {
+    command(&["sh", "-c", script])
 }
 
 /// Waits until `seen` is true, for at most `bound`; the test fails with `what` otherwise.
