@@ -56,6 +56,8 @@ pub(super) struct MailInput {
 pub(super) struct AppInput {
     pub(super) title: Option<String>,
     pub(super) install_dir: Option<String>,
+    pub(super) staging_dir: Option<String>,
+    pub(super) snapshot_dir: Option<String>,
     pub(super) installed_version: Option<String>,
     pub(super) keep: Vec<String>,
     pub(super) owner: Option<String>,

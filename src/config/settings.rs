@@ -84,8 +84,11 @@ pub struct AppSettings {
     pub install_dir: PathBuf,
     /// What is installed, where the tree does not say so itself.
     pub installed_version: Option<Version>,
-    /// Beside the installation, on the same file system: staged trees and what a swap needs. `PARENT/.NAME.afterhours`.
+    /// On the file system of the installation: staged trees and what a swap needs. `PARENT/.NAME.afterhours`, beside the
+    /// installation, where nothing else is said.
     pub staging_dir: PathBuf,
+    /// On the file system of the data: the copies for rollback. Beside the data when absent.
+    pub snapshot_dir: Option<PathBuf>,
     /// Paths below `install_dir` that survive an update.
     pub keep: Patterns,
     /// `user:group` of the new tree; that of the old one when absent.

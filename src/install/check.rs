@@ -21,6 +21,7 @@ use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::domain::finding::Finding;
 use crate::exec::missing_program;
+use crate::files::trusted::trusted_dir;
 use crate::install::durable;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
@@ -164,10 +165,25 @@ fn try_exchange(layout: &Layout) -> Finding {
     if let Err(error) = durable::create_dir(&layout.staging_dir) {
         return refused(CHECK, &layout.staging_dir, &io_of(error));
     }
-    match trial(beside, &layout.staging_dir) {
+    // Nothing of ours is made where others could exchange it under our hands.
+    let is_ours = trusted_dir(beside).is_ok();
+    if !is_ours && let Some(elsewhere) = other_file_system(beside, &layout.staging_dir) {
+        return elsewhere;
+    }
+    match trial(if is_ours { beside } else { &layout.staging_dir }, &layout.staging_dir) {
         Ok(true) => Finding::good(CHECK, "directories are exchanged in one system call"),
         Ok(false) => Finding::good(CHECK, "directories are exchanged as a journalled pair of renames"),
         Err(error) => refused(CHECK, beside, &error),
+    }
+}
+
+/// What is wrong where the installation and the staging folder are on two file systems.
+fn other_file_system(beside: &Path, staging_dir: &Path) -> Option<Finding> {
+    let dev = |path: &Path| fs::metadata(path).map(|about| about.dev());
+    match (dev(beside), dev(staging_dir)) {
+        (Ok(beside), Ok(staging)) if beside == staging => None,
+        (Err(error), _) | (_, Err(error)) => Some(refused("exchange", beside, &error)),
+        _ => Some(refused("exchange", beside, &io::ErrorKind::CrossesDevices.into())),
     }
 }
 
@@ -204,7 +220,9 @@ fn refused(check: &str, path: &Path, error: &io::Error) -> Finding {
     let remedy = match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => format!("mount -o remount,rw the file system of {shown}"),
         io::ErrorKind::CrossesDevices => {
-            format!("the staging folder must be on the file system of {shown}: remove the mount or link in between")
+            format!(
+                "the staging folder must be on the file system of {shown}: correct staging_dir, or remove the mount or link in between"
+            )
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("make room on the file system of {shown}"),
         io::ErrorKind::PermissionDenied => format!("run Afterhours as root, or let its user write to {shown}"),
@@ -409,7 +427,7 @@ fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Own
     }
     for (path, amount) in amount_of_data(app) {
         let owner = owner_of(&path);
-        match snapshot::folder_beside(&path) {
+        match snapshot::folder_for(app, &path) {
             Some(folder) => {
                 put(
                     &folder,

@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::exec::ExecError;
+use crate::files::trusted::Untrusted;
 use crate::install::anchor;
 
 /// One operation on a program tree or a snapshot that failed.
@@ -83,6 +84,23 @@ pub enum InstallError {
     #[error("lock {}: another process works on this installation", .path.display())]
     Busy {
         /// The lock file.
+        path: PathBuf,
+    },
+    /// Somebody but root can change what we would have to believe.
+    #[error("work in {}: others than root can change it", .path.display())]
+    Untrusted {
+        /// The place.
+        path: PathBuf,
+        /// What to type.
+        remedy: String,
+        /// Who can, and where.
+        #[source]
+        source: Untrusted,
+    },
+    /// While an exchange was done, another tree came to stand in the installation's place; it was put back.
+    #[error("exchange {}: somebody put another tree in its place meanwhile", .path.display())]
+    Replaced {
+        /// The installation.
         path: PathBuf,
     },
     /// Nothing was copied for this run.
@@ -181,6 +199,10 @@ impl InstallError {
                 "put the right tree at {} by hand, then run `afterhours run resolve`",
                 install_dir.display()
             )),
+            Self::Untrusted { remedy, .. } => Some(remedy.clone()),
+            Self::Replaced { path } => {
+                Some(format!("see that nobody else works on {} while it is updated, then try again", path.display()))
+            }
             Self::Busy { .. } => Some("wait until the other process is done".to_owned()),
             Self::NoSnapshot { .. } | Self::SnapshotIncomplete { .. } | Self::PartMissing { .. } => {
                 Some("restore the data from the backup if they are damaged".to_owned())

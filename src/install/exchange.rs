@@ -26,6 +26,7 @@ use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
+use crate::install::place;
 
 /// How directories are exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -48,8 +49,10 @@ struct Intent {
 /// Exchanges the installation and `staged`; says how it was done.
 pub(super) fn exchange(layout: &Layout, staged: &Path, how: Exchange) -> Result<Exchange, InstallError> {
     let _lock = lock(layout)?;
-    let install_dir = &layout.install_dir;
+    let home = place::home(layout)?;
+    let install_dir = &home.entry();
     if how == Exchange::Atomic {
+        // Both directories are held: one by its descriptor, the other because only root can change the way to it.
         match rustix::fs::renameat_with(CWD, install_dir, CWD, staged, RenameFlags::EXCHANGE) {
             Ok(()) => {
                 sync_parents(install_dir, staged)?;
@@ -59,7 +62,7 @@ pub(super) fn exchange(layout: &Layout, staged: &Path, how: Exchange) -> Result<
             Err(error) => return Err(error).at("exchange", install_dir),
         }
     }
-    pair(layout, staged)?;
+    pair(layout, install_dir, staged)?;
     Ok(Exchange::Journalled)
 }
 
@@ -78,14 +81,20 @@ pub(super) fn recover(layout: &Layout) -> Result<(), InstallError> {
     };
     let intent: Intent =
         serde_json::from_slice(&text).map_err(|source| InstallError::BadState { path: path.clone(), source })?;
-    let aside = layout.aside();
+    // What is moved is what we move, whatever the file says.
+    if intent.install_dir != layout.install_dir || intent.staged.parent() != Some(&layout.staged_dir()) {
+        let found = format!("{} speaks of other directories", path.display());
+        return Err(InstallError::Tangled { install_dir: intent.install_dir, staged: intent.staged, found });
+    }
+    let (home, aside) = (place::home(layout)?, layout.aside());
+    let install_dir = home.entry();
     let (installed, staged, set_aside) =
-        (durable::exists(&intent.install_dir)?, durable::exists(&intent.staged)?, durable::exists(&aside)?);
+        (durable::exists(&install_dir)?, durable::exists(&intent.staged)?, durable::exists(&aside)?);
     match (installed, staged, set_aside) {
         // Not begun, or done.
         (true, true, false) => {}
         // Only the first rename happened.
-        (false, true, true) => durable::rename_free(&aside, &intent.install_dir)?,
+        (false, true, true) => durable::rename_free(&aside, &install_dir)?,
         // The last one is missing.
         (true, false, true) => durable::rename_free(&aside, &intent.staged)?,
         _ => {
@@ -96,18 +105,18 @@ pub(super) fn recover(layout: &Layout) -> Result<(), InstallError> {
             return Err(InstallError::Tangled { install_dir: intent.install_dir, staged: intent.staged, found });
         }
     }
-    sync_parents(&intent.install_dir, &intent.staged)?;
+    sync_parents(&install_dir, &intent.staged)?;
     durable::remove_file_durably(&path)
 }
 
-fn pair(layout: &Layout, staged: &Path) -> Result<(), InstallError> {
-    let (install_dir, aside) = (&layout.install_dir, layout.aside());
+fn pair(layout: &Layout, install_dir: &Path, staged: &Path) -> Result<(), InstallError> {
+    let aside = layout.aside();
     for path in [install_dir, staged] {
         fs::symlink_metadata(path).at("look at", path)?;
     }
     // Nothing of ours is left there: recovery ran, and it lies in our own folder.
     durable::remove_any(&aside)?;
-    let intent = Intent { install_dir: install_dir.clone(), staged: staged.to_owned() };
+    let intent = Intent { install_dir: layout.install_dir.clone(), staged: staged.to_owned() };
     durable::write(&layout.intent(), serde_json::json!(intent).to_string().as_bytes())?;
     durable::rename_free(install_dir, &aside)?;
     if let Err(error) = durable::rename_free(staged, install_dir) {

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use crate::config::settings::AppSettings;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
+use crate::files::trusted::trusted_dir;
 
 /// In a staged tree: the vendor's own files at kept paths, and how far the preparation is.
 pub(super) const PREPARED: &str = ".afterhours-prepared";
@@ -92,12 +93,18 @@ impl Layout {
         self.snapshots().join(run.to_string())
     }
 
+    /// Where old trees are kept: beside the installation, or with our own where others than root could exchange them there.
+    pub(super) fn old_dir(&self) -> &Path {
+        let beside = parent(&self.install_dir);
+        if trusted_dir(beside).is_ok() { beside } else { &self.staging_dir }
+    }
+
     /// `<install_dir>_old` for 1, `<install_dir>_old.2` for 2, and so on.
     pub(super) fn old(&self, place: u32) -> PathBuf {
         let tail = if place <= 1 { "_old".to_owned() } else { format!("_old.{place}") };
         let mut name = self.install_dir.file_name().map_or_else(OsString::new, ToOwned::to_owned);
         name.push(tail);
-        self.install_dir.with_file_name(name)
+        self.old_dir().join(name)
     }
 }
 
@@ -130,11 +137,11 @@ mod tests {
 
     #[test]
     fn old_trees_stand_beside_the_installation() {
-        let layout = Layout { install_dir: "/opt/orders".into(), staging_dir: "/opt/.orders.afterhours".into() };
-        assert_eq!(layout.old(1), Path::new("/opt/orders_old"));
-        assert_eq!(layout.old(3), Path::new("/opt/orders_old.3"));
+        let layout = Layout { install_dir: "/usr/orders".into(), staging_dir: "/usr/.orders.afterhours".into() };
+        assert_eq!(layout.old(1), Path::new("/usr/orders_old"));
+        assert_eq!(layout.old(3), Path::new("/usr/orders_old.3"));
         let id = ReleaseId { version: "2.0".parse().unwrap(), build: 20 };
-        assert_eq!(layout.staged(&id), Path::new("/opt/.orders.afterhours/staged/2.0+20"));
+        assert_eq!(layout.staged(&id), Path::new("/usr/.orders.afterhours/staged/2.0+20"));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod measure;
 mod mirror;
 mod openers;
 mod owner;
+mod place;
 mod prepare;
 mod preview;
 mod quota;
@@ -320,7 +321,20 @@ impl Installer {
     /// # Errors
     /// The staging folder cannot be read.
     pub async fn snapshots(&self) -> Result<Vec<SnapshotInfo>, InstallError> {
-        self.block(|inner, _| state::infos(&inner.layout)).await
+        self.placed(|inner, _| state::infos(&inner.layout)).await
+    }
+
+    /// Makes sure that the staging folder is root's alone; whoever puts something there by itself asks before.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn place(&self) -> Result<(), InstallError> {
+        self.placed(|_, _| Ok(())).await
+    }
+
+    /// Places of ours that others than root can change. What [`check`](Self::check) finds counts only where there are none.
+    pub async fn check_places(&self) -> Vec<Finding> {
+        self.block(|inner, _| Ok(place::check(&inner.layout, &inner.app))).await.unwrap_or_default()
     }
 
     /// Looks for what would make a run fail.
@@ -331,6 +345,10 @@ impl Installer {
         };
         let looked = self.work(move |inner, _| Ok(check::check(&inner.layout, &inner.app, need, owner))).await;
         looked.unwrap_or_else(|error| {
+            if let InstallError::Untrusted { .. } = error {
+                // Told by `check_places`.
+                return Vec::new();
+            }
             let remedy = error.hint().unwrap_or_else(|| "see the log".to_owned());
             vec![Finding::fatal("install_dir", format!("failed to {error}"), remedy)]
         })
@@ -341,7 +359,7 @@ impl Installer {
     /// # Errors
     /// The hold file cannot be written.
     pub async fn hold(&self) -> Result<(), InstallError> {
-        self.block(|inner, _| hold::hold(&inner.layout)).await
+        self.placed(|inner, _| hold::hold(&inner.layout)).await
     }
 
     /// Lets the application be started again.
@@ -349,7 +367,7 @@ impl Installer {
     /// # Errors
     /// The hold file cannot be removed.
     pub async fn lift_hold(&self) -> Result<(), InstallError> {
-        self.block(|inner, _| hold::lift_hold(&inner.layout)).await
+        self.placed(|inner, _| hold::lift_hold(&inner.layout)).await
     }
 
     /// Whether the application is kept from starting.
@@ -357,7 +375,7 @@ impl Installer {
     /// # Errors
     /// The staging folder cannot be looked at.
     pub async fn is_held(&self) -> Result<bool, InstallError> {
-        self.block(|inner, _| hold::is_held(&inner.layout)).await
+        self.placed(|inner, _| hold::is_held(&inner.layout)).await
     }
 
     fn owner(&self) -> Result<Option<Owner>, InstallError> {
@@ -403,7 +421,7 @@ impl Installer {
     async fn recover(&self) -> Result<(), InstallError> {
         let recovered = async {
             loop {
-                match self.block(|inner, _| exchange::recover(&inner.layout)).await {
+                match self.placed(|inner, _| exchange::recover(&inner.layout)).await {
                     Err(InstallError::Busy { .. }) => tokio::time::sleep(BUSY_POLL).await,
                     done => return done,
                 }
@@ -413,6 +431,18 @@ impl Installer {
             Ok(done) => done,
             Err(_) => Err(InstallError::Busy { path: self.0.layout.lock() }),
         }
+    }
+
+    /// Runs `act` where it may block, once it is known that our own folder is ours alone.
+    async fn placed<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner, &AtomicBool) -> Result<T, InstallError> + Send + 'static,
+    ) -> Result<T, InstallError> {
+        self.block(move |inner, cancelled| {
+            place::open(&inner.layout, &inner.app.name)?;
+            act(inner, cancelled)
+        })
+        .await
     }
 
     async fn block<T: Send + 'static>(

@@ -120,9 +120,9 @@ fn make_place(layout: &Layout, keep_old: u32) -> Result<PathBuf, InstallError> {
 fn remove_old(layout: &Layout, keep_old: u32) -> Result<(), InstallError> {
     let stay: BTreeSet<PathBuf> = places(layout, keep_old)?.into_iter().collect();
     let Some(first) = layout.old(1).file_name().map(|name| name.to_string_lossy().into_owned()) else { return Ok(()) };
-    let beside = parent(&layout.install_dir);
-    for name in tree::names(beside)? {
-        let path = beside.join(&name);
+    let old_dir = layout.old_dir();
+    for name in tree::names(old_dir)? {
+        let path = old_dir.join(&name);
         let name = name.to_string_lossy();
         let number = name.strip_prefix(first.as_str()).map(|tail| tail.strip_prefix('.').unwrap_or(tail));
         let is_place = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));

@@ -22,6 +22,8 @@ use crate::config::settings::DataSettings;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::files::account::Account;
+use crate::files::trusted::trusted_dir;
+use crate::files::trusted::trusted_way;
 use crate::install::dumped;
 use crate::install::durable;
 use crate::install::durable::Touched;
@@ -101,14 +103,25 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
-/// Where copies of `data` can lie beside it; nothing when they cannot.
-pub(super) fn folder_beside(data: &Path) -> Option<PathBuf> {
+/// Where copies of `data` can lie, so that the file system may share blocks: in the folder of the configuration, else
+/// beside it; nothing when they cannot. A place that others than root can change is none.
+pub(super) fn folder_for(app: &AppSettings, data: &Path) -> Option<PathBuf> {
     let dev = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
-    if is_mount_point(data) || dev(data).is_some_and(|dev_of_data| dev(parent(data)) != Some(dev_of_data)) {
-        return None;
-    }
-    let folder = beside(data);
+    let folder = match &app.snapshot_dir {
+        Some(dir) => {
+            trusted_way(dir).ok()?;
+            durable::create_dir(dir).ok()?;
+            let is_near = dev(data).is_none_or(|dev_of_data| dev(dir) == Some(dev_of_data));
+            is_near.then(|| dir.join(beside(data).file_name().unwrap_or_default()))?
+        }
+        None if is_mount_point(data) || dev(data).is_some_and(|of_data| dev(parent(data)) != Some(of_data)) => {
+            return None;
+        }
+        None => beside(data),
+    };
+    trusted_dir(parent(&folder)).ok()?;
     durable::create_dir(&folder).ok()?;
+    trusted_dir(&folder).ok()?;
     tempfile::tempfile_in(&folder).ok()?;
     Some(folder)
 }
@@ -116,7 +129,9 @@ pub(super) fn folder_beside(data: &Path) -> Option<PathBuf> {
 fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Vec<Part> {
     let scope = scope_texts(app);
     let place = |(place, data): (usize, PathBuf)| {
-        let copy = match folder_beside(&data) {
+        let copy = match folder_for(app, &data) {
+            // Two data paths may have the same name.
+            Some(folder) if app.snapshot_dir.is_some() => folder.join(format!("{run}-{place}")),
             Some(folder) => folder.join(run.to_string()),
             None => layout.snapshot(run).join(format!("copy-{place}")),
         };

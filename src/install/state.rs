@@ -10,10 +10,12 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::run::RunId;
+use crate::files::trusted::trusted_way;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
+use crate::install::layout::parent;
 use crate::install::scope::ScopeTexts;
 use crate::install::tree;
 
@@ -108,7 +110,10 @@ impl State {
         let path = file(layout, run);
         match fs::read(&path) {
             Ok(text) => {
-                serde_json::from_slice(&text).map(Some).map_err(|source| InstallError::BadState { path, source })
+                let state: Self =
+                    serde_json::from_slice(&text).map_err(|source| InstallError::BadState { path, source })?;
+                state.parts.iter().try_for_each(|part| is_ours(&part.copy))?;
+                Ok(Some(state))
             }
             Err(error) if durable::is_absent(&error) => Ok(None),
             Err(error) => Err(error).at("read", &path),
@@ -151,6 +156,15 @@ pub(super) fn infos(layout: &Layout) -> Result<Vec<SnapshotInfo>, InstallError> 
     states.map(|state| state.map(|state| state.info(layout))).collect()
 }
 
+/// A copy lies where only root can change it; who else can might have put something else there.
+fn is_ours(copy: &Path) -> Result<(), InstallError> {
+    trusted_way(parent(copy)).map_err(|source| InstallError::Untrusted {
+        path: parent(copy).to_owned(),
+        remedy: source.remedy().unwrap_or_else(|| "let only root change that place".to_owned()),
+        source,
+    })
+}
+
 /// Removes a snapshot with its copies. From its first moment on nothing can be restored from it any more.
 pub(super) fn remove(layout: &Layout, run: RunId) -> Result<(), InstallError> {
     if let Some(mut state) = State::read(layout, run)? {
@@ -165,6 +179,7 @@ pub(super) fn remove(layout: &Layout, run: RunId) -> Result<(), InstallError> {
 }
 
 fn remove_copy(copy: &Path) -> Result<(), InstallError> {
+    is_ours(copy)?;
     durable::remove_any(copy)?;
     if let Some(folder) = copy.parent().filter(|folder| folder.to_string_lossy().ends_with(".afterhours-snapshot")) {
         // Other runs' copies may be in it; then it stays.

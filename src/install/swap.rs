@@ -4,6 +4,7 @@
 //! done by [`prepare`](super::prepare).
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -23,6 +24,8 @@ use crate::install::layout::Layout;
 use crate::install::layout::PREPARED;
 use crate::install::layout::parent;
 use crate::install::owner::Owner;
+use crate::install::place;
+use crate::install::place::Held;
 use crate::install::prepare;
 
 /// What a swap did.
@@ -48,7 +51,8 @@ fn report_file(tree: &Path) -> PathBuf {
 /// Does ahead, while people work, what can be done ahead. Quick when done, and nothing when `id` is in place.
 pub(super) fn prepare(layout: &Layout, id: &ReleaseId, owner: Option<Owner>, keep: &Keep) -> Result<(), InstallError> {
     exchange::recover(layout)?;
-    let (old, new) = (&layout.install_dir, layout.staged(id));
+    let (held, new) = (installation(layout)?, layout.staged(id));
+    let old = &held.path();
     if prepare::marker(old)?.as_ref() == Some(id) {
         return Ok(());
     }
@@ -66,9 +70,10 @@ pub(super) fn swap(
     how: Exchange,
 ) -> Result<SwapReport, InstallError> {
     exchange::recover(layout)?;
-    let (old, new) = (&layout.install_dir, layout.staged(id));
+    let (held, new) = (installation(layout)?, layout.staged(id));
+    let old = &held.path();
     if prepare::marker(old)?.as_ref() == Some(id) {
-        durable::fsync_dir(parent(old))?;
+        durable::fsync_dir(parent(&layout.install_dir))?;
         durable::fsync_dir(parent(&new))?;
         return told(old, id);
     }
@@ -84,7 +89,23 @@ pub(super) fn swap(
     };
     durable::write(&report_file(&new), serde_json::json!(report).to_string().as_bytes())?;
     report.exchange = exchange::exchange(layout, &new, how)?;
+    if tree_number(&new)? != held.number()? {
+        // It was none of ours that went away; the application's own tree is elsewhere by now.
+        exchange::exchange(layout, &new, how)?;
+        return Err(InstallError::Replaced { path: layout.install_dir.clone() });
+    }
     Ok(report)
+}
+
+/// Holds the tree in place.
+fn installation(layout: &Layout) -> Result<Held, InstallError> {
+    let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+    place::home(layout)?.tree()?.ok_or_else(gone).at("open the directory", &layout.install_dir)
+}
+
+fn tree_number(tree: &Path) -> Result<(u64, u64), InstallError> {
+    let about = fs::symlink_metadata(tree).at("look at", tree)?;
+    Ok((about.dev(), about.ino()))
 }
 
 fn told(tree: &Path, id: &ReleaseId) -> Result<SwapReport, InstallError> {

@@ -22,7 +22,9 @@ const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
 
 /// Checks one application.
 pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish) -> Vec<Finding> {
-    let mut findings = vec![clock(store, now).await];
+    // Nothing else counts where somebody else can change what we believe.
+    let mut findings = kit.installer.check_places().await;
+    findings.push(clock(store, now).await);
     findings.extend(kit.feed.check().await);
     let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
     let mut path = Vec::new();

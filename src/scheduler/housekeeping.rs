@@ -150,6 +150,7 @@ impl Household {
     }
 
     async fn stage(&self, kit: &Kit, release: &crate::domain::release::Release) -> Result<(), Failure> {
+        kit.installer.place().await.map_err(|error| failed(&error, error.hint()))?;
         let tree = kit.installer.staged_path(&release.id);
         if tree.is_dir() {
             return Ok(());

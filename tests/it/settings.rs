@@ -24,6 +24,7 @@ pub(crate) fn app_settings() -> AppSettings {
         install_dir: "/opt/orders".into(),
         installed_version: None,
         staging_dir: "/opt/.orders.afterhours".into(),
+        snapshot_dir: None,
         keep: Patterns::default(),
         owner: None,
         allow_migrate_as_root: false,

@@ -101,7 +101,8 @@ fn kept(place: &Place, history: Option<Span>, audit: Option<Span>) -> Result<(Sp
 
 fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Problem> {
     let install_dir = install_dir(&place.key("install_dir"), input.install_dir.as_deref())?;
-    let staging_dir = staging_dir(&install_dir);
+    let staging_dir = staging_dir(&place.key("staging_dir"), input.staging_dir.as_deref(), &install_dir)?;
+    let snapshot_dir = snapshot_dir(&place.key("snapshot_dir"), input.snapshot_dir.as_deref(), &install_dir)?;
     let owner = input.owner.map(|text| owner(&place.key("owner"), text)).transpose()?;
     let env = check::environment(&place.key("env"), input.env)?;
     let tree = Tree { env: env.clone(), ..Tree::new(&install_dir, owner.as_deref()) };
@@ -116,6 +117,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         install_dir,
         installed_version: installed_version.transpose()?,
         staging_dir,
+        snapshot_dir,
         keep: check::patterns(&place.key("keep"), input.keep)?,
         owner,
         env,
@@ -152,10 +154,30 @@ fn install_dir(place: &Place, text: Option<&str>) -> Result<PathBuf, Problem> {
     }
 }
 
-/// `PARENT/.NAME.afterhours`: beside the installation, so that it is on the same file system.
-fn staging_dir(install_dir: &Path) -> PathBuf {
-    let name = install_dir.file_name().unwrap_or_default().to_string_lossy();
-    install_dir.with_file_name(format!(".{name}.afterhours"))
+/// What is said, else `PARENT/.NAME.afterhours`: beside the installation, so that it is on the same file system.
+fn staging_dir(place: &Place, text: Option<&str>, install_dir: &Path) -> Result<PathBuf, Problem> {
+    match text {
+        Some(text) => outside(place, text, install_dir),
+        None => {
+            let name = install_dir.file_name().unwrap_or_default().to_string_lossy();
+            Ok(install_dir.with_file_name(format!(".{name}.afterhours")))
+        }
+    }
+}
+
+fn snapshot_dir(place: &Place, text: Option<&str>, install_dir: &Path) -> Result<Option<PathBuf>, Problem> {
+    text.map(|text| outside(place, text, install_dir)).transpose()
+}
+
+/// A directory of ours, which must not go away with the old version.
+fn outside(place: &Place, text: &str, install_dir: &Path) -> Result<PathBuf, Problem> {
+    let path = check::path(place, text)?;
+    if path.starts_with(install_dir) || install_dir.starts_with(&path) {
+        return Err(place
+            .wrong(format!("\"{text}\" and the program in {} stand in each other", install_dir.display()))
+            .hint("name a directory of root's on the same file system, such as /srv/.afterhours-NAME"));
+    }
+    Ok(path)
 }
 
 fn owner(place: &Place, text: String) -> Result<String, Problem> {
@@ -170,7 +192,8 @@ fn owner(place: &Place, text: String) -> Result<String, Problem> {
 fn apart(place: &Place, apps: &BTreeMap<AppName, AppSettings>, data_dir: &Path) -> Result<(), Problem> {
     let mut taken: Vec<(&Path, &AppName)> = Vec::new();
     for (name, app) in apps {
-        let mut ours = vec![(app.install_dir.as_path(), "install_dir")];
+        let mut ours = vec![(app.install_dir.as_path(), "install_dir"), (app.staging_dir.as_path(), "staging_dir")];
+        ours.extend(app.snapshot_dir.as_deref().map(|path| (path, "snapshot_dir")));
         if let DataSettings::Paths { paths, .. } = &app.data {
             ours.extend(paths.iter().map(|path| (path.as_path(), "data")));
         }

@@ -8,6 +8,7 @@ use crate::jobs::steps::counted;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;
+    or_fail!(kit.installer.place().await);
     for release in context.path() {
         let tree = kit.installer.staged_path(&release.id);
         or_fail!(kit.feed.stage(release, &tree, context.progress()).await);

@@ -41,6 +41,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         install_dir: root.join("app"),
         installed_version: None,
         staging_dir: root.join(".app.afterhours"),
+        snapshot_dir: None,
         keep: patterns(&["config/**", "certs/**", "licence.key"]),
         owner: None,
         allow_migrate_as_root: false,

@@ -155,6 +155,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         install_dir: dir.to_owned(),
         installed_version: None,
         staging_dir: dir.join(".staging"),
+        snapshot_dir: None,
         keep: Patterns::default(),
         owner: None,
         allow_migrate_as_root: false,
