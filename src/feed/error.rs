@@ -13,6 +13,7 @@ use crate::feed::archive::error::ArchiveError;
 use crate::feed::delta::DeltaError;
 use crate::feed::signed::TrustError;
 use crate::feed::transport::TransportError;
+use crate::files::trusted::Untrusted;
 
 /// A feed could not be read, a release not be staged or not be made.
 #[derive(Debug, Error)]
@@ -225,6 +226,15 @@ pub enum FeedError {
         /// How long it was waited for.
         waited: Span,
     },
+    /// Others than root can change the place where the tree should go.
+    #[error("work in {}: others than root can change it", .path.display())]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Who can, and where.
+        #[source]
+        source: Untrusted,
+    },
     /// A directory for the tree cannot be made.
     #[error("make {}", .path.display())]
     Make {
@@ -383,6 +393,7 @@ impl FeedError {
             Self::Make { source, .. } | Self::Write { source, .. } | Self::Sync { source, .. } => {
                 return hint_for_write(source);
             }
+            Self::Untrusted { source, .. } => return source.remedy(),
             Self::Clear { path, .. } => format!("remove {} by hand", path.display()),
             Self::Refused { .. } => "take it out of the tree".to_owned(),
             Self::Changed { .. } => "pack a tree that nobody works in".to_owned(),

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! lock INTO.partial → empty it → archive by archive: hash + unpack → marker → modes
-//!                   → syncfs → rename to INTO (the commit) → fsync the parent
+//!                   → record beside it → syncfs → rename to INTO (the commit) → fsync the parent
 //! ```
 //!
 //! A crash at any point before the rename leaves `INTO.partial`, which the next try empties. The
-//! rename cannot replace anything. A tree that stands there is the release if its marker has the hashes of the release's
-//! archives; one that has only its version and build (somebody published them once more, with other contents) becomes
-//! the `INTO.partial` of a try that died. Everything in the tree is on disk before it, so after a power
-//! cut `INTO` is absent or whole.
+//! rename cannot replace anything. A tree that stands there is the release if the record beside it ([`staged`]) names that
+//! directory, has the hashes of the release's archives, and was not spoilt; one of its version and build without that
+//! becomes the `INTO.partial` of a try that died. Nothing inside the tree is believed. Everything in the tree is on
+//! disk before the rename, so after a power cut `INTO` is absent or whole.
 //!
 //! The lock is an advisory one on the directory `INTO.partial` itself: it needs no file of its
 //! own, ends with the process, and moves along with the rename. It keeps apart a prefetch and a
@@ -56,6 +56,10 @@ use crate::feed::archive::unpack;
 use crate::feed::archive::unpack_tar;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
+use crate::files::small::read_small_text;
+use crate::files::staged;
+use crate::files::staged::Identity;
+use crate::files::trusted::trusted_way;
 
 /// How long another try to stage the same release is waited for.
 const BUSY_WAIT: Span = Span::mins(30);
@@ -179,10 +183,12 @@ struct Staging {
 impl Staging {
     /// Blocking: from nothing to the whole tree.
     fn try_once(&self) -> Result<Tried, FeedError> {
-        let Place { parent, partial, .. } = &self.place;
+        let Place { into, parent, partial } = &self.place;
         if self.cancel.is_cancelled() {
             return Err(FeedError::Cancelled);
         }
+        let untrusted = |source| FeedError::Untrusted { path: parent.clone(), source };
+        trusted_way(parent).map_err(untrusted)?;
         std::fs::create_dir_all(parent).map_err(|source| FeedError::Make { path: parent.clone(), source })?;
         if self.stands()? == Stands::Itself {
             return self.make_name_durable().map(|()| Tried::Done);
@@ -208,6 +214,8 @@ impl Staging {
         }
         let made = self.fill(&root).and_then(|()| self.commit());
         if made.is_err() {
+            // Without the tree it says nothing; if it stays, the next try writes it anew.
+            let _ = std::fs::remove_dir_all(staged::state_dir(into));
             self.clean_up(&root);
         }
         made.map(|()| Tried::Done)
@@ -221,10 +229,28 @@ impl Staging {
             Err(error) => return Err(FeedError::ReadMarker { tree: into.clone(), source: error.into() }),
             Ok(_) => {}
         }
-        match read_marker(into)? {
-            Some(marker) if marker == Marker::of(&self.release) => Ok(Stands::Itself),
-            Some(marker) if marker.id == self.release.id => Ok(Stands::OtherContents),
-            found => Err(FeedError::Occupied { into: into.clone(), found: found.map(|marker| marker.id) }),
+        let unread = |source| FeedError::ReadMarker { tree: into.clone(), source };
+        let occupied = |found: Option<Marker>| {
+            Err(FeedError::Occupied { into: into.clone(), found: found.map(|marker| marker.id) })
+        };
+        let Some(root) = Identity::of(into).map_err(unread)? else { return occupied(None) };
+        match staged::sealed(into).map_err(unread)? {
+            Some(record) if record.root == root => {
+                let marker = record.marker;
+                let is_spoilt = staged::is_spoilt(into).map_err(unread)?;
+                match marker.id == self.release.id {
+                    true if !is_spoilt && marker == Marker::of(&self.release) => Ok(Stands::Itself),
+                    true => Ok(Stands::OtherContents),
+                    false => occupied(Some(marker)),
+                }
+            }
+            // An exchange has brought it here: it may be an installation's way back.
+            Some(_) => occupied(None),
+            // Nobody knows of it, and its own word makes it at most a tree that goes.
+            None => match read_marker(into)? {
+                Some(marker) if marker.id == self.release.id => Ok(Stands::OtherContents),
+                found => occupied(found),
+            },
         }
     }
 
@@ -279,6 +305,8 @@ impl Staging {
         }
         write_marker(root, &Marker::of(&self.release)).map_err(unwritten(partial.join(MARKER)))?;
         let root = tree.finish().map_err(|source| FeedError::Unpack { file: self.release.location.clone(), source })?;
+        staged::seal(partial, &self.place.into, &Marker::of(&self.release))
+            .map_err(unwritten(staged::state_dir(&self.place.into)))?;
         self.progress.advance(done, Some(self.release.size_bytes()), "writing to disk");
         rustix::fs::syncfs(&*root).map_err(|e| FeedError::Sync { path: partial.clone(), source: e.into() })
     }
@@ -339,14 +367,8 @@ impl Staging {
 /// What a tree says of itself; nothing when it does not say.
 fn read_marker(tree: &Path) -> Result<Option<Marker>, FeedError> {
     let unread = |source| FeedError::ReadMarker { tree: tree.to_owned(), source };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(tree.join(MARKER), flags, Mode::empty()) {
-        Ok(fd) => File::from(fd),
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(unread(error.into())),
-    };
-    let mut text = String::new();
-    file.take(MARKER_BYTES_MAX).read_to_string(&mut text).map_err(unread)?;
+    let text = read_small_text(&tree.join(MARKER), MARKER_BYTES_MAX).map_err(|error| unread(error.into()))?;
+    let Some(text) = text else { return Ok(None) };
     let marker = Marker::from_text(&text);
     marker.map(Some).map_err(|source| FeedError::ParseMarker { tree: tree.to_owned(), source })
 }

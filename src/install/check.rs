@@ -36,6 +36,7 @@ use crate::install::scope::Scope;
 use crate::install::scope::ScopeTexts;
 use crate::install::snapshot;
 use crate::install::tree;
+use crate::install::trees;
 
 /// What a run will need beside the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -134,7 +135,12 @@ fn place(layout: &Layout) -> Vec<Finding> {
     if is_immutable(dir) {
         return fatal(format!("{shown} is marked immutable"), format!("chattr -i {shown}"));
     }
-    vec![Finding::good(CHECK, format!("{shown} is a directory of its own"))]
+    let claim = match trees::known(layout) {
+        Ok(None) => trees::claimed(dir).ok().flatten(),
+        _ => None,
+    };
+    let claim = claim.map(|id| format!("; it says itself that it is {id}, which nobody has verified"));
+    vec![Finding::good(CHECK, format!("{shown} is a directory of its own{}", claim.unwrap_or_default()))]
 }
 
 fn is_immutable(path: &Path) -> bool {

@@ -44,6 +44,22 @@ pub enum InstallError {
         /// What is there.
         found: Option<ReleaseId>,
     },
+    /// A tree was in place before, or was found changed, so it is no release any more.
+    #[error("take the tree at {} for release {id}: it was in place, or is not as it was staged", .path.display())]
+    Spoilt {
+        /// The release.
+        id: ReleaseId,
+        /// Where.
+        path: PathBuf,
+    },
+    /// A staged tree is not as it was staged.
+    #[error("find {} as it was staged in {}", .what.display(), .tree.display())]
+    Altered {
+        /// The tree.
+        tree: PathBuf,
+        /// What was changed, is missing, or is new.
+        what: PathBuf,
+    },
     /// The file in a tree that says which release it is cannot be understood.
     #[error("understand {}", .path.display())]
     BadMarker {
@@ -190,7 +206,12 @@ impl InstallError {
                 }
                 _ => None,
             },
-            Self::NotStaged { .. } | Self::WrongTree { .. } => Some("download the release again".to_owned()),
+            Self::Altered { .. } => {
+                Some("find out who changed it; the next run stages the release anew, from its archive".to_owned())
+            }
+            Self::NotStaged { .. } | Self::WrongTree { .. } | Self::Spoilt { .. } => {
+                Some("download the release again".to_owned())
+            }
             Self::BadMarker { path, .. } => Some(format!("correct or remove {}", path.display())),
             Self::NoWayBack { .. } => {
                 Some("put the old tree back by hand, then run `afterhours run resolve`".to_owned())

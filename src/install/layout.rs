@@ -5,6 +5,7 @@
 //! /opt/orders_old, _old.2 …         the trees of before the last successful runs
 //! /opt/.orders.afterhours/          the staging folder: same file system, root only
 //!   staged/2.0+20/                  a tree to come, or after the swap the tree that was
+//!   trees.json                      which tree is in place, and which old ones are ours
 //!   exchange.json, aside            a journalled pair of renames, while it lasts
 //!   snapshot/7/                     state, indexes, and copies that cannot lie beside their data
 //!   snapshot/7/dumped/dump          a dump of the data, in a directory of the user's who writes it
@@ -14,7 +15,8 @@
 //! /var/lib/.orders.afterhours-snapshot/7   the copy of /var/lib/orders for run 7
 //! ```
 //!
-//! Inside a staged tree, [`PREPARED`] holds what belongs to the swap and dies with the tree.
+//! `staged/2.0+20.state/` holds what is known of the tree beside it, and what belongs to its swap. Nothing of ours is in a tree,
+//! but for the marker that tells people, and other machines, which release it is.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -25,9 +27,9 @@ use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::files::trusted::trusted_dir;
 
-/// In a staged tree: the vendor's own files at kept paths, and how far the preparation is.
+/// An earlier Afterhours kept here what belongs to the swap: never the administrator's.
 pub(super) const PREPARED: &str = ".afterhours-prepared";
-/// In an `_old` tree: it was put there by us, so retention may remove it.
+/// An earlier Afterhours marked an `_old` tree with it: never the administrator's.
 pub(super) const RETIRED: &str = ".afterhours-retired";
 
 /// The file that keeps a reboot from starting half-migrated data.
@@ -53,6 +55,11 @@ impl Layout {
 
     pub(super) fn staged(&self, id: &ReleaseId) -> PathBuf {
         self.staged_dir().join(format!("{}+{}", id.version, id.build))
+    }
+
+    /// Which tree is which.
+    pub(super) fn trees(&self) -> PathBuf {
+        self.staging_dir.join("trees.json")
     }
 
     pub(super) fn intent(&self) -> PathBuf {

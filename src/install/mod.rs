@@ -43,6 +43,7 @@ mod snapshot;
 mod state;
 mod swap;
 mod tree;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -138,12 +139,12 @@ impl Installer {
         self.0.layout.snapshot(run)
     }
 
-    /// Which release is in place; nothing when its tree does not say.
+    /// Which release is in place, by our own record; of a tree that we have not put there, what it says of itself.
     ///
     /// # Errors
     /// The tree cannot be read, or an interrupted exchange cannot be finished.
     pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
-        self.work(|inner, _| prepare::marker(&inner.layout.install_dir)).await
+        self.work(|inner, _| trees::installed(&inner.layout)).await
     }
 
     /// Which release the tree in place says it is. Other than [`installed`](Self::installed), it changes nothing: an
@@ -152,7 +153,12 @@ impl Installer {
     /// # Errors
     /// The tree cannot be read.
     pub async fn marked(&self) -> Result<Option<ReleaseId>, InstallError> {
-        self.block(|inner, _| prepare::marker(&inner.layout.install_dir)).await
+        self.block(|inner, _| match place::open(&inner.layout, &inner.app.name) {
+            Ok(()) => trees::installed(&inner.layout),
+            // What stands there may be anybody's word; so is the tree's own.
+            Err(_) => trees::claimed(&inner.layout.install_dir),
+        })
+        .await
     }
 
     /// Whether `id` is in place.
@@ -160,7 +166,9 @@ impl Installer {
     /// # Errors
     /// As for [`installed`](Self::installed).
     pub async fn is_swapped(&self, id: &ReleaseId) -> Result<bool, InstallError> {
-        Ok(self.installed().await?.as_ref() == Some(id))
+        // Only our own record counts: a tree that calls itself the new release must not spare itself the swap.
+        let known = self.work(|inner, _| trees::known(&inner.layout)).await?;
+        Ok(known.as_ref() == Some(id))
     }
 
     /// Does the expensive part of [`swap`](Self::swap) while people work: owner, a first copy of what is kept, everything

@@ -146,12 +146,6 @@ impl Held {
     pub(super) fn path(&self) -> PathBuf {
         held(&self.0).join(".")
     }
-
-    /// Device and inode.
-    pub(super) fn number(&self) -> Result<(u64, u64), InstallError> {
-        let stat = rustix::fs::fstat(&self.0).at("look at", &self.path())?;
-        Ok((stat.st_dev, stat.st_ino))
-    }
 }
 
 fn held(fd: &OwnedFd) -> PathBuf {

@@ -1,10 +1,12 @@
 //! The expensive part of a swap, done while people still work.
 //!
 //! The new tree gets its owner, the mode and attributes of the old tree's root, and is made durable
-//! as a whole. The vendor's own files at kept paths are moved into the tree's `.afterhours-prepared/vendor`,
+//! as a whole. The vendor's own files at kept paths are moved into `vendor` in the folder beside the tree,
 //! so that [`carry`](super::carry) can be done any number of times and always starts from the same place.
 //!
-//! Invariant: `done.json` exists only in a tree that is prepared and durable.
+//! Before anything is changed, every file is compared with what was staged.
+//!
+//! Invariant: `done.json` exists only beside a tree that is prepared and durable.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,18 +19,18 @@ use serde::Deserialize;
 use serde::Serialize;
 use walkdir::WalkDir;
 
-use crate::domain::release::MARKER;
-use crate::domain::release::Marker;
 use crate::domain::release::ReleaseId;
+use crate::files::staged;
+use crate::files::staged::state_dir;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::keep::Keep;
-use crate::install::layout::PREPARED;
 use crate::install::layout::dot_new;
 use crate::install::layout::parent;
 use crate::install::owner::Owner;
 use crate::install::tree;
+use crate::install::trees::identity;
 
 /// With what a tree was prepared; with anything else it is prepared anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,24 +44,48 @@ pub(super) struct Done {
 
 /// Where the vendor's own files at kept paths are.
 pub(super) fn vendor(tree: &Path) -> PathBuf {
-    tree.join(PREPARED).join("vendor")
+    state_dir(tree).join("vendor")
 }
 
 fn done_file(tree: &Path) -> PathBuf {
-    tree.join(PREPARED).join("done.json")
+    state_dir(tree).join("done.json")
 }
 
-/// Which release a tree says it is.
-pub(super) fn marker(tree: &Path) -> Result<Option<ReleaseId>, InstallError> {
-    let path = tree.join(MARKER);
-    match fs::read_to_string(&path) {
-        Ok(text) => match Marker::from_text(&text) {
-            Ok(marker) => Ok(Some(marker.id)),
-            Err(source) => Err(InstallError::BadMarker { path, source }),
-        },
-        Err(error) if durable::is_absent(&error) => Ok(None),
-        Err(error) => Err(error).at("read", &path),
+/// Beside a tree whose files were found as they were staged; after that they are changed by us.
+fn checked_file(tree: &Path) -> PathBuf {
+    state_dir(tree).join("checked")
+}
+
+/// Whether `tree` is, by our own record, the release `id`, and may be put in place.
+pub(super) fn verify(tree: &Path, id: &ReleaseId) -> Result<(), InstallError> {
+    let Some(root) = identity(tree)? else {
+        return Err(InstallError::NotStaged { id: id.clone(), path: tree.to_owned() });
+    };
+    let record = staged::sealed(tree).at("read the record of", tree)?.filter(|record| record.root == root);
+    match record {
+        Some(record) if record.marker.id == *id => {}
+        found => {
+            let found = found.map(|record| record.marker.id);
+            return Err(InstallError::WrongTree { id: id.clone(), path: tree.to_owned(), found });
+        }
     }
+    if staged::is_spoilt(tree).at("look at the record of", tree)? {
+        return Err(InstallError::Spoilt { id: id.clone(), path: tree.to_owned() });
+    }
+    Ok(())
+}
+
+/// Compares every file with what was staged, before the first of them is changed by us.
+fn compare(tree: &Path) -> Result<(), InstallError> {
+    if durable::exists(&checked_file(tree))? {
+        return Ok(());
+    }
+    if let Some(what) = staged::difference(tree).at("compare", tree)? {
+        // The next download does not take it for the release any more.
+        staged::spoil(tree).at("mark", tree)?;
+        return Err(InstallError::Altered { tree: tree.to_owned(), what });
+    }
+    durable::write(&checked_file(tree), b"")
 }
 
 /// How a tree is prepared, if it is.
@@ -80,13 +106,7 @@ pub(super) fn prepare(
     owner: Option<Owner>,
     keep: &Keep,
 ) -> Result<(), InstallError> {
-    if !new.is_dir() {
-        return Err(InstallError::NotStaged { id: id.clone(), path: new.to_owned() });
-    }
-    match marker(new)? {
-        Some(found) if found == *id => {}
-        found => return Err(InstallError::WrongTree { id: id.clone(), path: new.to_owned(), found }),
-    }
+    verify(new, id)?;
     let about = fs::metadata(old).at("look at", old)?;
     let owner = owner.unwrap_or(Owner { uid: about.uid(), gid: about.gid() });
     let wanted = Done {
@@ -104,7 +124,7 @@ pub(super) fn prepare(
         }
         None => {}
     }
-    durable::create_dir(&new.join(PREPARED))?;
+    compare(new)?;
     bring_back(new)?;
     set_aside(new, keep)?;
     give(new, owner)?;
@@ -117,12 +137,12 @@ pub(super) fn prepare(
 
 /// Where it is noted what was carried over ahead.
 pub(super) fn index_file(tree: &Path) -> PathBuf {
-    tree.join(PREPARED).join("carried")
+    state_dir(tree).join("carried")
 }
 
 /// Where it is noted which kept paths had to be cleared of something the vendor has there; later passes find them clear.
 pub(super) fn cleared_file(tree: &Path) -> PathBuf {
-    tree.join(PREPARED).join("cleared.json")
+    state_dir(tree).join("cleared.json")
 }
 
 /// Kept paths whose vendor's version was moved to `NAME.new`.
@@ -198,10 +218,6 @@ fn set_aside(tree: &Path, keep: &Keep) -> Result<(), InstallError> {
 fn give(tree: &Path, owner: Owner) -> Result<(), InstallError> {
     for entry in WalkDir::new(tree) {
         let entry = entry.map_err(std::io::Error::from).at("list", tree)?;
-        // The folder of ours stays ours; the vendor's files in it are handed on.
-        if entry.depth() == 1 && entry.file_name() == PREPARED {
-            continue;
-        }
         let about = fs::symlink_metadata(entry.path()).at("look at", entry.path())?;
         tree::give_to(entry.path(), &about, owner.uid, owner.gid)?;
     }

@@ -69,13 +69,7 @@ pub(super) fn preview(
     cancelled: &AtomicBool,
 ) -> Result<SwapPreview, InstallError> {
     let (old, new) = (&layout.install_dir, layout.staged(id));
-    if !new.is_dir() {
-        return Err(InstallError::NotStaged { id: id.clone(), path: new });
-    }
-    match prepare::marker(&new)? {
-        Some(found) if found == *id => {}
-        found => return Err(InstallError::WrongTree { id: id.clone(), path: new, found }),
-    }
+    prepare::verify(&new, id)?;
     let mut preview = SwapPreview::default();
     let mut kept_paths = BTreeSet::new();
     for kept in keep.walk(old)?.into_iter().filter(|kept| !kept.about.is_dir()) {

@@ -4,7 +4,7 @@
 //! done by [`prepare`](super::prepare).
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -13,6 +13,10 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::release::ReleaseId;
+use crate::files::small::read_small;
+use crate::files::staged;
+use crate::files::staged::Identity;
+use crate::files::staged::state_dir;
 use crate::install::carry;
 use crate::install::durable;
 use crate::install::error::At;
@@ -21,12 +25,16 @@ use crate::install::exchange;
 use crate::install::exchange::Exchange;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
-use crate::install::layout::PREPARED;
 use crate::install::layout::parent;
 use crate::install::owner::Owner;
 use crate::install::place;
 use crate::install::place::Held;
 use crate::install::prepare;
+use crate::install::trees;
+use crate::install::trees::identity;
+
+/// No record of a swap is longer; it lists conflicts.
+const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What a swap did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,9 +51,23 @@ pub struct SwapReport {
     pub conflicts: Vec<PathBuf>,
 }
 
-/// In a tree that was put in place at least once: what that swap did.
+/// What a swap was about to do and did; written before, beside the staged tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Swapped {
+    report: SwapReport,
+    /// The tree that was in place before.
+    pub(super) old: Identity,
+}
+
+/// What is known of the swap to the tree that was staged at `tree`; nothing where there was none.
+pub(super) fn swapped(tree: &Path) -> Result<Option<Swapped>, InstallError> {
+    let path = report_file(tree);
+    let text = read_small(&path, RECORD_BYTES_MAX).map_err(std::io::Error::from).at("read", &path)?;
+    text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|source| InstallError::BadState { path, source })
+}
+
 fn report_file(tree: &Path) -> PathBuf {
-    tree.join(PREPARED).join("swap.json")
+    state_dir(tree).join("swap.json")
 }
 
 /// Does ahead, while people work, what can be done ahead. Quick when done, and nothing when `id` is in place.
@@ -53,7 +75,7 @@ pub(super) fn prepare(layout: &Layout, id: &ReleaseId, owner: Option<Owner>, kee
     exchange::recover(layout)?;
     let (held, new) = (installation(layout)?, layout.staged(id));
     let old = &held.path();
-    if prepare::marker(old)?.as_ref() == Some(id) {
+    if trees::known(layout)?.as_ref() == Some(id) {
         return Ok(());
     }
     close_off(&layout.staging_dir)?;
@@ -72,10 +94,10 @@ pub(super) fn swap(
     exchange::recover(layout)?;
     let (held, new) = (installation(layout)?, layout.staged(id));
     let old = &held.path();
-    if prepare::marker(old)?.as_ref() == Some(id) {
+    if trees::known(layout)?.as_ref() == Some(id) {
         durable::fsync_dir(parent(&layout.install_dir))?;
         durable::fsync_dir(parent(&new))?;
-        return told(old, id);
+        return told(&new, id);
     }
     close_off(&layout.staging_dir)?;
     prepare::prepare(old, &new, id, owner, keep)?;
@@ -87,10 +109,13 @@ pub(super) fn swap(
         copied_bytes: carried.copied_bytes,
         conflicts: carried.conflicts.into_iter().collect(),
     };
-    durable::write(&report_file(&new), serde_json::json!(report).to_string().as_bytes())?;
+    let root = identity(old)?.ok_or_else(gone).at("look at", &layout.install_dir)?;
+    let record = Swapped { report: report.clone(), old: root };
+    durable::write(&report_file(&new), serde_json::json!(record).to_string().as_bytes())?;
     report.exchange = exchange::exchange(layout, &new, how)?;
-    if tree_number(&new)? != held.number()? {
+    if identity(&new)? != Some(root) {
         // It was none of ours that went away; the application's own tree is elsewhere by now.
+        staged::spoil(&new).at("mark", &new)?;
         exchange::exchange(layout, &new, how)?;
         return Err(InstallError::Replaced { path: layout.install_dir.clone() });
     }
@@ -99,33 +124,23 @@ pub(super) fn swap(
 
 /// Holds the tree in place.
 fn installation(layout: &Layout) -> Result<Held, InstallError> {
-    let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
     place::home(layout)?.tree()?.ok_or_else(gone).at("open the directory", &layout.install_dir)
 }
 
-fn tree_number(tree: &Path) -> Result<(u64, u64), InstallError> {
-    let about = fs::symlink_metadata(tree).at("look at", tree)?;
-    Ok((about.dev(), about.ino()))
+fn gone() -> io::Error {
+    io::ErrorKind::NotFound.into()
 }
 
+/// What the swap to the tree that was staged at `tree` did.
 fn told(tree: &Path, id: &ReleaseId) -> Result<SwapReport, InstallError> {
-    let path = report_file(tree);
-    match fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).map_err(|source| InstallError::BadState { path, source }),
-        Err(error) if durable::is_absent(&error) => Ok(SwapReport {
-            release: id.clone(),
-            exchange: Exchange::Atomic,
-            kept: 0,
-            copied_bytes: 0,
-            conflicts: Vec::new(),
-        }),
-        Err(error) => Err(error).at("read", &path),
-    }
-}
-
-/// Whether a tree was in place once: the application ran in it, so it is not as the vendor shipped it.
-pub(super) fn was_in_place(tree: &Path) -> Result<bool, InstallError> {
-    durable::exists(&report_file(tree))
+    let nothing = || SwapReport {
+        release: id.clone(),
+        exchange: Exchange::Atomic,
+        kept: 0,
+        copied_bytes: 0,
+        conflicts: Vec::new(),
+    };
+    Ok(swapped(tree)?.map_or_else(nothing, |swapped| swapped.report))
 }
 
 /// Lets nobody else into the staging folder, whoever made it: trees in it belong to the application's user.
@@ -142,12 +157,18 @@ fn close_off(staging_dir: &Path) -> Result<(), InstallError> {
 pub(super) fn swap_back(layout: &Layout, id: &ReleaseId, how: Exchange) -> Result<(), InstallError> {
     exchange::recover(layout)?;
     let staged = layout.staged(id);
-    if prepare::marker(&layout.install_dir)?.as_ref() != Some(id) {
+    let no_way_back = || InstallError::NoWayBack { id: id.clone(), path: staged.clone() };
+    let Some(swapped) = swapped(&staged)? else {
+        return if trees::known(layout)?.as_ref() == Some(id) { Err(no_way_back()) } else { Ok(()) };
+    };
+    if identity(&layout.install_dir)? == Some(swapped.old) {
         return Ok(());
     }
-    if !staged.is_dir() {
-        return Err(InstallError::NoWayBack { id: id.clone(), path: staged });
+    if identity(&staged)? != Some(swapped.old) {
+        return Err(no_way_back());
     }
+    // The application ran in what comes back: it is never a release again.
+    staged::spoil(&staged).at("mark", &staged)?;
     exchange::exchange(layout, &staged, how)?;
     Ok(())
 }

@@ -55,6 +55,7 @@ use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::process;
+use crate::files::staged::state_dir;
 use crate::renewal::decide::InPlace;
 use crate::renewal::decide::Next;
 use crate::renewal::decide::next;
@@ -263,7 +264,7 @@ impl Renewal {
         place::create_dir(staged)?;
         for entry in std::fs::read_dir(staged).at("read", staged)? {
             let path = entry.at("read", staged)?.path();
-            if path != tree {
+            if path != tree && path != state_dir(&tree) {
                 place::remove_tree(&path)?;
             }
         }

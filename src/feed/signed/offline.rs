@@ -26,6 +26,7 @@ use crate::feed::signed::store;
 use crate::feed::signed::trust;
 use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
+use crate::files::trusted::trusted_way;
 
 /// The most roots before the trusted one that are carried.
 const ROOTS_MAX: u64 = 1024;
@@ -166,6 +167,7 @@ impl SignedFeed {
     /// Makes the folder for archives, which only root may look into.
     pub(super) fn make_downloads_dir(&self) -> Result<(), FeedError> {
         let dir = &self.home.downloads_dir;
+        trusted_way(dir).map_err(|source| FeedError::Untrusted { path: dir.clone(), source })?;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
         made.map_err(|source| FeedError::Make { path: dir.clone(), source })
     }

@@ -1,4 +1,5 @@
 //! Attacks by real users of the machine: the application's own, and a stranger. Each is refused or has no effect.
 
 mod commands;
+mod facts;
 mod places;

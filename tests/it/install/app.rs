@@ -21,6 +21,7 @@ use afterhours::domain::release::MARKER;
 use afterhours::domain::release::Marker;
 use afterhours::domain::release::ReleaseId;
 use afterhours::domain::span::Span;
+use afterhours::files::staged;
 use afterhours::install::Exchange;
 use afterhours::install::Installer;
 
@@ -103,7 +104,13 @@ pub(crate) fn stage(root: &Path, build: u64) -> PathBuf {
     put(tree.join("config/same.toml"), "never changes");
     put(tree.join(format!("only-in-{build}")), "");
     put(tree.join(MARKER), Marker { id: release(build), archives: Vec::new() }.to_text());
+    seal(&tree, build);
     tree
+}
+
+/// Records that what stands at `tree` now is release `build`, as staging does.
+pub(crate) fn seal(tree: &Path, build: u64) {
+    staged::seal(tree, tree, &Marker { id: release(build), archives: Vec::new() }).unwrap();
 }
 
 /// Installs release 1 below `root` by hand, with an administrator's changes, and data.

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use afterhours::domain::progress::Silent;
 use afterhours::domain::run::RunId;
+use afterhours::files::staged::Identity;
 use afterhours::install::Exchange;
 use afterhours::install::Installer;
 use rstest::rstest;
@@ -193,8 +194,9 @@ async fn retiring_killed_anywhere_is_finished_by_the_next() {
         let scene = Scene::new();
         let old = program(&scene.root);
         let older = scene.root.join("app_old");
-        app::put(older.join(".afterhours-retired"), "1");
         app::put(older.join("older"), "");
+        let known = serde_json::json!({"retired": [{"run": 1, "root": Identity::of(&older).unwrap()}]});
+        app::put(scene.root.join(".app.afterhours/trees.json"), known.to_string());
         let installer = scene.installer(Exchange::Atomic);
         installer.swap(&release(2)).await.unwrap();
         let new = program(&scene.root);

@@ -1,6 +1,6 @@
 //! The swap, the snapshot and their ways back, on real file systems, killed and cut off.
 
-mod app;
+pub(crate) mod app;
 mod check;
 mod crash;
 mod manifest;

@@ -12,7 +12,6 @@ use std::time::UNIX_EPOCH;
 
 use afterhours::config::settings::DataSettings;
 use afterhours::config::settings::Patterns;
-use afterhours::domain::release::Marker;
 use afterhours::domain::run::RunId;
 use afterhours::install::Exchange;
 use afterhours::install::InstallError;
@@ -98,7 +97,10 @@ async fn what_is_kept_is_kept_with_all_its_attributes(
     assert_eq!(installer.installed().await.unwrap(), None);
     assert_eq!(manifest(&live), before);
 
-    // And once more, from the same place.
+    // A tree that was in place is no release any more; staged anew, it is.
+    assert!(matches!(installer.swap(&release(2)).await, Err(InstallError::Spoilt { .. })));
+    installer.discard(RunId(1)).await.unwrap();
+    app::stage(root, 2);
     assert_eq!(installer.swap(&release(2)).await.unwrap(), report);
     assert_eq!(installer.swap(&release(2)).await.unwrap().conflicts, report.conflicts);
     assert_eq!(read(live.join("config/app.toml")), "changed by the administrator");
@@ -114,6 +116,7 @@ async fn the_new_tree_belongs_to_whom_the_old_one_did() {
     let staged = app::stage(root, 2);
     fs::set_permissions(staged.join("bin/program-1"), fs::Permissions::from_mode(0o4755)).unwrap();
     symlink("program-1", staged.join("bin/latest")).unwrap();
+    app::seal(&staged, 2);
     app::installer(root, Exchange::Atomic).swap(&release(2)).await.unwrap();
     for name in ["", "bin", "bin/program-1", "bin/latest"] {
         let about = fs::symlink_metadata(root.join("app").join(name)).unwrap();
@@ -144,6 +147,7 @@ async fn a_kept_link_is_never_written_through() {
     put(staged.join("certs/default.pem"), "the vendor's");
     put(staged.join("licence.key/not-a-file"), "a directory by now");
     put(staged.join("site"), "a file by now");
+    app::seal(&staged, 2);
     put(root.join("app/site/local.conf"), "local");
     let mut app = app::settings(root);
     app.keep.texts.push("site/*.conf".to_owned());
@@ -182,6 +186,7 @@ async fn data_inside_the_installation_are_copied_and_the_old_tree_keeps_its_own(
     let staged = app::stage(root, 2);
     put(staged.join("var/db"), "the vendor's empty one");
     put(staged.join("var/sample"), "the vendor's");
+    app::seal(&staged, 2);
     let installer = Installer::new(&app);
     // Most is carried over while people work; what they do after that counts.
     put(live.join("var/draft"), "a draft");
@@ -208,6 +213,7 @@ async fn other_patterns_prepare_anew() {
     app::install(root);
     let staged = app::stage(root, 2);
     put(staged.join("site"), "a file by now");
+    app::seal(&staged, 2);
     put(root.join("app/site/local.conf"), "local");
     let pristine = super::manifest::contents(&staged);
     let mut app = app::settings(root);
@@ -217,9 +223,7 @@ async fn other_patterns_prepare_anew() {
     assert_eq!(read(staged.join("site.new")), "a file by now");
     app.keep = app::patterns(&[]);
     Installer::new(&app).prepare(&release(2)).await.unwrap();
-    let mut again = super::manifest::contents(&staged);
-    again.retain(|path, _| !path.starts_with(".afterhours-prepared"));
-    assert_eq!(again, pristine);
+    assert_eq!(super::manifest::contents(&staged), pristine);
     Installer::new(&app).swap(&release(2)).await.unwrap();
     assert_eq!(read(root.join("app/config/app.toml")), "default of release 2");
 }
@@ -232,7 +236,7 @@ async fn a_tree_that_is_not_the_release_is_refused() {
     let installer = app::installer(root, Exchange::Atomic);
     assert!(matches!(installer.swap(&release(2)).await, Err(InstallError::NotStaged { .. })));
     let staged = app::stage(root, 2);
-    put(staged.join(".afterhours-release.json"), Marker { id: release(3), archives: Vec::new() }.to_text());
+    app::seal(&staged, 3);
     let error = installer.swap(&release(2)).await.unwrap_err();
     assert!(error.to_string().ends_with("it holds 3.0 (build 3)"), "{error}");
     assert!(error.hint().is_some());
@@ -285,7 +289,6 @@ async fn a_path_of_two_releases_retires_to_the_tree_of_before() {
     // The administrator's own tree is passed over.
     assert_eq!(read(root.join("app_old/notes")), "the administrator's own");
     let mut old = manifest(&root.join("app_old.2"));
-    assert!(old.remove(Path::new(".afterhours-retired")).is_some());
     old.remove(Path::new(""));
     assert!(before.iter().filter(|(path, _)| !path.as_os_str().is_empty()).eq(old.iter()));
     assert!(!root.join("app/.afterhours-prepared").exists());
