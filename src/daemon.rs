@@ -50,6 +50,8 @@ use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::files::dirs::make_public;
+use crate::files::trusted::Untrusted;
+use crate::files::trusted::required;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::Engine;
 use crate::jobs::engine::LIVE_MAX;
@@ -77,6 +79,8 @@ use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
 use crate::sessions::station::Member;
 use crate::sessions::station::Peer;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
 
 /// How many session changes may wait for the store.
 const SESSION_CHANGES_MAX: usize = 1024;
@@ -195,8 +199,19 @@ async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: mpsc::Se
     Ok(hub)
 }
 
+/// What root goes by must be root's: whoever can write into the data directory can say what the next run does.
+fn must_be_ours(settings: &Settings) -> Result<()> {
+    let data_dir = &settings.daemon.data_dir;
+    let refused = |error: Untrusted| {
+        let message = format!("use data_dir \"{}\": others than root can change it: {error}", data_dir.display());
+        ErrorView::new(ErrorKind::Usage, message).hint(error.remedy().unwrap_or_default())
+    };
+    Ok(required(data_dir).map_err(refused)?)
+}
+
 /// The data directory is ours alone: whoever may read the store in it sees everything.
 fn make_data_dir(settings: &Settings) -> Result<()> {
+    must_be_ours(settings)?;
     let data_dir = &settings.daemon.data_dir;
     let make = || -> std::io::Result<()> {
         make_public(data_dir.parent().unwrap_or(data_dir))?;
@@ -245,6 +260,7 @@ async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
 /// # Errors
 /// It cannot start: the store, the socket, or another daemon in its place.
 pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
+    must_be_ours(&settings)?;
     let _only_one = only_one(&settings).await?;
     let mut stop = Stop::new()?;
     let renewal = Arc::new(Renewal::new(&settings.daemon, origin));

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::backup::error::BackupError;
 use crate::domain::hex::hex;
 use crate::domain::span::Span;
+use crate::files::small::open_regular;
+use crate::files::small::read_small_linked;
 
 /// The largest checksum file or manifest that is read.
 pub(super) const SIDE_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -69,7 +71,7 @@ fn verify_one(file: &Expected, against: &Path, stopped: &CancellationToken) -> R
     let unreadable = |source| BackupError::Io { action: "read", path: file.path.clone(), source };
     let mismatch =
         || BackupError::ChecksumMismatch { backup: file.path.display().to_string(), against: against.to_owned() };
-    let mut opened = match fs_err::File::open(&file.path) {
+    let mut opened = match open_regular(&file.path) {
         Ok(opened) => opened,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(BackupError::FileMissing { file: file.path.clone(), against: against.to_owned() });
@@ -135,16 +137,10 @@ fn expected_within(dump: &Path) -> Result<Sums, BackupError> {
 
 /// Reads a small file, if it is there.
 fn read_side_file(path: &Path) -> Result<Option<String>, BackupError> {
-    let read = || {
-        let mut text = String::new();
-        fs_err::File::open(path)?.take(SIDE_FILE_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    match read() {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(BackupError::Io { action: "read", path: path.to_owned(), source }),
-    }
+    let unread = |source| BackupError::Io { action: "read", path: path.to_owned(), source };
+    let bytes = read_small_linked(path, SIDE_FILE_BYTES_MAX).map_err(|error| unread(error.into()))?;
+    // What is no text names no sum.
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The checksum in a file that belongs to one dump: the line that names it, or the only sum there is.

@@ -1,6 +1,5 @@
 //! Backups that others vouch for: a manifest file, or a command that prints what there is.
 
-use std::io::Read;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -16,6 +15,7 @@ use crate::domain::command::Command;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::files::small::read_small_linked;
 
 /// A manifest. Keys that are not ours are of no interest.
 #[derive(Debug, Deserialize)]
@@ -36,16 +36,12 @@ impl Manifest {
     pub(super) async fn read(file: &Path) -> Result<Option<Self>, BackupError> {
         let path = file.to_owned();
         let text = spawn_blocking(move || {
-            let mut text = String::new();
-            match fs_err::File::open(&path).and_then(|file| file.take(SIDE_FILE_BYTES_MAX).read_to_string(&mut text)) {
-                Ok(_) => Ok(Some(text)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(source) => Err(BackupError::Io { action: "read", path, source }),
-            }
+            let unread = |source| BackupError::Io { action: "read", path: path.clone(), source };
+            read_small_linked(&path, SIDE_FILE_BYTES_MAX).map_err(|error| unread(error.into()))
         })
         .await
         .map_err(|_| BackupError::Interrupted { place: file.display().to_string() })??;
-        text.map(|text| serde_json::from_str(&text))
+        text.map(|text| serde_json::from_slice(&text))
             .transpose()
             .map_err(|source| BackupError::NotUnderstood { origin: file.display().to_string(), source })
     }

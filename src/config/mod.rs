@@ -30,6 +30,7 @@ use crate::config::input::Input;
 use crate::config::settings::Settings;
 use crate::config::source::Source;
 pub use crate::config::template::template;
+use crate::files::trusted::required;
 
 /// Where the configuration is when nothing else is said.
 pub const PATH: &str = "/etc/afterhours/afterhours.toml";
@@ -87,6 +88,10 @@ fn read_or(path: Option<&Path>, standard: &Path) -> Result<(String, String), Con
         hint: hint.map(str::to_owned),
         source,
     };
+    if let Err(error) = required(file) {
+        let hint = error.remedy();
+        return Err(wrong(&format!("can be changed by others than root: {error}"), hint.as_deref(), None));
+    }
     // The system's own words without the path, which the message has already.
     let bytes = match std::fs::read(file) {
         Ok(bytes) => bytes,

@@ -27,6 +27,7 @@ use crate::control::apps::updates;
 use crate::control::error::ControlError;
 use crate::daemon::House;
 use crate::daemon::STORE_FILE;
+use crate::daemon::must_be_ours;
 use crate::daemon::only_one;
 use crate::daemon::open_store;
 use crate::daemon::remember_sessions;
@@ -84,6 +85,7 @@ fn must_be_over(renewal: &Renewal) -> Result<()> {
 /// # Errors
 /// There is no store, or this user may not read it, or it is of another schema.
 pub async fn look(settings: Settings) -> Result<Arc<Control>> {
+    must_be_ours(&settings)?;
     let opened = Store::open_to_read(&settings.daemon.data_dir.join(STORE_FILE));
     let store = opened.map_err(|error| ControlError::from(error).view())?;
     let renewal = renewal(&settings)?;
@@ -94,6 +96,7 @@ pub async fn look(settings: Settings) -> Result<Arc<Control>> {
 /// The house of somebody who only looks, also before there is a store: then upon an empty one that goes away again.
 async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
     let renewal = renewal(&settings)?;
+    must_be_ours(&settings)?;
     must_be_over(&renewal)?;
     let path = settings.daemon.data_dir.join(STORE_FILE);
     let (store, empty) = match Store::open_to_read(&path) {

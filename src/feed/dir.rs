@@ -33,6 +33,7 @@ use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
 use crate::feed::stage;
 use crate::feed::stage::Opened;
 use crate::feed::stage::Proof;
+use crate::files::trusted::required;
 
 /// The most entries of a feed's directory.
 const RELEASES_MAX: usize = 10_000;
@@ -135,6 +136,8 @@ impl DirFeed {
 
 fn look(dir: &Path) -> Result<Look, FeedError> {
     let unlisted = |source| FeedError::List { dir: dir.to_owned(), source };
+    // Nothing is signed here: whoever can write here can have root run what they like.
+    required(dir).map_err(|source| FeedError::Untrusted { path: dir.to_owned(), source })?;
     let mut look = Look::default();
     for (count, entry) in std::fs::read_dir(dir).map_err(unlisted)?.enumerate() {
         let entry = entry.map_err(unlisted)?;

@@ -76,6 +76,31 @@ pub fn read_small_at(dir: impl AsFd, path: &Path, bytes_max: u64) -> Result<Opti
     Ok(Some(bytes))
 }
 
+/// [`read_small`] where a link in the last part is an honest way to name a file, such as `latest.json`.
+///
+/// # Errors
+/// As [`read_small`].
+pub fn read_small_linked(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, SmallFileError> {
+    match std::fs::canonicalize(path) {
+        Ok(real) => read_small(&real, bytes_max),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SmallFileError::Io(error)),
+    }
+}
+
+/// Opens a regular file of any size for reading, through links, without waiting for a fifo's other end.
+///
+/// # Errors
+/// It is no regular file, or cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(CWD, path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(SmallFileError::NotRegular.into()),
+    }
+}
+
 /// [`read_small`] for text.
 ///
 /// # Errors
@@ -109,5 +134,14 @@ mod tests {
             assert!(matches!(read_small(&at(bad), 5), Err(SmallFileError::NotRegular)), "{bad}");
         }
         assert!(matches!(read_small(Path::new("/dev/zero"), 5), Err(SmallFileError::NotRegular)));
+
+        symlink("file", at("link")).unwrap();
+        assert!(read_small(&at("link"), 5).is_err());
+        assert_eq!(read_small_linked(&at("link"), 5).unwrap().unwrap(), b"12345");
+        assert!(open_regular(&at("link")).is_ok());
+        for bad in ["endless", "fifo", "dir"] {
+            assert!(read_small_linked(&at(bad), 5).is_err(), "{bad}");
+            assert!(open_regular(&at(bad)).is_err(), "{bad}");
+        }
     }
 }

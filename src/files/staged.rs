@@ -227,9 +227,11 @@ mod tests {
         assert!(is_spoilt(&tree).unwrap());
     }
 
+    type Change = fn(&Path);
+
     #[test]
     fn whatever_is_changed_is_found() {
-        let changes: [(&str, &str, fn(&Path)); 5] = [
+        let changes: [(&str, &str, Change); 5] = [
             ("bin/desk", "content", |tree| fs_err::write(tree.join("bin/desk"), "two").unwrap()),
             ("bin/link", "target", |tree| {
                 fs_err::remove_file(tree.join("bin/link")).unwrap();

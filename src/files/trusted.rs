@@ -162,6 +162,21 @@ pub fn trusted(path: &Path) -> Result<Trusted, Untrusted> {
     Ok(found)
 }
 
+/// As root, asks [`trusted`] of what Afterhours goes by. Whoever is not root can be harmed by others only in what is
+/// their own, and who may write there is their choice. What is absent, or cannot be looked at, fails where it is used.
+///
+/// # Errors
+/// Others than root can change it.
+pub fn required(path: &Path) -> Result<(), Untrusted> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    match trusted(path) {
+        Ok(_) | Err(Untrusted::Look { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Asks the deepest directory on the way to `path` that is there. It is what decides who can make the rest.
 ///
 /// # Errors
@@ -268,10 +283,16 @@ fn judge(path: &Path, stat: &Stat, shared: Shared) -> Result<(), Untrusted> {
         return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Everybody });
     }
     // Whoever is in root's own group is root's choice.
-    if mode.contains(Mode::WGRP) && stat.st_gid != 0 {
+    if mode.contains(Mode::WGRP) && stat.st_gid != 0 && !is_own_group(stat.st_gid) {
         return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Group(stat.st_gid) });
     }
     Ok(())
+}
+
+/// Whether a group is the private one of this process's user, by whose name it goes: then nobody else is in it.
+fn is_own_group(gid: u32) -> bool {
+    let own = rustix::process::geteuid();
+    !own.is_root() && account::group_name(gid) == account::user_name(own.as_raw())
 }
 
 /// What the mode of a file lets everybody but root and its own user read; used for secrets.

@@ -154,7 +154,13 @@ impl Installer {
     /// The tree cannot be read.
     pub async fn marked(&self) -> Result<Option<ReleaseId>, InstallError> {
         self.block(|inner, _| match place::open(&inner.layout, &inner.app.name) {
-            Ok(()) => trees::installed(&inner.layout),
+            Ok(()) => match trees::installed(&inner.layout) {
+                // Our own folder is open to root only.
+                Err(InstallError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                    trees::claimed(&inner.layout.install_dir)
+                }
+                answer => answer,
+            },
             // What stands there may be anybody's word; so is the tree's own.
             Err(_) => trees::claimed(&inner.layout.install_dir),
         })
@@ -347,10 +353,8 @@ impl Installer {
 
     /// Looks for what would make a run fail.
     pub async fn check(&self, need: SpaceNeed) -> Vec<Finding> {
-        let owner = match &self.0.app.owner {
-            Some(text) => Some(owner::resolve(text).map_err(|error| error.to_string())),
-            None => None,
-        };
+        let resolve = |text: &String| owner::resolve(text).map_err(|error| error.to_string());
+        let owner = self.0.app.owner.as_ref().map(resolve);
         let looked = self.work(move |inner, _| Ok(check::check(&inner.layout, &inner.app, need, owner))).await;
         looked.unwrap_or_else(|error| {
             if let InstallError::Untrusted { .. } = error {

@@ -28,6 +28,7 @@ use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
+use crate::install::snapshot;
 
 const DIR: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -86,7 +87,19 @@ pub(super) fn check(layout: &Layout, app: &AppSettings) -> Vec<Finding> {
         let remedy = source.remedy().unwrap_or_else(|| format!("correct snapshot_dir of [app.{}]", app.name));
         findings.push(Finding::fatal("snapshot_dir", text, remedy));
     }
+    findings.extend(app.snapshot_dir.as_deref().and_then(|dir| too_far(dir, app)));
     findings
+}
+
+/// Data that are on another file system than the folder for their copies.
+fn too_far(dir: &Path, app: &AppSettings) -> Option<Finding> {
+    let dev = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
+    let there = dir.ancestors().find_map(dev)?;
+    let far = snapshot::data_paths(app).into_iter().find(|data| dev(data).is_some_and(|dev| dev != there))?;
+    let text = format!("snapshot_dir {} is on another file system than the data in {}", dir.display(), far.display());
+    let remedy =
+        format!("set snapshot_dir of [app.{}] to a directory of root's beside the data, or take it out", app.name);
+    Some(Finding::fatal("snapshot_dir", text, remedy))
 }
 
 /// The directory that holds the installation, held open, and the installation's name in it.

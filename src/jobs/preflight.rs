@@ -1,15 +1,20 @@
 //! Everything that can be known to go wrong before anybody is disturbed. `doctor` shows the same.
 
+use std::path::PathBuf;
+
 use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
 use crate::config::settings::DataSettings;
+use crate::config::settings::EvidenceSettings;
+use crate::config::settings::FeedSettings;
 use crate::db::store::Store;
 use crate::domain::finding::Finding;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::release::Release;
+use crate::files::trusted::read_by_others;
 use crate::install::SpaceNeed;
 use crate::jobs::commands;
 use crate::jobs::kit::Kit;
@@ -24,6 +29,7 @@ const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
 pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish) -> Vec<Finding> {
     // Nothing else counts where somebody else can change what we believe.
     let mut findings = kit.installer.check_places().await;
+    findings.extend(secrets(kit));
     findings.push(clock(store, now).await);
     findings.extend(kit.feed.check().await);
     let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
@@ -70,6 +76,29 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
     findings.extend(kit.sessions.check().await);
     findings.extend(kit.gate.check().await);
     findings
+}
+
+/// Files with secrets of this application that others can read.
+fn secrets(kit: &Kit) -> Vec<Finding> {
+    let licence = match &kit.app.feed {
+        FeedSettings::Signed(signed) => signed.transport.licence_file.as_ref(),
+        FeedSettings::Dir(_) => None,
+    };
+    let backup = match kit.app.backup.as_ref().map(|backup| &backup.evidence) {
+        Some(EvidenceSettings::Restic { password_file, .. }) => Some(password_file),
+        Some(EvidenceSettings::Borg { passphrase_file, .. }) => passphrase_file.as_ref(),
+        _ => None,
+    };
+    let is_open = |file: &&PathBuf| read_by_others(file).unwrap_or(false);
+    let told = |file: &PathBuf| {
+        let file = file.display();
+        Finding::warning(
+            "secrets",
+            format!("{file} holds a secret, and others can read it"),
+            format!("chmod go-r {file}"),
+        )
+    };
+    [licence, backup].into_iter().flatten().filter(is_open).map(told).collect()
 }
 
 /// How large the newest backup is, where that says how large a dump will be.

@@ -56,6 +56,7 @@ use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::process;
 use crate::files::staged::state_dir;
+use crate::files::trusted::required;
 use crate::renewal::decide::InPlace;
 use crate::renewal::decide::Next;
 use crate::renewal::decide::next;
@@ -261,6 +262,9 @@ impl Renewal {
     pub fn make_room(&self, build: u64) -> Result<PathBuf, RenewalError> {
         let tree = place::staged(&self.origin.program, build);
         let staged = tree.parent().unwrap_or(&tree);
+        // Who can write beside the program can have root run another one.
+        let beside = self.origin.program.parent().unwrap_or(staged);
+        required(beside).map_err(std::io::Error::other).at("trust", beside)?;
         place::create_dir(staged)?;
         for entry in std::fs::read_dir(staged).at("read", staged)? {
             let path = entry.at("read", staged)?.path();

@@ -20,6 +20,7 @@ use crate::domain::command::Command;
 use crate::domain::command::RunAs;
 use crate::domain::command::Tree;
 use crate::domain::span::Span;
+use crate::files::trusted::required;
 
 /// A program and its arguments, at least the program, and as whom it runs.
 pub(super) fn command(place: &Place, args: Args, tree: &Tree) -> Result<Command, Problem> {
@@ -76,6 +77,16 @@ pub(super) fn path(place: &Place, text: &str) -> Result<PathBuf, Problem> {
     }
     // Also without a closing slash and without `.`, so that two spellings of a path are one.
     Ok(path.components().collect())
+}
+
+/// The path of a file that Afterhours goes by. As root it must be root's alone, as `sudo` and `cron` ask of theirs.
+pub(super) fn own_file(place: &Place, text: &str) -> Result<PathBuf, Problem> {
+    let path = path(place, text)?;
+    required(&path).map_err(|error| {
+        let hint = error.remedy().unwrap_or_else(|| "let only root change it".to_owned());
+        place.wrong(format!("\"{text}\" can be changed by others than root: {error}")).hint(hint)
+    })?;
+    Ok(path)
 }
 
 /// A span that is longer than nothing.

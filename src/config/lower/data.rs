@@ -133,8 +133,9 @@ fn evidence(place: &Place, input: EvidenceInput, tree: &Tree) -> Result<Evidence
     }
     let text = |key: &str, text: Option<String>| text.map(|text| check::text(&place.key(key), text)).transpose();
     let path = |key: &str, text: Option<String>| text.map(|text| check::path(&place.key(key), &text)).transpose();
+    let secret = |key: &str, text: Option<String>| text.map(|text| check::own_file(&place.key(key), &text)).transpose();
     if let Some(repository) = text("restic", input.restic)? {
-        let password = path("password_file", input.password_file)?;
+        let password = secret("password_file", input.password_file)?;
         return Ok(EvidenceSettings::Restic {
             repository,
             password_file: password.ok_or_else(|| place.key("password_file").missing("restic needs a password"))?,
@@ -146,7 +147,7 @@ fn evidence(place: &Place, input: EvidenceInput, tree: &Tree) -> Result<Evidence
     if let Some(repository) = text("borg", input.borg)? {
         return Ok(EvidenceSettings::Borg {
             repository,
-            passphrase_file: path("passphrase_file", input.passphrase_file)?,
+            passphrase_file: secret("passphrase_file", input.passphrase_file)?,
             prefix: text("prefix", input.prefix)?,
             check: input.check.unwrap_or(false),
             env: check::environment(&place.key("env"), input.env.unwrap_or_default())?,

@@ -46,7 +46,7 @@ pub(super) fn feed(place: &Place, input: Option<FeedInput>) -> Result<FeedSettin
 fn signed(place: &Place, url: &str, input: FeedInput) -> Result<SignedFeedSettings, Problem> {
     Ok(SignedFeedSettings {
         url: base(&place.key("url"), url)?,
-        root: input.root.as_deref().map(|file| check::path(&place.key("root"), file)).transpose()?,
+        root: input.root.as_deref().map(|file| check::own_file(&place.key("root"), file)).transpose()?,
         transport: transport(place, input)?,
     })
 }
@@ -81,7 +81,7 @@ fn transport(place: &Place, input: FeedInput) -> Result<TransportSettings, Probl
         }
         bandwidth => bandwidth,
     };
-    let licence_file = input.licence_file.as_deref().map(|file| check::path(&place.key("licence_file"), file));
+    let licence_file = input.licence_file.as_deref().map(|file| check::own_file(&place.key("licence_file"), file));
     let ca_file = input.ca_file.as_deref().map(|file| secret::ca_file(&place.key("ca_file"), file, "feed's server"));
     Ok(TransportSettings {
         ca_file: ca_file.transpose()?,

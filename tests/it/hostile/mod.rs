@@ -3,3 +3,4 @@
 mod commands;
 mod facts;
 mod places;
+mod settings;

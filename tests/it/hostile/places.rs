@@ -224,3 +224,28 @@ async fn with_a_staging_place_of_roots_the_application_may_own_its_parent() {
         assert_eq!(left, ["app", "data"], "nothing of ours is in the application's directory");
     }
 }
+
+#[tokio::test]
+async fn copies_of_the_data_lie_where_only_root_can_change_them() {
+    let (temp, home) = scene();
+    let mut app = settings(temp.path(), &home);
+    let copies = async |app: &AppSettings, run: i64| {
+        let installer = Installer::new(app);
+        installer.snapshot(RunId(run), Arc::new(Silent)).await.unwrap();
+        let info = installer.snapshots().await.unwrap().into_iter().find(|info| info.run == RunId(run)).unwrap();
+        installer.restore(RunId(run)).await.unwrap();
+        info.copies[0].1.clone()
+    };
+    assert!(copies(&app, 1).await.starts_with(&app.staging_dir));
+    app.snapshot_dir = Some(temp.path().join(".copies"));
+    assert!(copies(&app, 2).await.starts_with(temp.path().join(".copies")));
+    assert!(!home.join(".data.afterhours-snapshot").exists());
+
+    app.snapshot_dir = Some(home.join("copies"));
+    let finding = Installer::new(&app).check_places().await.remove(0);
+    assert_eq!((finding.check.as_str(), finding.severity), ("snapshot_dir", Severity::Fatal));
+    assert!(copies(&app, 3).await.starts_with(&app.staging_dir));
+    assert!(!home.join("copies").exists());
+    app.snapshot_dir = Some("/proc/copies".into());
+    assert!(Installer::new(&app).check_places().await[0].text.contains("another file system"));
+}

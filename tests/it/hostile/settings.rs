@@ -1,0 +1,78 @@
+//! What root goes by, where others can change it: refused before anything is done, as `sudo` and `cron` do.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use afterhours::feed::FeedError;
+use afterhours::feed::dir::DirFeed;
+
+use crate::support::users::APP;
+use crate::support::users::account;
+
+/// A configuration of root's, with the application's password file beside it.
+fn scene() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    fs_err::set_permissions(root, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs_err::create_dir_all(root.join("feed")).unwrap();
+    fs_err::create_dir_all(root.join("opt/orders")).unwrap();
+    fs_err::write(root.join("password"), "sesame\n").unwrap();
+    fs_err::set_permissions(root.join("password"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    let text = "[daemon]\ndata_dir = \"DIR/state\"\nsocket = \"DIR/s\"\n\
+        mail = { smtp = \"smtp://mail.example.com\", from = \"a@example.com\", user = \"a\", password_file = \"DIR/password\" }\n\
+        [app.orders]\ninstall_dir = \"DIR/opt/orders\"\nservice = { none = true }\nfeed = { dir = \"DIR/feed\" }\n";
+    fs_err::write(root.join("afterhours.toml"), text.replace("DIR", &root.display().to_string())).unwrap();
+    dir
+}
+
+/// The exit code of a command, and what it said.
+fn said(root: &Path, args: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
+    let output = command.arg("--config").arg(root.join("afterhours.toml")).args(args).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_configuration_password_or_data_directory_that_others_can_write_is_refused() {
+    for name in ["afterhours.toml", "password", "state"] {
+        for mode in [None, Some(0o666)] {
+            let dir = scene();
+            let root = dir.path();
+            fs_err::create_dir(root.join("state")).unwrap();
+            match mode {
+                None => chown(root.join(name), Some(account(APP).uid), None).unwrap(),
+                Some(mode) => fs_err::set_permissions(root.join(name), std::fs::Permissions::from_mode(mode)).unwrap(),
+            }
+            for args in [&["serve"][..], &["update", "check", "orders"], &["doctor", "orders"]] {
+                let (code, text) = said(root, args);
+                assert_eq!(code, 2, "{name} {args:?}: {text}");
+                assert!(text.contains("others than root"), "{name}: {text}");
+                let remedy = if mode.is_some() { "chmod go-w " } else { "chown root " };
+                assert!(text.contains(&format!("{remedy}{}", root.join(name).display())), "{name}: {text}");
+            }
+            assert_eq!(fs_err::read_dir(root.join("state")).unwrap().count(), 0, "nothing was made in it");
+        }
+    }
+}
+
+#[test]
+fn a_directory_above_the_configuration_that_is_somebody_elses_is_refused() {
+    let dir = scene();
+    chown(dir.path(), Some(account(APP).uid), None).unwrap();
+    let (code, text) = said(dir.path(), &["doctor", "orders"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains(&format!("belongs to {APP}")), "{text}");
+}
+
+#[tokio::test]
+async fn a_feed_directory_that_others_can_write_gives_no_release() {
+    let dir = scene();
+    let feed = dir.path().join("feed");
+    assert!(DirFeed::new(&feed).releases().await.unwrap().is_empty());
+    fs_err::set_permissions(&feed, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let error = DirFeed::new(&feed).releases().await.unwrap_err();
+    assert!(matches!(error, FeedError::Untrusted { .. }), "{error}");
+    assert_eq!(error.hint().unwrap(), format!("chmod go-w {}", feed.display()));
+}
