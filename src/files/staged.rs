@@ -89,6 +89,12 @@ pub fn state_dir(tree: &Path) -> PathBuf {
     tree.with_file_name(name)
 }
 
+/// The tree that a name in a folder of staged trees keeps the state of, which may be elsewhere by now.
+pub fn tree_of_state(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.as_bytes().strip_suffix(b".state")?;
+    Some(path.with_file_name(std::ffi::OsStr::from_bytes(name)))
+}
+
 /// Whether a name in a folder of staged trees is that of a tree.
 pub fn is_tree(name: &std::ffi::OsStr) -> bool {
     !name.as_bytes().ends_with(b".state") && !name.as_bytes().ends_with(b".partial")

@@ -79,8 +79,8 @@ pub(super) fn known(layout: &Layout) -> Result<Option<ReleaseId>, InstallError> 
     {
         return Ok(Some(installed.release));
     }
-    for name in tree::names(&layout.staged_dir())?.iter().filter(|name| staged::is_tree(name)) {
-        let tree = layout.staged_dir().join(name);
+    for name in tree::names(&layout.staged_dir())? {
+        let Some(tree) = staged::tree_of_state(&layout.staged_dir().join(name)) else { continue };
         let record = staged::sealed(&tree).at("read the record of", &tree)?;
         if let Some(record) = record.filter(|record| record.root == root) {
             return Ok(Some(record.marker.id));

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::lower::check;
-use crate::files::small::read_small_linked;
+use crate::files::small::read_small;
 
 /// A longer file is no password.
 const PASSWORD_BYTES_MAX: usize = 4096;
@@ -19,7 +19,8 @@ const PASSWORD_BYTES_MAX: usize = 4096;
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 fn bounded(path: &Path) -> io::Result<Vec<u8>> {
-    read_small_linked(path, FILE_BYTES_MAX)?.ok_or_else(|| io::ErrorKind::NotFound.into())
+    let real = std::fs::canonicalize(path)?;
+    read_small(&real, FILE_BYTES_MAX)?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn text_of(bytes: Vec<u8>) -> io::Result<String> {
