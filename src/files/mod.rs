@@ -5,10 +5,12 @@
 //! - [`small`]: how is a file read whose directory belongs to somebody else?
 //! - [`staged`]: what is known of a staged tree, without asking the tree?
 //! - [`account`]: which user is this, by name and by number?
+//! - [`identity`]: how is work on files done with no more than a user's rights?
 //! - [`dirs`]: a directory that others may look into, whatever our umask is.
 
 pub mod account;
 pub mod dirs;
+pub mod identity;
 pub mod small;
 pub mod staged;
 pub mod trusted;

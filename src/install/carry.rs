@@ -9,8 +9,11 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::fs::Metadata;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -25,11 +28,14 @@ use crate::install::index::Index;
 use crate::install::index::Trust;
 use crate::install::keep::Keep;
 use crate::install::keep::Kept;
+use crate::install::layout::PREPARED;
 use crate::install::layout::dot_new;
 use crate::install::layout::parent;
 use crate::install::prepare;
 use crate::install::tree;
-use crate::install::tree::Links;
+use crate::install::tree::Held;
+use crate::install::work::Maker;
+use crate::install::work::Spot;
 
 /// What was carried over.
 #[derive(Debug, Default)]
@@ -52,13 +58,16 @@ enum Place {
 }
 
 struct Carry<'a> {
-    old: &'a Path,
+    old: &'a Anchor,
     new: &'a Path,
+    new_root: &'a Anchor,
+    maker: Maker,
+    /// The directory that was used last, in both trees.
+    held: Option<(PathBuf, Anchor, Anchor)>,
     done: Carried,
     /// Directories whose attributes follow at the end, parents first.
     dirs: Vec<PathBuf>,
     touched: Touched,
-    links: Links,
     /// What was copied before.
     index: Index,
     noted: Index,
@@ -102,13 +111,19 @@ fn pass(
     trust: Trust,
     live: bool,
 ) -> Result<(Carried, Index), InstallError> {
+    let (old_root, new_root) = (hold(old)?, hold(new)?);
+    let side = new_root.child(OsStr::new(PREPARED))?.ok_or_else(gone).at("open", &new.join(PREPARED))?;
+    let mut maker = Maker::new(side);
+    maker.set_root(&new_root)?;
     let mut carry = Carry {
-        old,
+        old: &old_root,
         new,
+        new_root: &new_root,
+        maker,
+        held: None,
         done: Carried { conflicts: prepare::cleared(new)?, ..Carried::default() },
         dirs: Vec::new(),
         touched: Touched::default(),
-        links: Links::new(),
         index,
         noted: Index::default(),
         trust,
@@ -123,23 +138,22 @@ fn pass(
         carry.put(kept).or_else(|error| if carry.vanished(kept) { Ok(()) } else { Err(error) })?;
     }
     for path in &vendors {
-        carry.place_vendors(path, &files, keep)?;
+        carry.place_vendors(old, path, &files, keep)?;
     }
-    for dir in carry.dirs.iter().rev() {
-        let from = old.join(dir);
-        match tree::look(&from)? {
-            None if live => {}
-            about => {
-                let gone = || io::Error::from(io::ErrorKind::NotFound);
-                let about = about.ok_or_else(gone).at("look at", &from)?;
-                if tree::match_attributes(&from, &about, &new.join(dir))? {
-                    carry.touched.add(&new.join(dir));
-                }
-            }
-        }
+    let dirs = std::mem::take(&mut carry.dirs);
+    for dir in dirs.iter().rev() {
+        carry.match_dir(dir)?;
     }
-    carry.touched.sync(new)?;
+    carry.touched.sync()?;
     Ok((carry.done, carry.noted))
+}
+
+fn gone() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
+}
+
+fn hold(tree: &Path) -> Result<Anchor, InstallError> {
+    Anchor::follow(tree)?.ok_or_else(gone).at("open", tree)
 }
 
 /// The directory of a path within a tree.
@@ -148,6 +162,64 @@ fn parent_of(path: &Path) -> &Path {
 }
 
 impl Carry<'_> {
+    /// The directory of a path, in the old tree and in the new one. Neither is reached over a link.
+    fn dir_of(&mut self, path: &Path) -> Result<&(PathBuf, Anchor, Anchor), InstallError> {
+        let dir = parent_of(path);
+        let held = match self.held.take() {
+            Some(held) if held.0 == dir => held,
+            _ => {
+                let old = self.old.below(dir)?.ok_or_else(gone).at("open", &self.old.entry(dir.as_os_str()))?;
+                (dir.to_owned(), old, self.new_dir(dir)?)
+            }
+        };
+        Ok(self.held.insert(held))
+    }
+
+    fn new_dir(&self, dir: &Path) -> Result<Anchor, InstallError> {
+        self.new_root.below(dir)?.ok_or_else(gone).at("open", &self.new.join(dir))
+    }
+
+    /// Makes a copy of what `about` says is at `from`, at a path of the new tree.
+    fn copy(&mut self, from: &Path, about: &Metadata, path: &Path, dir: &Anchor) -> Result<(), InstallError> {
+        let spot = Spot { dir, name: path.file_name().unwrap_or_default(), path };
+        let made = self.maker.copy(from, about, spot)?;
+        self.done.copied_bytes += made.bytes;
+        self.touched.made(made.held, dir)
+    }
+
+    /// Notes that a name in a directory of the new tree changed.
+    fn touch(&mut self, path: &Path) -> Result<(), InstallError> {
+        match self.new_root.below(parent_of(path))? {
+            Some(dir) => self.touched.dir(&dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives a directory of the new tree the attributes it has in the old one.
+    fn match_dir(&mut self, dir: &Path) -> Result<(), InstallError> {
+        let Some(from) = self.old.below(dir)? else {
+            let path = self.old.entry(dir.as_os_str());
+            return if self.live { Ok(()) } else { Err(gone()).at("look at", &path) };
+        };
+        let to = self.new_dir(dir)?;
+        if Held::dir(&from)?.match_attributes(&from.path(), &Held::dir(&to)?, &to.path())? {
+            self.touched.dir(&to)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory of the new tree unless there is one.
+    fn make_dir(&mut self, path: &Path) -> Result<(), InstallError> {
+        let at = self.new.join(path);
+        match tree::look(&at)? {
+            Some(about) if about.is_dir() => return Ok(()),
+            Some(_) => durable::remove_any(&at)?,
+            None => {}
+        }
+        fs::DirBuilder::new().mode(0o700).create(&at).at("create", &at)?;
+        self.touch(path)
+    }
+
     /// Removes what was carried over before and is not in the old tree. The vendor's places are looked at later.
     fn remove_others(&mut self, files: &HashSet<&Path>, vendors: &[PathBuf], keep: &Keep) -> Result<(), InstallError> {
         let places: HashSet<PathBuf> = vendors.iter().flat_map(|path| [path.clone(), dot_new(path)]).collect();
@@ -156,7 +228,7 @@ impl Carry<'_> {
             if !kept.about.is_dir() && !stays {
                 let path = self.new.join(&kept.path);
                 durable::remove_file(&path)?;
-                self.touched.add(&path);
+                self.touch(&kept.path)?;
             }
         }
         Ok(())
@@ -171,9 +243,7 @@ impl Carry<'_> {
             self.put_beside(&kept.path)?;
         }
         if kept.about.is_dir() {
-            if tree::make_dir(&to)? {
-                self.touched.add(&to);
-            }
+            self.make_dir(&kept.path)?;
             self.dirs.push(kept.path.clone());
             return Ok(());
         }
@@ -184,18 +254,25 @@ impl Carry<'_> {
             return Ok(());
         }
         // The old tree may belong to somebody who is still at work in it; the new one is out of reach.
-        let held = kept.path.file_name().zip(Anchor::below(self.old, parent_of(&kept.path))?);
-        let from = held.as_ref().map_or_else(|| self.old.join(&kept.path), |(name, dir)| dir.entry(name));
-        self.done.copied_bytes += tree::copy_entry(&from, &kept.about, &to, &to, &mut self.links)?;
+        let name = kept.path.file_name().unwrap_or_default();
+        let from = self.dir_of(&kept.path)?.1.entry(name);
+        let held = self.held.take();
+        if let Some((_, _, dir)) = &held {
+            self.copy(&from, &kept.about, &kept.path, dir)?;
+        }
+        self.held = held;
         self.noted.insert(kept.path.clone(), self.trust.stamp(&kept.about));
-        self.touched.add(&to);
         Ok(())
     }
 
     /// Whether a kept entry is gone or another by now, while people work.
     fn vanished(&self, kept: &Kept) -> bool {
-        let now = tree::look(&self.old.join(&kept.path));
-        self.live && now.is_ok_and(|now| now.is_none_or(|now| now.ino() != kept.about.ino()))
+        let now = || {
+            let dir = self.old.below(parent_of(&kept.path))?;
+            let look = |dir: Anchor| tree::look(&dir.entry(kept.path.file_name().unwrap_or_default()));
+            Ok::<_, InstallError>(dir.map(look).transpose()?.flatten())
+        };
+        self.live && now().is_ok_and(|now| now.is_none_or(|now| now.ino() != kept.about.ino()))
     }
 
     /// Makes the directories above a kept path as they are in the old tree.
@@ -207,9 +284,8 @@ impl Carry<'_> {
                 Some(_) => self.put_beside(dir)?,
                 None => {}
             }
-            tree::make_dir(&self.new.join(dir))?;
+            self.make_dir(dir)?;
             self.dirs.push(dir.to_owned());
-            self.touched.add(&self.new.join(dir));
         }
         Ok(())
     }
@@ -227,9 +303,15 @@ impl Carry<'_> {
     }
 
     /// Puts the vendor's version of a kept path where it belongs, and nowhere else.
-    fn place_vendors(&mut self, path: &Path, files: &HashSet<&Path>, keep: &Keep) -> Result<(), InstallError> {
+    fn place_vendors(
+        &mut self,
+        old: &Path,
+        path: &Path,
+        files: &HashSet<&Path>,
+        keep: &Keep,
+    ) -> Result<(), InstallError> {
         let from = prepare::vendor(self.new).join(path);
-        let place = place(&from, self.old, self.new, path, files, keep)?;
+        let place = place(&from, old, self.new, path, files, keep)?;
         // Below a kept link the names are somebody else's.
         let is_ours = !path.ancestors().skip(1).any(|above| files.contains(above));
         for stale in [path.to_owned(), dot_new(path)].into_iter().filter(|_| is_ours) {
@@ -242,24 +324,27 @@ impl Carry<'_> {
             let at = self.new.join(&stale);
             if !is_place && !files.contains(stale.as_path()) && tree::look(&at)?.is_some_and(|about| !about.is_dir()) {
                 durable::remove_file(&at)?;
-                self.touched.add(&at);
+                self.touch(&stale)?;
             }
         }
         let to = match place {
             Place::Nowhere => return Ok(()),
-            Place::Itself => self.new.join(path),
+            Place::Itself => path.to_owned(),
             Place::Beside { kept, file } => {
                 self.done.conflicts.insert(kept);
-                self.new.join(file)
+                file
             }
         };
-        if durable::exists(&to)? && tree::same_content(&from, &to)? {
+        let at = self.new.join(&to);
+        if durable::exists(&at)? && tree::same_content(&from, &at)? {
             return Ok(());
         }
-        make_public(parent(&to)).at("create", parent(&to))?;
+        make_public(parent(&at)).at("create", parent(&at))?;
         let about = fs::symlink_metadata(&from).at("look at", &from)?;
-        tree::copy_entry(&from, &about, &to, &to, &mut Links::new())?;
-        self.touched.add(&to);
+        let (dir, bytes) = (self.new_dir(parent_of(&to))?, self.done.copied_bytes);
+        self.copy(&from, &about, &to, &dir)?;
+        // What is the vendor's was not carried over.
+        self.done.copied_bytes = bytes;
         Ok(())
     }
 }

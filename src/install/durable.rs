@@ -1,21 +1,24 @@
 //! The few operations that must survive a power cut: write, rename, remove, each with its fsync.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use rustix::fs::RenameFlags;
 
+use crate::install::anchor::Anchor;
+use crate::install::anchor::held_path;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::parent;
-use crate::install::tree;
+use crate::install::tree::Held;
 
 /// More changes than this are made durable together with their file system.
 const FSYNC_EACH_MAX: usize = 32;
@@ -87,40 +90,54 @@ pub(super) fn create_dir(dir: &Path) -> Result<(), InstallError> {
     fsync_dir(above)
 }
 
-/// Names that changed and are to be made durable together.
+/// What changed and is to be made durable together, held open: by then a name may lead elsewhere.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    paths: BTreeSet<PathBuf>,
+    files: Vec<File>,
+    /// By device and inode.
+    dirs: BTreeMap<(u64, u64), File>,
+    /// One of each file system, by device.
+    systems: BTreeMap<u64, File>,
     too_many: bool,
 }
 
 impl Touched {
-    /// Notes a file or directory that was made, changed or removed.
-    pub(super) fn add(&mut self, path: &Path) {
-        if self.paths.len() < FSYNC_EACH_MAX {
-            self.paths.insert(path.to_owned());
-        } else {
-            self.too_many = true;
+    /// Notes a file that was made, and the directory that names it.
+    pub(super) fn made(&mut self, made: Held, dir: &Anchor) -> Result<(), InstallError> {
+        // A link or a pipe is durable with the directory that names it, and so is that something is gone.
+        if let Some(file) = made.into_file().filter(|_| !self.too_many) {
+            self.files.push(file);
         }
+        self.dir(dir)
     }
 
-    /// Makes them and the names in their directories durable: one by one when they are few, because other
-    /// programs may have much to write on the file system of `root`; else together with everything there.
-    pub(super) fn sync(self, root: &Path) -> Result<(), InstallError> {
+    /// Notes a directory of which a name or an attribute changed.
+    pub(super) fn dir(&mut self, dir: &Anchor) -> Result<(), InstallError> {
+        let about = dir.about()?;
+        let held = || dir.file().try_clone().at("open", &dir.path());
+        if let Entry::Vacant(place) = self.systems.entry(about.dev()) {
+            place.insert(held()?);
+        }
+        if !self.too_many && !self.dirs.contains_key(&(about.dev(), about.ino())) {
+            self.dirs.insert((about.dev(), about.ino()), held()?);
+        }
+        if self.files.len() > FSYNC_EACH_MAX || self.dirs.len() > FSYNC_EACH_MAX {
+            self.too_many = true;
+            self.files.clear();
+            self.dirs.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes all of it durable: one by one when they are few, because other programs may have much to write on the same file
+    /// systems; else together with everything there.
+    pub(super) fn sync(self) -> Result<(), InstallError> {
         if self.too_many {
-            return sync_file_system(root);
+            let system = |file: &File| rustix::fs::syncfs(file).at("sync the file system of", &held_path(file));
+            return self.systems.values().try_for_each(system);
         }
-        let mut dirs = BTreeSet::new();
-        for path in &self.paths {
-            dirs.insert(parent(path));
-            match tree::look(path)? {
-                Some(about) if about.is_dir() => drop(dirs.insert(path)),
-                Some(about) if about.is_file() => tree::open_file(path)?.sync_all().at("fsync", path)?,
-                // A link or a pipe is durable with the directory that names it, and so is that something is gone.
-                _ => {}
-            }
-        }
-        dirs.into_iter().filter(|dir| dir.is_dir()).try_for_each(fsync_dir)
+        let mut all = self.files.iter().chain(self.dirs.values());
+        all.try_for_each(|file| file.sync_all().at("fsync", &held_path(file)))
     }
 }
 

@@ -29,6 +29,7 @@ use rustix::fs::FsWord;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
+use crate::install::tree;
 
 /// How much before a pass times must lie to be trusted, beyond what the order of events already gives.
 const MARGIN_NANOS: i128 = 100_000_000;
@@ -62,7 +63,7 @@ impl Trust {
     /// written to after the sync and was clean leaves its trace, and one that was dirty was written to before it was asked.
     /// Without anybody at work there are no such mappings, and a new one always leaves its trace; then nothing is synced.
     pub(super) fn begin(data: &Path, probe_dir: &Path, live: bool) -> Result<Self, InstallError> {
-        let Ok(file) = File::open(data) else { return Ok(Self::NONE) };
+        let Ok(file) = tree::open_file(data) else { return Ok(Self::NONE) };
         if !keeps_times(&file) {
             return Ok(Self::NONE);
         }

@@ -20,6 +20,7 @@ use globset::GlobSetBuilder;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::domain::release::MARKER;
+use crate::install::anchor::Anchor;
 use crate::install::error::InstallError;
 use crate::install::layout::PREPARED;
 use crate::install::layout::RETIRED;
@@ -140,17 +141,19 @@ impl Keep {
     /// Everything in `tree` that is kept, directories before their content.
     pub(super) fn walk(&self, tree: &Path) -> Result<Vec<Kept>, InstallError> {
         let mut found = Vec::new();
-        self.visit(tree, Path::new(""), false, &mut found)?;
+        if let Some(root) = Anchor::follow(tree)? {
+            self.visit(&root, Path::new(""), false, &mut found)?;
+        }
         Ok(found)
     }
 
-    fn visit(&self, tree: &Path, dir: &Path, above: bool, found: &mut Vec<Kept>) -> Result<(), InstallError> {
-        for name in tree::names(&tree.join(dir))? {
-            let path = dir.join(&name);
+    fn visit(&self, dir: &Anchor, at: &Path, above: bool, found: &mut Vec<Kept>) -> Result<(), InstallError> {
+        for name in tree::names(&dir.path())? {
+            let path = at.join(&name);
             if is_ours(&path) {
                 continue;
             }
-            let Some(about) = tree::look(&tree.join(&path))? else { continue };
+            let Some(about) = tree::look(&dir.entry(&name))? else { continue };
             if about.file_type().is_socket() {
                 continue;
             }
@@ -159,8 +162,9 @@ impl Keep {
             if kept {
                 found.push(Kept { path: path.clone(), about });
             }
-            if enter {
-                self.visit(tree, &path, kept, found)?;
+            // Where a link took its place by now, nothing is below.
+            if enter && let Some(below) = dir.child(&name)? {
+                self.visit(&below, &path, kept, found)?;
             }
         }
         Ok(())

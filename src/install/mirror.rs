@@ -2,14 +2,14 @@
 //!
 //! First everything that the source does not have is removed, then what differs is copied, so that no
 //! more room is needed than the source itself takes. Each entry is removed before it is copied,
-//! never written to in place. Doing it again after an interruption gives the same result.
+//! never written to in place, and the copy is [made](super::work) where nobody else can reach it. Doing it again after an interruption gives the same result.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -21,10 +21,14 @@ use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
+use crate::install::layout::parent;
 use crate::install::scope::Belongs;
 use crate::install::scope::Scope;
 use crate::install::tree;
-use crate::install::tree::Links;
+use crate::install::tree::Held;
+use crate::install::work::Maker;
+use crate::install::work::Spot;
+use crate::install::work::WORK;
 
 /// On which side the files are that the index knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,33 +80,73 @@ pub(super) struct Mirror<'a, 'w> {
     /// Somebody works on the source: entries may vanish.
     pub(super) live: bool,
     pub(super) watch: &'a mut Watch<'w>,
-    pub(super) links: Links,
+    pub(super) maker: Maker,
     pub(super) noted: Index,
     pub(super) done: Done,
-    /// What is to be made durable, by name.
+    /// What is to be made durable.
     pub(super) touched: Touched,
 }
 
-impl Mirror<'_, '_> {
+impl<'a, 'w> Mirror<'a, 'w> {
+    /// Entries are made in a folder in `side`, which only we can reach.
+    pub(super) fn new(
+        (from, to): (&'a Path, &'a Path),
+        side: &Path,
+        (scope, index): (&'a Scope, &'a Index),
+        known: Known,
+        trust: Trust,
+        watch: &'a mut Watch<'w>,
+    ) -> Result<Self, InstallError> {
+        Ok(Self {
+            from,
+            to,
+            scope,
+            index,
+            known,
+            trust,
+            live: false,
+            watch,
+            maker: Maker::new(Anchor::follow(side)?.ok_or_else(gone).at("open", side)?),
+            noted: Index::default(),
+            done: Done::default(),
+            touched: Touched::default(),
+        })
+    }
+
     /// Does it. Afterwards `noted` says what the application's files look like.
     pub(super) fn run(&mut self) -> Result<(), InstallError> {
         let root = Path::new("");
         let (from, to) = (self.from, self.to);
+        let above = match self.known {
+            Known::Source => Anchor::follow(parent(to))?,
+            // Noted without links, and since then the application's user may have put one in the way.
+            Known::Target => Anchor::straight(parent(to))?,
+        };
+        let above = above.ok_or_else(gone).at("open", parent(to))?;
+        let spot = Spot { dir: &above, name: to.file_name().unwrap_or_default(), path: root };
         let Some(about) = tree::look(from)? else {
-            return durable::remove_any(to);
+            self.touched.dir(&above)?;
+            return durable::remove_any(&above.entry(spot.name));
         };
         if !about.is_dir() {
-            return self.copy_file(root, from, to, &about);
+            return self.copy_file(root, from, spot, &about);
         }
-        if let Some(to) = Anchor::open(to)? {
-            self.prune(root, Anchor::open(from)?.as_ref(), &to)?;
-        }
-        self.copy_dir(root, from, to, &about)
+        let source = Anchor::open(from)?.ok_or_else(gone).at("open", from)?;
+        let about = Box::new(source.about()?);
+        let target = self.enter(spot, &about)?;
+        self.maker.set_root(&target)?;
+        self.prune(root, Some(&source), &target)?;
+        self.copy_dir(root, &source, &target, &about)
     }
 
-    /// The name of an entry of the target.
-    fn name(&self, path: &Path) -> PathBuf {
-        if path.as_os_str().is_empty() { self.to.to_owned() } else { self.to.join(path) }
+    /// The directory at a place, made if there is none.
+    fn enter(&mut self, to: Spot<'_>, about: &Metadata) -> Result<Anchor, InstallError> {
+        let (target, made) = self.maker.dir(to, about)?;
+        if made {
+            self.touched.dir(to.dir)?;
+            self.touched.dir(&target)?;
+        }
+        Ok(target)
     }
 
     /// Removes below `dir` what belongs to the data and is not in the source.
@@ -112,25 +156,28 @@ impl Mirror<'_, '_> {
             let path = dir.join(&name);
             let entry = to.entry(&name);
             let Some(about) = tree::look(&entry)? else { continue };
+            if is_left_over(&name, &about) {
+                durable::remove_any(&entry)?;
+                continue;
+            }
             let belongs = self.scope.of(&path, &about);
             if belongs == Belongs::No {
                 continue;
             }
-            let source = from.map(|from| from.entry(&name));
-            let wanted = source.as_deref().map(tree::look).transpose()?.flatten();
+            let wanted = from.map(|from| tree::look(&from.entry(&name))).transpose()?.flatten();
             let stays = wanted.as_ref().is_some_and(|wanted| wanted.is_dir() == about.is_dir());
             if about.is_dir() {
-                let below = source.as_deref().map(Anchor::open).transpose()?.flatten();
-                if let Some(entry) = Anchor::open(&entry)? {
+                let below = from.map(|from| from.child(&name)).transpose()?.flatten();
+                if let Some(entry) = to.child(&name)? {
                     self.prune(&path, below.as_ref(), &entry)?;
                 }
                 if !stays && belongs == Belongs::Yes {
                     self.remove_dir(&entry)?;
-                    self.touched.add(&self.name(&path));
+                    self.touched.dir(to)?;
                 }
             } else if !stays {
                 durable::remove_file(&entry)?;
-                self.touched.add(&self.name(&path));
+                self.touched.dir(to)?;
                 self.done.removed += 1;
             }
         }
@@ -150,29 +197,36 @@ impl Mirror<'_, '_> {
         Ok(())
     }
 
-    fn copy_dir(&mut self, dir: &Path, from: &Path, to: &Path, about: &Metadata) -> Result<(), InstallError> {
-        if tree::make_dir(to)? {
-            self.touched.add(&self.name(dir));
-        }
-        let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let source = Anchor::open(from)?.ok_or_else(gone).at("open", from)?;
-        let target = Anchor::open(to)?.ok_or_else(gone).at("open", to)?;
+    fn copy_dir(&mut self, dir: &Path, source: &Anchor, target: &Anchor, about: &Metadata) -> Result<(), InstallError> {
         for name in tree::names(&source.path())? {
             self.watch.check()?;
             let path = dir.join(&name);
-            let (from, to) = (source.entry(&name), target.entry(&name));
+            let from = source.entry(&name);
             let Some(about) = tree::look(&from)? else { continue };
-            match self.scope.of(&path, &about) {
-                Belongs::No => continue,
-                _ if about.is_dir() => self.copy_dir(&path, &from, &to, &about),
-                _ => self.copy_file(&path, &from, &to, &about),
+            if is_left_over(&name, &about) || self.scope.of(&path, &about) == Belongs::No {
+                continue;
             }
-            .or_else(|error| if self.vanished(&from, &about) { Ok(()) } else { Err(error) })?;
+            let to = Spot { dir: target, name: &name, path: &path };
+            let copied = if about.is_dir() {
+                self.copy_below(&path, source, to)
+            } else {
+                self.copy_file(&path, &from, to, &about)
+            };
+            copied.or_else(|error| if self.vanished(&from, &about) { Ok(()) } else { Err(error) })?;
         }
-        if tree::match_attributes(from, about, to)? {
-            self.touched.add(&self.name(dir));
+        self.maker.leave(target)?;
+        let (from, to) = (Held::dir(source)?.looked(about), Held::dir(target)?);
+        if from.match_attributes(&source.path(), &to, &target.path())? {
+            self.touched.dir(target)?;
         }
         Ok(())
+    }
+
+    fn copy_below(&mut self, path: &Path, source: &Anchor, to: Spot<'_>) -> Result<(), InstallError> {
+        let source = source.child(to.name)?.ok_or_else(gone).at("open", &source.entry(to.name))?;
+        let about = Box::new(source.about()?);
+        let target = self.enter(to, &about)?;
+        self.copy_dir(path, &source, &target, &about)
     }
 
     /// Whether an entry of the source is gone or another by now, while people work; then an error means nothing.
@@ -180,28 +234,34 @@ impl Mirror<'_, '_> {
         self.live && tree::look(from).is_ok_and(|now| now.is_none_or(|now| now.ino() != about.ino()))
     }
 
-    fn copy_file(&mut self, path: &Path, from: &Path, to: &Path, about: &Metadata) -> Result<(), InstallError> {
-        let name = self.name(path);
-        let present = tree::look(to)?;
+    fn copy_file(&mut self, path: &Path, from: &Path, to: Spot<'_>, about: &Metadata) -> Result<(), InstallError> {
+        let present = tree::look(&to.dir.entry(to.name))?;
         let ours = match self.known {
             Known::Source => Some(about),
             Known::Target => present.as_ref(),
         };
         let stamp = self.index.get(path).filter(|stamp| ours.is_some_and(|ours| stamp.still(ours)));
-        let same_kind = present.as_ref().is_some_and(|present| present.file_type() == about.file_type());
-        let kept = stamp.is_some() && same_kind && self.link_is_right(about, present.as_ref(), &name)?;
-        let mut noted = stamp.copied();
-        if !kept {
+        let kept = match (&present, stamp) {
+            (Some(present), Some(_)) if present.file_type() == about.file_type() => {
+                self.link_is_right(about, present, path)
+            }
+            _ => false,
+        };
+        let noted = if kept {
+            stamp.copied()
+        } else {
             // Noted before it is read: a change while we read shows the next time.
-            noted = Some(self.trust.stamp(about));
-            let bytes = tree::copy_entry(from, about, to, &name, &mut self.links)?;
-            self.touched.add(&name);
+            let noted = self.trust.stamp(about);
+            let made = self.maker.copy(from, about, to)?;
             self.done.copied_files += 1;
-            self.done.copied_bytes += bytes;
-        }
-        if self.known == Known::Target && !kept {
-            noted = tree::look(to)?.as_ref().map(|about| self.trust.stamp(about));
-        }
+            self.done.copied_bytes += made.bytes;
+            let noted = match self.known {
+                Known::Source => noted,
+                Known::Target => self.trust.stamp(&made.held.now(from)?),
+            };
+            self.touched.made(made.held, to.dir)?;
+            Some(noted)
+        };
         if let Some(noted) = noted {
             self.noted.insert(path.to_owned(), noted);
         }
@@ -212,26 +272,22 @@ impl Mirror<'_, '_> {
     }
 
     /// Whether an unchanged copy is linked with the same others as its source; the first of them leads.
-    fn link_is_right(
-        &mut self,
-        about: &Metadata,
-        present: Option<&Metadata>,
-        name: &Path,
-    ) -> Result<bool, InstallError> {
+    fn link_is_right(&mut self, about: &Metadata, present: &Metadata, path: &Path) -> bool {
         if about.nlink() < 2 {
             // The application's own file may be linked from elsewhere; our copy may not.
-            return Ok(self.known == Known::Target || present.is_none_or(|present| present.nlink() < 2));
+            return self.known == Known::Target || present.nlink() < 2;
         }
-        let key = (about.dev(), about.ino());
-        let Some(first) = self.links.get(&key) else {
-            self.links.insert(key, name.to_owned());
-            return Ok(true);
-        };
-        let first = tree::look(first)?;
-        Ok(first
-            .zip(present.cloned())
-            .is_some_and(|(first, present)| (first.dev(), first.ino()) == (present.dev(), present.ino())))
+        self.maker.is_linked(about, path, present)
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::from(io::ErrorKind::NotFound)
+}
+
+/// Whether an entry is a folder of ours that a crash left.
+fn is_left_over(name: &OsStr, about: &Metadata) -> bool {
+    name == WORK && about.is_dir()
 }
 
 impl Done {

@@ -44,6 +44,7 @@ mod state;
 mod swap;
 mod tree;
 mod trees;
+mod work;
 
 use std::collections::BTreeMap;
 use std::path::Path;

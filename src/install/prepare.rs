@@ -10,8 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -22,6 +22,7 @@ use walkdir::WalkDir;
 use crate::domain::release::ReleaseId;
 use crate::files::staged;
 use crate::files::staged::state_dir;
+use crate::install::anchor::Anchor;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
@@ -30,6 +31,7 @@ use crate::install::layout::dot_new;
 use crate::install::layout::parent;
 use crate::install::owner::Owner;
 use crate::install::tree;
+use crate::install::tree::Held;
 use crate::install::trees::identity;
 
 /// With what a tree was prepared; with anything else it is prepared anew.
@@ -107,7 +109,9 @@ pub(super) fn prepare(
     keep: &Keep,
 ) -> Result<(), InstallError> {
     verify(new, id)?;
-    let about = fs::metadata(old).at("look at", old)?;
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let model = Held::dir(&Anchor::follow(old)?.ok_or_else(gone).at("look at", old)?)?;
+    let about = model.about();
     let owner = owner.unwrap_or(Owner { uid: about.uid(), gid: about.gid() });
     let wanted = Done {
         uid: owner.uid,
@@ -127,9 +131,16 @@ pub(super) fn prepare(
     compare(new)?;
     bring_back(new)?;
     set_aside(new, keep)?;
-    give(new, owner)?;
-    fs::set_permissions(new, fs::Permissions::from_mode(wanted.mode)).at("set the mode of", new)?;
-    tree::copy_xattrs(old, new)?;
+    let root = Anchor::open(new)?.ok_or_else(gone).at("open", new)?;
+    give(&root, owner)?;
+    // The folder beside is ours and stays ours; the vendor's files in it are handed on.
+    if let Some(vendors) = Anchor::open(&vendor(new))? {
+        give(&vendors, owner)?;
+    }
+    let held = Held::dir(&root)?;
+    held.give_to(new, owner.uid, owner.gid)?;
+    held.set_mode(new, wanted.mode)?;
+    held.take_attributes(new, &model, old)?;
     durable::sync_file_system(new)?;
     let text = serde_json::json!(wanted).to_string();
     durable::write(&done_file(new), text.as_bytes())
@@ -215,11 +226,18 @@ fn set_aside(tree: &Path, keep: &Keep) -> Result<(), InstallError> {
     Ok(())
 }
 
-fn give(tree: &Path, owner: Owner) -> Result<(), InstallError> {
-    for entry in WalkDir::new(tree) {
-        let entry = entry.map_err(std::io::Error::from).at("list", tree)?;
-        let about = fs::symlink_metadata(entry.path()).at("look at", entry.path())?;
-        tree::give_to(entry.path(), &about, owner.uid, owner.gid)?;
+/// Gives what is in a directory its owner, each entry on its descriptor: the application may have run in it, and know its
+/// way around.
+fn give(dir: &Anchor, owner: Owner) -> Result<(), InstallError> {
+    for name in tree::names(&dir.path())? {
+        let entry = dir.entry(&name);
+        let Some(about) = tree::look(&entry)? else { continue };
+        if !about.is_dir() {
+            Held::open(&entry, &about)?.give_to(&entry, owner.uid, owner.gid)?;
+        } else if let Some(below) = dir.child(&name)? {
+            give(&below, owner)?;
+            Held::dir(&below)?.give_to(&entry, owner.uid, owner.gid)?;
+        }
     }
     Ok(())
 }

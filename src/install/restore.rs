@@ -12,7 +12,6 @@ use std::sync::atomic::AtomicBool;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::install::durable;
-use crate::install::durable::Touched;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
@@ -27,7 +26,6 @@ use crate::install::state;
 use crate::install::state::Part;
 use crate::install::state::SnapshotPhase;
 use crate::install::state::State;
-use crate::install::tree::Links;
 
 /// What a restore did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,22 +102,11 @@ fn restore_part(
     }
     let index_file = state::index_file(layout, run, place);
     let index = Index::read(&index_file)?.unwrap_or_default();
-    let mut mirror = Mirror {
-        from: &part.copy,
-        to: &part.data,
-        scope: &Scope::new(&part.scope)?,
-        index: &index,
-        known: Known::Target,
-        trust: Trust::begin(&part.data, parent(&part.copy), false)?,
-        live: false,
-        watch,
-        links: Links::new(),
-        noted: Index::default(),
-        done: Done::default(),
-        touched: Touched::default(),
-    };
+    let (scope, side) = (Scope::new(&part.scope)?, parent(&part.copy));
+    let trust = Trust::begin(&part.data, side, false)?;
+    let mut mirror = Mirror::new((&part.copy, &part.data), side, (&scope, &index), Known::Target, trust, watch)?;
     mirror.run()?;
-    mirror.touched.sync(parent(&part.data))?;
+    mirror.touched.sync()?;
     mirror.noted.write(&index_file)?;
     Ok(mirror.done)
 }

@@ -26,7 +26,6 @@ use crate::files::trusted::trusted_dir;
 use crate::files::trusted::trusted_way;
 use crate::install::dumped;
 use crate::install::durable;
-use crate::install::durable::Touched;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
@@ -44,7 +43,6 @@ use crate::install::state;
 use crate::install::state::Part;
 use crate::install::state::SnapshotPhase;
 use crate::install::state::State;
-use crate::install::tree::Links;
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -219,23 +217,14 @@ fn copy_parts(
             durable::remove_any(&part.copy)?;
         }
         durable::create_dir(parent(&part.copy))?;
-        let mut mirror = Mirror {
-            from: &part.data,
-            to: &part.copy,
-            scope: &Scope::new(&part.scope)?,
-            index: &index.unwrap_or_default(),
-            known: Known::Source,
-            trust: Trust::begin(&part.data, parent(&part.copy), pass == Pass::Ahead)?,
-            live: pass == Pass::Ahead,
-            watch: &mut watch,
-            links: Links::new(),
-            noted: Index::default(),
-            done: Done::default(),
-            touched: Touched::default(),
-        };
+        let (scope, index, side) = (Scope::new(&part.scope)?, index.unwrap_or_default(), parent(&part.copy));
+        let trust = Trust::begin(&part.data, side, pass == Pass::Ahead)?;
+        let mut mirror =
+            Mirror::new((&part.data, &part.copy), side, (&scope, &index), Known::Source, trust, &mut watch)?;
+        mirror.live = pass == Pass::Ahead;
         mirror.run()?;
         sum.add(mirror.done);
-        mirror.touched.sync(parent(&part.copy))?;
+        mirror.touched.sync()?;
         mirror.noted.write(&index_file)?;
     }
     Ok(sum)

@@ -1,98 +1,52 @@
-//! Copies one entry with everything that belongs to it: content with its holes, owner, mode,
-//! times, extended attributes (ACLs and capabilities among them).
+//! Entries held open: what is read, what it is, and what is given to another, all on one descriptor.
 //!
-//! A link is copied as a link and never followed. Where the file system shares blocks, a copy costs
+//! A copy has everything that belongs to its source: content with its holes, owner, mode, times, extended attributes (ACLs
+//! among them). A link is copied as a link and never followed. Where the file system shares blocks, a copy costs
 //! nothing. What only root may set is left out when we are not root.
+//!
+//! Invariant: set-id bits and what else gives a program power stay only where the entry was ours, nobody else could write to
+//! it, and nothing about it changed while it was read.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::fs::Metadata;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::lchown;
-use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::path::PathBuf;
 
 use rustix::fs::AtFlags;
 use rustix::fs::CWD;
 use rustix::fs::FileType;
+use rustix::fs::Gid;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::SeekFrom;
 use rustix::fs::Timespec;
 use rustix::fs::Timestamps;
+use rustix::fs::Uid;
 use rustix::io::Errno;
+use xattr::FileExt as _;
 
+use crate::install::anchor::Anchor;
+use crate::install::anchor::held_path;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 
 /// How much is read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// Attributes by which the system's policy knows a file again; they confine, the others of their kind give power.
+const LABELS: [&str; 2] = ["security.selinux", "security.SMACK64"];
+const CAPABILITY: &str = "security.capability";
 
-/// Hard links seen so far: device and inode of the source, and the first copy.
-pub(super) type Links = HashMap<(u64, u64), PathBuf>;
-
-/// Copies anything but a directory. Whatever stands at `to` is removed first. Returns the bytes that were copied, 0 when they are shared.
-/// `name` is a path of the copy that stays good for later links.
-pub(super) fn copy_entry(
-    from: &Path,
-    about: &Metadata,
-    to: &Path,
-    name: &Path,
-    links: &mut Links,
-) -> Result<u64, InstallError> {
-    durable::remove_any(to)?;
-    if about.nlink() > 1 {
-        if let Some(first) = links.get(&(about.dev(), about.ino())) {
-            fs::hard_link(first, to).at("link", to)?;
-            return Ok(0);
-        }
-        links.insert((about.dev(), about.ino()), name.to_owned());
-    }
-    let kind = about.file_type();
-    let mut bytes = 0;
-    if kind.is_file() {
-        bytes = copy_content(from, about, to)?;
-    } else if kind.is_symlink() {
-        let target = fs::read_link(from).at("read the link", from)?;
-        symlink(target, to).at("create the link", to)?;
-    } else {
-        let kind = if kind.is_fifo() {
-            FileType::Fifo
-        } else if kind.is_block_device() {
-            FileType::BlockDevice
-        } else if kind.is_char_device() {
-            FileType::CharacterDevice
-        } else {
-            FileType::Socket
-        };
-        rustix::fs::mknodat(CWD, to, kind, Mode::from_raw_mode(0o600), about.rdev()).at("create", to)?;
-    }
-    copy_attributes(from, about, to)?;
-    Ok(bytes)
-}
-
-/// Makes a directory at `to` if there is none, and says so; other things in its place are removed. Attributes follow
-/// when its content is there.
-pub(super) fn make_dir(to: &Path) -> Result<bool, InstallError> {
-    match fs::symlink_metadata(to) {
-        Ok(about) if about.is_dir() => return Ok(false),
-        Ok(_) => durable::remove_any(to)?,
-        Err(_) => {}
-    }
-    fs::DirBuilder::new().mode(0o700).create(to).at("create", to)?;
-    Ok(true)
-}
+/// The extended attributes of an entry.
+type Attributes = BTreeMap<OsString, Vec<u8>>;
 
 /// Opens a file for reading without following a link, and without waiting for a pipe's other end.
 pub(super) fn open_file(path: &Path) -> Result<File, InstallError> {
@@ -100,97 +54,298 @@ pub(super) fn open_file(path: &Path) -> Result<File, InstallError> {
     fs::OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path).at("open", path)
 }
 
-fn copy_content(from: &Path, about: &Metadata, to: &Path) -> Result<u64, InstallError> {
-    let source = open_file(from)?;
-    let opened = source.metadata().at("look at", from)?;
-    if (opened.dev(), opened.ino()) != (about.dev(), about.ino()) {
-        // Not what was looked at: somebody put another file, or a link to one, in its place.
-        return Err(io::Error::other("another file took its place")).at("read", from);
-    }
-    let target = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).at("create", to)?;
-    if rustix::fs::ioctl_ficlone(&target, &source).is_ok() {
-        return Ok(0);
-    }
-    let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(about.size()).unwrap_or(CHUNK_BYTES).max(1))];
-    let mut copied = 0;
-    let mut at = 0;
-    while at < about.size() {
-        let (begin, end) = match rustix::fs::seek(&source, SeekFrom::Data(at)) {
-            Ok(begin) => {
-                let end = rustix::fs::seek(&source, SeekFrom::Hole(begin)).at("read", from)?;
-                (begin, end.min(about.size()))
-            }
-            // Nothing but a hole is left.
-            Err(Errno::NXIO) => break,
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => (at, about.size()),
-            Err(error) => return Err(error).at("read", from),
+/// An entry that is held open.
+#[derive(Debug)]
+pub(super) struct Held {
+    file: File,
+    about: Metadata,
+    /// Whether the descriptor is good for more than naming the entry.
+    is_plain: bool,
+}
+
+impl Held {
+    /// Opens what `about` says is at `path`: a file for reading, anything else but to look at.
+    pub(super) fn open(path: &Path, about: &Metadata) -> Result<Self, InstallError> {
+        let is_plain = about.is_file();
+        let file = if is_plain {
+            open_file(path)?
+        } else {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            File::from(rustix::fs::openat(CWD, path, flags, Mode::empty()).at("open", path)?)
         };
-        at = begin;
-        while at < end {
-            let want = chunk.len().min(usize::try_from(end - at).unwrap_or(chunk.len()));
-            let got = source.read_at(&mut chunk[..want], at).at("read", from)?;
-            if got == 0 {
-                // It became shorter while we read: somebody works on it, and its times will say so.
-                at = about.size();
-                break;
+        let now = file.metadata().at("look at", path)?;
+        let plain = |about: &Metadata| (about.dev(), about.ino(), about.file_type());
+        if plain(&now) != plain(about) {
+            // Not what was looked at: somebody put another file, or a link to one, in its place.
+            return Err(io::Error::other("another file took its place")).at("read", path);
+        }
+        Ok(Self { file, about: now, is_plain })
+    }
+
+    /// An entry that is only named by its descriptor.
+    pub(super) fn of(file: File, about: Metadata) -> Self {
+        Self { file, about, is_plain: false }
+    }
+
+    /// An entry we have just made.
+    pub(super) fn made(file: File, is_plain: bool, path: &Path) -> Result<Self, InstallError> {
+        let about = file.metadata().at("look at", path)?;
+        Ok(Self { file, about, is_plain })
+    }
+
+    /// A directory.
+    pub(super) fn dir(dir: &Anchor) -> Result<Self, InstallError> {
+        let file = dir.file().try_clone().at("open", &dir.path())?;
+        Ok(Self { file, about: dir.about()?, is_plain: true })
+    }
+
+    /// The same, with what was known of it earlier.
+    pub(super) fn looked(mut self, about: &Metadata) -> Self {
+        self.about = about.clone();
+        self
+    }
+
+    /// What it was when it was opened.
+    pub(super) fn about(&self) -> &Metadata {
+        &self.about
+    }
+
+    /// What it is now.
+    pub(super) fn now(&self, path: &Path) -> Result<Metadata, InstallError> {
+        self.file.metadata().at("look at", path)
+    }
+
+    /// The file, if it is one that can be written or made durable.
+    pub(super) fn into_file(self) -> Option<File> {
+        self.is_plain.then_some(self.file)
+    }
+
+    /// Where a link leads.
+    pub(super) fn target(&self, path: &Path) -> Result<OsString, InstallError> {
+        let target = rustix::fs::readlinkat(&self.file, c"", Vec::new()).at("read the link", path)?;
+        Ok(std::os::unix::ffi::OsStringExt::from_vec(target.into_bytes()))
+    }
+
+    /// Whether what runs with another's power may go on to do so in a copy: it was ours, and only we could have written what we read.
+    pub(super) fn is_privileged(&self, path: &Path) -> Result<bool, InstallError> {
+        let has_owner = self.about.uid() == rustix::process::geteuid().as_raw();
+        if !has_owner || self.about.mode() & 0o022 != 0 {
+            return Ok(false);
+        }
+        let now = self.now(path)?;
+        Ok((now.ctime(), now.ctime_nsec()) == (self.about.ctime(), self.about.ctime_nsec()))
+    }
+
+    /// Copies the content into an empty file. Returns the bytes that were copied, 0 when they are shared.
+    pub(super) fn copy_content(&self, from: &Path, target: &File, to: &Path) -> Result<u64, InstallError> {
+        let (source, about) = (&self.file, &self.about);
+        if rustix::fs::ioctl_ficlone(target, source).is_ok() {
+            return Ok(0);
+        }
+        let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(about.size()).unwrap_or(CHUNK_BYTES).max(1))];
+        let mut copied = 0;
+        let mut at = 0;
+        while at < about.size() {
+            let (begin, end) = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+                Ok(begin) => {
+                    let end = rustix::fs::seek(source, SeekFrom::Hole(begin)).at("read", from)?;
+                    (begin, end.min(about.size()))
+                }
+                // Nothing but a hole is left.
+                Err(Errno::NXIO) => break,
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => (at, about.size()),
+                Err(error) => return Err(error).at("read", from),
+            };
+            at = begin;
+            while at < end {
+                let want = chunk.len().min(usize::try_from(end - at).unwrap_or(chunk.len()));
+                let got = source.read_at(&mut chunk[..want], at).at("read", from)?;
+                if got == 0 {
+                    // It became shorter while we read: somebody works on it, and its times will say so.
+                    at = about.size();
+                    break;
+                }
+                target.write_all_at(&chunk[..got], at).at("write", to)?;
+                at += got as u64;
+                copied += got as u64;
             }
-            target.write_all_at(&chunk[..got], at).at("write", to)?;
-            at += got as u64;
-            copied += got as u64;
+        }
+        target.set_len(about.size()).at("write", to)?;
+        Ok(copied)
+    }
+
+    /// Gives what is held as `to` the owner, mode, extended attributes and times of this.
+    pub(super) fn give_attributes(
+        &self,
+        from: &Path,
+        to: &Self,
+        path: &Path,
+        privileged: bool,
+    ) -> Result<(), InstallError> {
+        // The owner first: that clears what only the owner may give.
+        to.set_owner(path, self.about.uid(), self.about.gid())?;
+        if !self.about.is_symlink() {
+            to.set_mode(path, self.mode(privileged))?;
+        }
+        if let Some(wanted) = self.attributes(from, privileged)? {
+            to.set_attributes(path, &wanted)?;
+        }
+        to.set_times(path, &self.about)
+    }
+
+    /// Gives a directory the attributes of this one unless it has them. Says whether it had to.
+    pub(super) fn match_attributes(&self, from: &Path, to: &Self, path: &Path) -> Result<bool, InstallError> {
+        let has = to.now(path)?;
+        let plain = |about: &Metadata| (about.uid(), about.gid(), about.mode(), about.mtime(), about.mtime_nsec());
+        let privileged = self.is_privileged(from)?;
+        if plain(&self.about) == plain(&has) && self.attributes(from, privileged)? == to.attributes(path, true)? {
+            return Ok(false);
+        }
+        self.give_attributes(from, to, path, privileged)?;
+        Ok(true)
+    }
+
+    /// The mode that a copy gets. What the bit means for a directory is no power.
+    fn mode(&self, privileged: bool) -> u32 {
+        let mode = self.about.mode() & 0o7777;
+        if privileged || self.about.is_dir() { mode } else { mode & !0o6000 }
+    }
+
+    /// Changes the owner. Clears set-user-id bits, as the system does.
+    pub(super) fn set_owner(&self, path: &Path, uid: u32, gid: u32) -> Result<(), InstallError> {
+        let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        match rustix::fs::chownat(&self.file, c"", uid, gid, AtFlags::EMPTY_PATH) {
+            Err(Errno::PERM) if !is_root() => Ok(()),
+            done => done.at("set the owner of", path),
         }
     }
-    target.set_len(about.size()).at("write", to)?;
-    Ok(copied)
-}
 
-/// Gives `to` the owner, mode, extended attributes and times of `from`.
-pub(super) fn copy_attributes(from: &Path, about: &Metadata, to: &Path) -> Result<(), InstallError> {
-    chown(to, about.uid(), about.gid())?;
-    if !about.file_type().is_symlink() {
-        set_mode(to, about.mode())?;
+    /// Sets the mode.
+    pub(super) fn set_mode(&self, path: &Path, mode: u32) -> Result<(), InstallError> {
+        let mode = fs::Permissions::from_mode(mode & 0o7777);
+        if self.is_plain {
+            return self.file.set_permissions(mode).at("set the mode of", path);
+        }
+        // A descriptor that was opened for nothing but its path takes no mode itself.
+        fs::set_permissions(held_path(&self.file), mode).at("set the mode of", path)
     }
-    copy_xattrs(from, to)?;
-    set_times(to, about)
-}
 
-/// Gives a directory the attributes of another unless it has them. Says whether it had to.
-pub(super) fn match_attributes(from: &Path, about: &Metadata, to: &Path) -> Result<bool, InstallError> {
-    let has = fs::symlink_metadata(to).at("look at", to)?;
-    let plain = |about: &Metadata| (about.uid(), about.gid(), about.mode(), about.mtime(), about.mtime_nsec());
-    if plain(about) == plain(&has) && xattrs(from)? == xattrs(to)? {
-        return Ok(false);
+    /// Sets the times of access and change to those of `about`.
+    fn set_times(&self, path: &Path, about: &Metadata) -> Result<(), InstallError> {
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: about.atime(), tv_nsec: about.atime_nsec() as _ },
+            last_modification: Timespec { tv_sec: about.mtime(), tv_nsec: about.mtime_nsec() as _ },
+        };
+        let set = if self.is_plain {
+            rustix::fs::futimens(&self.file, &times)
+        } else {
+            rustix::fs::utimensat(CWD, held_path(&self.file), &times, AtFlags::empty())
+        };
+        set.at("set the times of", path)
     }
-    copy_attributes(from, about, to)?;
-    Ok(true)
-}
 
-fn xattrs(path: &Path) -> Result<BTreeMap<std::ffi::OsString, Option<Vec<u8>>>, InstallError> {
-    let names = list_xattrs(path)?.unwrap_or_default();
-    let value = |name: std::ffi::OsString| {
-        let value = xattr::get(path, &name).at("read an extended attribute of", path)?;
-        Ok((name, value))
-    };
-    names.into_iter().map(value).collect()
-}
-
-/// Sets the mode of an entry, never of what a link in its place points to.
-fn set_mode(path: &Path, mode: u32) -> Result<(), InstallError> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let held = rustix::fs::openat(CWD, path, flags, Mode::empty()).at("open", path)?;
-    let about = rustix::fs::fstat(&held).at("look at", path)?;
-    if FileType::from_raw_mode(about.st_mode) == FileType::Symlink {
-        return Err(io::Error::from(Errno::LOOP)).at("set the mode of", path);
+    /// The extended attributes that a copy gets; nothing where there are no such things.
+    fn attributes(&self, path: &Path, privileged: bool) -> Result<Option<Attributes>, InstallError> {
+        let Some(names) = self.attribute_names(path)? else { return Ok(None) };
+        let mut found = Attributes::new();
+        for name in names.into_iter().filter(|name| privileged || !gives_power(name)) {
+            if let Some(value) = self.attribute(&name).at("read an extended attribute of", path)? {
+                found.insert(name, value);
+            }
+        }
+        Ok(Some(found))
     }
-    // A descriptor that was opened for nothing but its path takes no mode itself.
-    let name = format!("/proc/self/fd/{}", held.as_raw_fd());
-    fs::set_permissions(name, fs::Permissions::from_mode(mode & 0o7777)).at("set the mode of", path)
+
+    fn attribute_names(&self, path: &Path) -> Result<Option<Vec<OsString>>, InstallError> {
+        let listed = if self.is_plain { self.file.list_xattr() } else { xattr::list_deref(held_path(&self.file)) };
+        match listed {
+            Ok(names) => Ok(Some(names.collect())),
+            Err(error) if may_ignore(&error) => Ok(None),
+            Err(error) => Err(error).at("list the extended attributes of", path),
+        }
+    }
+
+    fn attribute(&self, name: &OsString) -> io::Result<Option<Vec<u8>>> {
+        if self.is_plain { self.file.get_xattr(name) } else { xattr::get_deref(held_path(&self.file), name) }
+    }
+
+    fn set_attribute(&self, name: &OsString, value: &[u8]) -> io::Result<()> {
+        if self.is_plain {
+            self.file.set_xattr(name, value)
+        } else {
+            xattr::set_deref(held_path(&self.file), name, value)
+        }
+    }
+
+    fn remove_attribute(&self, name: &OsString) -> io::Result<()> {
+        if self.is_plain { self.file.remove_xattr(name) } else { xattr::remove_deref(held_path(&self.file), name) }
+    }
+
+    /// Makes the extended attributes `wanted`, no more and no less.
+    fn set_attributes(&self, path: &Path, wanted: &Attributes) -> Result<(), InstallError> {
+        let present = self.attribute_names(path)?.unwrap_or_default();
+        for name in present.iter().filter(|name| !wanted.contains_key(*name)) {
+            match self.remove_attribute(name) {
+                Err(error) if !may_ignore(&error) => return Err(error).at("remove an extended attribute of", path),
+                _ => {}
+            }
+        }
+        for (name, value) in wanted {
+            match self.set_attribute(name, value) {
+                Err(error) if may_ignore(&error) => {
+                    tracing::warn!(path = %path.display(), attribute = %name.display(), "extended attribute cannot be kept");
+                }
+                set => set.at("set an extended attribute of", path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the extended attributes those of `from`.
+    pub(super) fn take_attributes(&self, path: &Path, from: &Self, of: &Path) -> Result<(), InstallError> {
+        match from.attributes(of, from.is_privileged(of)?)? {
+            Some(wanted) => self.set_attributes(path, &wanted),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives one entry of a new tree its owner; mode and capabilities stay as they are, where they were ours to give.
+    pub(super) fn give_to(&self, path: &Path, uid: u32, gid: u32) -> Result<(), InstallError> {
+        if (self.about.uid(), self.about.gid()) == (uid, gid) {
+            return Ok(());
+        }
+        let privileged = self.about.is_file() && self.is_privileged(path)?;
+        let name = OsString::from(CAPABILITY);
+        let capability = if privileged { self.attribute(&name).ok().flatten() } else { None };
+        self.set_owner(path, uid, gid)?;
+        if privileged && self.about.mode() & 0o6000 != 0 {
+            self.set_mode(path, self.about.mode())?;
+        }
+        if let Some(capability) = capability {
+            match self.set_attribute(&name, &capability) {
+                Err(error) if may_ignore(&error) => {}
+                set => set.at("set the capabilities of", path)?,
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Changes the owner of an entry, not of what a link points to. Clears set-user-id bits, as the system does.
-pub(super) fn chown(path: &Path, uid: u32, gid: u32) -> Result<(), InstallError> {
-    match lchown(path, Some(uid), Some(gid)) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_root() => Ok(()),
-        done => done.at("set the owner of", path),
+/// Whether an extended attribute lets a program do what its user may not.
+fn gives_power(name: &OsString) -> bool {
+    name.as_encoded_bytes().starts_with(b"security.") && !LABELS.iter().any(|label| name == label)
+}
+
+/// The kind of an entry that is neither a file nor a directory nor a link.
+pub(super) fn special(kind: fs::FileType) -> FileType {
+    if kind.is_fifo() {
+        FileType::Fifo
+    } else if kind.is_block_device() {
+        FileType::BlockDevice
+    } else if kind.is_char_device() {
+        FileType::CharacterDevice
+    } else {
+        FileType::Socket
     }
 }
 
@@ -199,68 +354,9 @@ pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Makes the extended attributes of `to` those of `from`.
-pub(super) fn copy_xattrs(from: &Path, to: &Path) -> Result<(), InstallError> {
-    let Some(wanted) = list_xattrs(from)? else { return Ok(()) };
-    let present = list_xattrs(to)?.unwrap_or_default();
-    for name in present.iter().filter(|name| !wanted.contains(name)) {
-        match xattr::remove(to, name) {
-            Err(error) if !may_ignore(&error) => return Err(error).at("remove an extended attribute of", to),
-            _ => {}
-        }
-    }
-    for name in wanted {
-        let Some(value) = xattr::get(from, &name).at("read an extended attribute of", from)? else { continue };
-        match xattr::set(to, &name, &value) {
-            Err(error) if may_ignore(&error) => {
-                tracing::warn!(path = %to.display(), attribute = %name.display(), "extended attribute cannot be kept");
-            }
-            set => set.at("set an extended attribute of", to)?,
-        }
-    }
-    Ok(())
-}
-
-fn list_xattrs(path: &Path) -> Result<Option<Vec<std::ffi::OsString>>, InstallError> {
-    match xattr::list(path) {
-        Ok(names) => Ok(Some(names.collect())),
-        Err(error) if may_ignore(&error) => Ok(None),
-        Err(error) => Err(error).at("list the extended attributes of", path),
-    }
-}
-
 /// The file system has no such attributes, or only root may set them.
 fn may_ignore(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported || (error.kind() == io::ErrorKind::PermissionDenied && !is_root())
-}
-
-/// Sets the times of access and change to those of `about`.
-pub(super) fn set_times(path: &Path, about: &Metadata) -> Result<(), InstallError> {
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: about.atime(), tv_nsec: about.atime_nsec() as _ },
-        last_modification: Timespec { tv_sec: about.mtime(), tv_nsec: about.mtime_nsec() as _ },
-    };
-    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).at("set the times of", path)
-}
-
-/// Gives one entry of a new tree its owner; mode and capabilities stay as they are.
-pub(super) fn give_to(path: &Path, about: &Metadata, uid: u32, gid: u32) -> Result<(), InstallError> {
-    const CAPABILITY: &str = "security.capability";
-    if (about.uid(), about.gid()) == (uid, gid) {
-        return Ok(());
-    }
-    let capability = if about.is_file() { xattr::get(path, CAPABILITY).ok().flatten() } else { None };
-    chown(path, uid, gid)?;
-    if about.is_file() && about.mode() & 0o6000 != 0 {
-        set_mode(path, about.mode())?;
-    }
-    if let Some(capability) = capability {
-        match xattr::set(path, CAPABILITY, &capability) {
-            Err(error) if may_ignore(&error) => {}
-            set => set.at("set the capabilities of", path)?,
-        }
-    }
-    Ok(())
 }
 
 /// Whether two entries have the same kind and content; links are compared as links.
@@ -279,7 +375,7 @@ pub(super) fn same_content(a: &Path, b: &Path) -> Result<bool, InstallError> {
     if about_a.size() != about_b.size() {
         return Ok(false);
     }
-    let (file_a, file_b) = (open_file(a)?, open_file(b)?);
+    let (file_a, file_b) = (Held::open(a, &about_a)?.file, Held::open(b, &about_b)?.file);
     let (mut chunk_a, mut chunk_b) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
     let mut at = 0;
     loop {

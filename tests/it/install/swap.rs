@@ -44,8 +44,9 @@ fn decorate(app: &Path) {
     symlink("/nowhere", app.join("config/dangling")).unwrap();
     let tool = app.join("config/tool");
     put(&tool, "#!/bin/sh");
-    chown(&tool, Some(1234), Some(4321)).unwrap();
     fs::set_permissions(&tool, fs::Permissions::from_mode(0o4751)).unwrap();
+    put(app.join("config/theirs"), "");
+    chown(app.join("config/theirs"), Some(1234), Some(4321)).unwrap();
     let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     xattr::set(&tool, "security.capability", &capability).unwrap();
     let sparse = fs::File::create(app.join("config/sparse")).unwrap();
