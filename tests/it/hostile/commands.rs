@@ -93,7 +93,8 @@ fn script(path: &Path, text: &str, site: &Site) {
 
 /// A site whose tree and data are the application's user's; only root may write to `roots-own`.
 async fn site(settings: &[(&str, &str)]) -> Site {
-    let site = Site::with(settings).await;
+    let mut site = Site::with(settings).await;
+    site.let_go_of_the_port();
     chmod(&site.path(""), 0o711);
     for folder in ["said", "backup"] {
         fs_err::create_dir(site.path(folder)).unwrap();
@@ -102,7 +103,13 @@ async fn site(settings: &[(&str, &str)]) -> Site {
     fs_err::copy("/usr/bin/id", site.path("set-uid")).unwrap();
     chmod(&site.path("set-uid"), 0o4755);
     script(&site.installed().join("ctl"), CTL, &site);
-    ["opt/orders", "data", "said", "backup"].iter().for_each(|owned| give(&site.path(owned)));
+    // The desk writes these beside its data.
+    for file in ["alone", "pid"] {
+        fs_err::write(site.path(file), "").unwrap();
+    }
+    for owned in ["opt/orders", "data", "said", "backup", "alone", "pid"] {
+        give(&site.path(owned));
+    }
     site
 }
 

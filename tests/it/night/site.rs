@@ -52,7 +52,7 @@ pub(crate) struct Site {
     daemon: Option<Child>,
     client: Client,
     port: u16,
-    _port_kept: OwnedFd,
+    port_kept: Option<OwnedFd>,
     /// What the program sees beyond the environment of the tests.
     pub(crate) env: BTreeMap<&'static str, &'static str>,
 }
@@ -70,7 +70,7 @@ impl Site {
         let mail = Sink::start().await;
         let client = Client::new(&dir.path().join("s")).unwrap();
         let program = program().to_owned();
-        let site = Self { dir, program, mail, daemon: None, client, port, _port_kept: kept, env: BTreeMap::new() };
+        let site = Self { dir, program, mail, daemon: None, client, port, port_kept: Some(kept), env: BTreeMap::new() };
         V1.install(&site.installed());
         for folder in ["data", "feed"] {
             fs_err::create_dir(site.path(folder)).unwrap();
@@ -148,6 +148,11 @@ impl Site {
         command.arg("--config").arg(self.path("afterhours.toml")).args(args).kill_on_drop(true);
         command.env(MARK, self.dir.path()).env("TZ", "UTC").envs(&self.env).stdin(Stdio::null());
         command
+    }
+
+    /// Lets another user than that of the tests bind the desk's port.
+    pub(crate) fn let_go_of_the_port(&mut self) {
+        self.port_kept = None;
     }
 
     /// From now on the program is this one.
