@@ -3,9 +3,8 @@
 //! What a swap costs follows what is kept, not the size of the application: everything else was
 //! done by [`prepare`](super::prepare).
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -17,6 +16,7 @@ use crate::files::small::read_small;
 use crate::files::staged;
 use crate::files::staged::Identity;
 use crate::files::staged::state_dir;
+use crate::install::anchor::Anchor;
 use crate::install::carry;
 use crate::install::durable;
 use crate::install::error::At;
@@ -30,6 +30,7 @@ use crate::install::owner::Owner;
 use crate::install::place;
 use crate::install::place::Held;
 use crate::install::prepare;
+use crate::install::tree;
 use crate::install::trees;
 use crate::install::trees::identity;
 
@@ -146,11 +147,8 @@ fn told(tree: &Path, id: &ReleaseId) -> Result<SwapReport, InstallError> {
 /// Lets nobody else into the staging folder, whoever made it: trees in it belong to the application's user.
 fn close_off(staging_dir: &Path) -> Result<(), InstallError> {
     durable::create_dir(staging_dir)?;
-    let mode = fs::metadata(staging_dir).at("look at", staging_dir)?.permissions().mode() & 0o7777;
-    if mode != 0o700 {
-        fs::set_permissions(staging_dir, fs::Permissions::from_mode(0o700)).at("set the mode of", staging_dir)?;
-    }
-    Ok(())
+    let held = tree::Held::dir(&Anchor::follow(staging_dir)?.ok_or_else(gone).at("open", staging_dir)?)?;
+    if held.about().mode() & 0o7777 == 0o700 { Ok(()) } else { held.set_mode(staging_dir, 0o700) }
 }
 
 /// Puts the tree of before the swap to `id` back in place; nothing when `id` is not in place.

@@ -207,6 +207,33 @@ fn a_command_is_run_by_exec_which_asks_as_whom() {
     holds(started_elsewhere, Source::new("src/gate/new.rs", "let child = Command::new(program).spawn();\n"));
 }
 
+/// Who may change what belongs to an entry: on its descriptor, or where nobody else can reach it.
+const CHANGES_ENTRIES: [&str; 2] = ["src/install/tree.rs", "src/install/work.rs"];
+/// Calls that change an entry by a name, which may be another's by then.
+const BY_NAME: [&str; 7] = ["set_permissions", "chown", "hard_link", "linkat(", "xattr::", "utimensat", "fchmodat"];
+
+fn changed_by_name(all: &[Source]) -> Vec<String> {
+    let others = all.iter().filter(|source| source.path.starts_with("src/install/"));
+    let others = others.filter(|source| !CHANGES_ENTRIES.contains(&source.path.as_str()));
+    let mut broken = Vec::new();
+    for source in others {
+        for (number, line) in source.code().filter(|(_, line)| BY_NAME.iter().any(|call| line.contains(call))) {
+            // What is told to people is no call.
+            if !line.starts_with('"') {
+                broken.push(format!("{}:{number}: changes an entry by name", source.path));
+            }
+        }
+    }
+    broken
+}
+
+#[test]
+fn entries_are_changed_on_their_descriptors() {
+    for call in BY_NAME {
+        holds(changed_by_name, Source::new("src/install/new.rs", &format!("//! New.\nfn f() {{ {call}(path) }}\n")));
+    }
+}
+
 fn up_the_stairs(all: &[Source]) -> Vec<String> {
     let mut broken = Vec::new();
     for source in all.iter().filter(|source| source.path.starts_with("src/")) {
