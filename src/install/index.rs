@@ -5,7 +5,8 @@
 //! leaves no trace in the times, and neither does a write through a mapping of a page that is dirty already.
 //! So before a pass the file system is asked for its time and synced, and everything that changed since then is not trusted.
 //!
-//! Text, one line a file, paths escaped because they need not be UTF-8; the last line is `end COUNT`.
+//! Text, one line a file, paths escaped because they need not be UTF-8; `owner UID GID` where all belong to one; the last
+//! line is `end COUNT`.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 
 use rustix::fs::FsWord;
 
+use crate::files::identity::Identity;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
@@ -112,17 +114,64 @@ impl Stamp {
     }
 }
 
+/// Whose the entries of a tree are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Whose {
+    /// There are none yet.
+    #[default]
+    Nobodys,
+    /// All have this owner, who may do with them what a restore needs.
+    Ones(Identity),
+    /// Anything else.
+    Several,
+}
+
+impl Whose {
+    fn and(self, about: &Metadata) -> Self {
+        let kind = about.file_type();
+        let needed = match () {
+            () if kind.is_symlink() => 0,
+            () if kind.is_dir() => 0o700,
+            () => 0o400,
+        };
+        let is_open = kind.is_symlink() || about.mode() & needed == needed;
+        let is_plain = kind.is_dir() || (about.mode() & 0o6000 == 0 && about.rdev() == 0);
+        let one = Identity { uid: about.uid(), gid: about.gid() };
+        match self {
+            Self::Nobodys if is_open && is_plain => Self::Ones(one),
+            Self::Ones(other) if is_open && is_plain && other == one => self,
+            _ => Self::Several,
+        }
+    }
+}
+
 /// What the files of one data path looked like.
 #[derive(Debug, Default)]
-pub(super) struct Index(HashMap<PathBuf, Stamp>);
+pub(super) struct Index {
+    stamps: HashMap<PathBuf, Stamp>,
+    whose: Whose,
+}
 
 impl Index {
     pub(super) fn get(&self, path: &Path) -> Option<&Stamp> {
-        self.0.get(path)
+        self.stamps.get(path)
     }
 
     pub(super) fn insert(&mut self, path: PathBuf, stamp: Stamp) {
-        self.0.insert(path, stamp);
+        self.stamps.insert(path, stamp);
+    }
+
+    /// Notes an entry of any kind for [`owner`](Self::owner).
+    pub(super) fn see(&mut self, about: &Metadata) {
+        self.whose = self.whose.and(about);
+    }
+
+    /// To whom all entries belong, where it is one and with no more than their rights everything could be put back.
+    pub(super) fn owner(&self) -> Option<Identity> {
+        match self.whose {
+            Whose::Ones(owner) => Some(owner),
+            Whose::Nobodys | Whose::Several => None,
+        }
     }
 
     /// Reads an index; nothing when there is none.
@@ -135,7 +184,11 @@ impl Index {
         for line in BufReader::new(file).lines() {
             let line = line.at("read", path)?;
             match line.split_once(' ') {
-                Some(("end", count)) => return Ok((count.parse() == Ok(index.0.len())).then_some(index)),
+                Some(("end", count)) => return Ok((count.parse() == Ok(index.stamps.len())).then_some(index)),
+                Some(("owner", owner)) => match parse_owner(owner) {
+                    Some(owner) => index.whose = Whose::Ones(owner),
+                    None => return Ok(None),
+                },
                 _ => match parse(&line) {
                     Some((path, stamp)) => index.insert(path, stamp),
                     None => return Ok(None),
@@ -152,18 +205,26 @@ impl Index {
         durable::remove_file(&temporary)?;
         let write = || -> io::Result<()> {
             let mut file = BufWriter::new(File::create_new(&temporary)?);
-            for (path, stamp) in &self.0 {
+            for (path, stamp) in &self.stamps {
                 let Stamp { dev, ino, size, modified, changed, trusted } = stamp;
                 let trusted = u8::from(*trusted);
                 writeln!(file, "{dev} {ino} {size} {modified} {changed} {trusted} {}", escape(path))?;
             }
-            writeln!(file, "end {}", self.0.len())?;
+            if let Some(Identity { uid, gid }) = self.owner() {
+                writeln!(file, "owner {uid} {gid}")?;
+            }
+            writeln!(file, "end {}", self.stamps.len())?;
             file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
         };
         write().at("write", &temporary)?;
         // If a power cut brings the older one back, that is as good: it knows less, and nothing wrong.
         fs::rename(&temporary, path).at("rename", &temporary)
     }
+}
+
+fn parse_owner(text: &str) -> Option<Identity> {
+    let (uid, gid) = text.split_once(' ')?;
+    Some(Identity { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
 }
 
 fn parse(line: &str) -> Option<(PathBuf, Stamp)> {
@@ -222,7 +283,11 @@ mod tests {
         let mut index = Index::default();
         index.insert(name.clone(), stamp);
         index.write(&file).unwrap();
-        assert_eq!(Index::read(&file).unwrap().unwrap().get(&name), Some(&stamp));
+        let read = Index::read(&file).unwrap().unwrap();
+        assert_eq!((read.get(&name), read.owner()), (Some(&stamp), None));
+        index.whose = Whose::Ones(Identity { uid: 12, gid: 34 });
+        index.write(&file).unwrap();
+        assert_eq!(Index::read(&file).unwrap().unwrap().owner(), index.owner());
         let text = fs::read(&file).unwrap();
         fs::write(&file, &text[..text.len() - 6]).unwrap();
         assert!(Index::read(&file).unwrap().is_none());

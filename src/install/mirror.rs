@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::domain::progress::Progress;
+use crate::files::identity::Identity;
+use crate::files::identity::work_as;
 use crate::install::anchor::Anchor;
 use crate::install::durable;
 use crate::install::durable::Touched;
@@ -135,8 +137,46 @@ impl<'a, 'w> Mirror<'a, 'w> {
         let about = Box::new(source.about()?);
         let target = self.enter(spot, &about)?;
         self.maker.set_root(&target)?;
-        self.prune(root, Some(&source), &target)?;
-        self.copy_dir(root, &source, &target, &about)
+        if let Some(owner) = self.owner() {
+            let held = Held::dir(&target)?;
+            if held.about().uid() == rustix::process::geteuid().as_raw() {
+                // We have just made it.
+                held.set_owner(to, owner.uid, owner.gid)?;
+            }
+            self.maker.work_for(owner)?;
+            match self.fill(&source, &target, &about, Some(owner)) {
+                // Something that is not theirs stands in the way.
+                Err(error) if error.is_denied() => self.start_again(),
+                done => return done,
+            }
+        }
+        self.fill(&source, &target, &about, None)
+    }
+
+    /// With whose rights the tree can be put back: those of the user whom everything in it belongs to.
+    fn owner(&self) -> Option<Identity> {
+        self.index.owner().filter(|owner| self.known == Known::Target && owner.uid != 0 && tree::is_root())
+    }
+
+    fn start_again(&mut self) {
+        self.maker.forget();
+        (self.noted, self.done) = (Index::default(), Done::default());
+    }
+
+    /// Puts everything in the target that is in the source, and nothing else.
+    fn fill(
+        &mut self,
+        source: &Anchor,
+        target: &Anchor,
+        about: &Metadata,
+        owner: Option<Identity>,
+    ) -> Result<(), InstallError> {
+        let root = Path::new("");
+        let fill = || {
+            self.prune(root, Some(source), target)?;
+            self.copy_dir(root, source, target, about)
+        };
+        work_as(owner, fill).at("work with the rights of the owner of", &target.path())?
     }
 
     /// The directory at a place, made if there is none.
@@ -198,6 +238,7 @@ impl<'a, 'w> Mirror<'a, 'w> {
     }
 
     fn copy_dir(&mut self, dir: &Path, source: &Anchor, target: &Anchor, about: &Metadata) -> Result<(), InstallError> {
+        self.noted.see(about);
         for name in tree::names(&source.path())? {
             self.watch.check()?;
             let path = dir.join(&name);
@@ -262,6 +303,7 @@ impl<'a, 'w> Mirror<'a, 'w> {
             self.touched.made(made.held, to.dir)?;
             Some(noted)
         };
+        self.noted.see(about);
         if let Some(noted) = noted {
             self.noted.insert(path.to_owned(), noted);
         }

@@ -29,6 +29,7 @@ use rustix::fs::OFlags;
 use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 
+use crate::files::identity::Identity;
 use crate::files::identity::fs_uid;
 use crate::install::anchor::Anchor;
 use crate::install::anchor::held_path;
@@ -267,6 +268,18 @@ impl Maker {
     fn next_name(&mut self) -> OsString {
         self.count += 1;
         self.count.to_string().into()
+    }
+
+    /// Makes the folder ahead, for work with the rights of `owner`. Nobody else gets into the folder around it.
+    pub(super) fn work_for(&mut self, owner: Identity) -> Result<(), InstallError> {
+        let work = self.work()?;
+        Held::dir(&work.dir)?.set_owner(&work.dir.path(), owner.uid, owner.gid)
+    }
+
+    /// Forgets what was made.
+    pub(super) fn forget(&mut self) {
+        self.works.clear();
+        self.links.clear();
     }
 
     fn work(&mut self) -> Result<&Work, InstallError> {

@@ -27,6 +27,7 @@ use walkdir::WalkDir;
 
 use crate::install::app;
 use crate::install::app::put;
+use crate::install::manifest::manifest;
 use crate::support::users::APP;
 use crate::support::users::account;
 
@@ -207,7 +208,11 @@ async fn no_hard_link_is_made_to_a_file_of_roots() {
 async fn a_link_put_in_the_way_of_what_is_carried_over_leads_nowhere() {
     let scene = Scene::new();
     let outside = scene.root.path().join("outside");
-    put(outside.join("app.toml"), "root's secret");
+    for n in 0..100 {
+        put(outside.join(format!("{n}/app.toml")), "root's secret");
+        put(scene.root.path().join(format!("app/config/{n}/own.toml")), "the user's");
+    }
+    scene.give();
     fs::set_permissions(&outside, fs::Permissions::from_mode(0o700)).unwrap();
     let config = scene.root.path().join("app/config");
     let bait = scene.root.path().join("app/bait");
@@ -223,6 +228,29 @@ async fn a_link_put_in_the_way_of_what_is_carried_over_leads_nowhere() {
         }
         fs::remove_dir_all(&staged).unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_root_left_in_the_data_is_removed_all_the_same() {
+    let scene = Scene::new();
+    scene.snapshot().await;
+    let before = manifest(&scene.data(""));
+    for _ in 0..2 {
+        // As a migration that ran as root leaves them.
+        put(scene.data("books/now/deep"), "root's");
+        let _ = fs::remove_dir_all(scene.data("cache"));
+        put(scene.data("cache/page/deep"), "root's");
+        put(scene.data("cache/bait"), "no data");
+        owned(&scene.data("books"), 0, 0o500);
+        scene.installer.restore(RUN).await.unwrap();
+        assert_eq!(fs::read_to_string(scene.data("cache/bait")).unwrap(), "no data");
+        fs::remove_file(scene.data("cache/bait")).unwrap();
+        scene.installer.restore(RUN).await.unwrap();
+        assert_eq!(manifest(&scene.data("")), before);
+    }
+    fs::remove_dir_all(scene.data("")).unwrap();
+    scene.installer.restore(RUN).await.unwrap();
+    assert_eq!(manifest(&scene.data("")), before);
 }
 
 #[tokio::test]

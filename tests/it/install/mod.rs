@@ -3,7 +3,7 @@
 pub(crate) mod app;
 mod check;
 mod crash;
-mod manifest;
+pub(crate) mod manifest;
 pub(crate) mod mounted;
 mod snapshot;
 mod swap;
