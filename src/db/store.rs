@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use crate::db::copy;
+use crate::domain::failure::Scarce;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 
@@ -190,6 +191,22 @@ pub enum StoreError {
     /// The store is shutting down.
     #[error("reach the store: it is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// What there was too little of, where it failed for that: nothing was written then, and it can be tried again.
+    pub fn scarce(&self) -> Option<Scarce> {
+        match self {
+            Self::Sql(source) => match source.sqlite_error_code()? {
+                ErrorCode::DiskFull => Some(Scarce::Room),
+                ErrorCode::OutOfMemory => Some(Scarce::Memory),
+                ErrorCode::CannotOpen => Some(Scarce::Descriptors),
+                _ => None,
+            },
+            Self::PutBack { source, .. } | Self::RemoveCopy { source, .. } => Scarce::of(source),
+            _ => None,
+        }
+    }
 }
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;

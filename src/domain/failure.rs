@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -44,6 +45,54 @@ impl FailureCode {
     }
 }
 
+/// What the machine has too little of, for a while perhaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scarce {
+    /// Open files, of this process or of the machine.
+    Descriptors,
+    /// Memory.
+    Memory,
+    /// Processes.
+    Processes,
+    /// Room on a disk, or of a quota.
+    Room,
+}
+
+impl Scarce {
+    /// What is scarce where one of these errors is the system saying so.
+    fn find<'e>(mut errors: impl Iterator<Item = &'e (dyn Error + 'static)>) -> Option<Self> {
+        errors.find_map(|error| error.downcast_ref::<io::Error>().and_then(Self::of))
+    }
+
+    /// What is scarce where the system says so in this error.
+    pub fn of(error: &io::Error) -> Option<Self> {
+        // An error that wraps another may keep its kind alone, and what hides below it is no source of its own.
+        let below = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>()).and_then(Self::of);
+        below.or(match (error.raw_os_error(), error.kind()) {
+            (Some(EMFILE | ENFILE), _) => Some(Self::Descriptors),
+            (Some(EAGAIN), _) => Some(Self::Processes),
+            (_, io::ErrorKind::OutOfMemory) => Some(Self::Memory),
+            (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Some(Self::Room),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for Scarce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "too many files are open",
+            Self::Memory => "there is too little memory",
+            Self::Processes => "there are too many processes",
+            Self::Room => "there is no room left on the disk",
+        })
+    }
+}
+
+const EAGAIN: i32 = 11;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// What failed, because of what, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -61,18 +110,22 @@ pub struct Failure {
     /// Which of the failures that scripts tell apart it is, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<FailureCode>,
+    /// What there was too little of, where it failed for that: doing it again later may help. Not kept.
+    #[serde(skip)]
+    pub scarce: Option<Scarce>,
 }
 
 impl Failure {
     /// A failure without a cause below it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), because: Vec::new(), said: Vec::new(), hint: None, code: None }
+        Self { message: message.into(), because: Vec::new(), said: Vec::new(), hint: None, code: None, scarce: None }
     }
 
     /// Takes an error and its chain of sources apart.
     pub fn from_error(error: &dyn Error) -> Self {
         let because = std::iter::successors(error.source(), |e| (*e).source()).map(ToString::to_string).collect();
-        Self { message: error.to_string(), because, said: Vec::new(), hint: None, code: None }
+        let scarce = Scarce::find(std::iter::successors(error.source(), |e| (*e).source()));
+        Self { message: error.to_string(), because, scarce, ..Self::new("") }
     }
 
     /// The same failure with a cause below it.

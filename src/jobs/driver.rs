@@ -44,6 +44,7 @@ use crate::jobs::decide::interruption;
 use crate::jobs::machine::Cursor;
 use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Machine;
+use crate::jobs::scarce::Patience;
 
 /// How often the wall clock is looked at while waiting: it may be set.
 const CLOCK_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
@@ -226,8 +227,9 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
                 }
                 Decision::Undo { at, attempt } => {
                     held.append(RunEvent::UndoStarted { at, attempt }).await?;
-                    let event = held.undo(at, attempt, inbox).await?;
-                    held.append(event).await?;
+                    if let Some(event) = held.undo(at, attempt, inbox, shutdown).await? {
+                        held.append(event).await?;
+                    }
                 }
             }
         }
@@ -282,8 +284,16 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         let logged = LoggedEvent { run: self.run, seq: self.seq + 1, at: self.driver.clock.now(), event };
         tell(&logged);
         let head = RunHead { state: after.state().clone(), away: after.is_away() };
-        let written = self.driver.log.append(self.fence, logged.clone(), head).await;
-        written.map_err(|source| DriveError::Store { run: self.run, source })?;
+        let mut patience = Patience::default();
+        while let Err(source) = self.driver.log.append(self.fence, logged.clone(), head.clone()).await {
+            // An event that could not be written was not: it can be written again.
+            let Some((pause, scarce)) = patience.pause(source.scarce()) else {
+                return Err(DriveError::Store { run: self.run, source });
+            };
+            let (run, secs) = (self.run.0, pause.as_secs());
+            tracing::warn!(run.id = run, error = %source, "the log waits {secs} s and is written again: {scarce}");
+            tokio::time::sleep(pause).await;
+        }
         self.seq += 1;
         self.machine = after;
         // Nobody may be watching.
@@ -332,13 +342,46 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         Ok(())
     }
 
-    /// Undoes a step to its end; whoever asks something meanwhile is answered at once.
+    /// Undoes a step to its end, again and again where the machine has too little of something; no event when we are
+    /// shutting down before that has come to an end.
     async fn undo(
         &mut self,
         at: At,
         attempt: u32,
         inbox: &mut mpsc::Receiver<Request>,
-    ) -> Result<RunEvent, DriveError> {
+        shutdown: &CancellationToken,
+    ) -> Result<Option<RunEvent>, DriveError> {
+        let mut patience = Patience::default();
+        loop {
+            let failure = match self.undo_once(at, attempt, inbox).await? {
+                Ok(message) => return Ok(Some(RunEvent::UndoSucceeded { at, message })),
+                Err(failure) => failure,
+            };
+            let Some((pause, scarce)) = patience.pause(failure.scarce) else {
+                return Ok(Some(RunEvent::UndoFailed { at, failure }));
+            };
+            let (run, secs) = (self.run.0, pause.as_secs());
+            tracing::warn!(run.id = run, step = %at, %failure, "undoing waits {secs} s and is tried again: {scarce}");
+            let again = tokio::time::sleep(pause);
+            tokio::pin!(again);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Ok(None),
+                    Some(request) = inbox.recv() => self.take_in(request).await?,
+                    () = &mut again => break,
+                }
+            }
+        }
+    }
+
+    /// Undoes a step once; whoever asks something meanwhile is answered at once.
+    async fn undo_once(
+        &mut self,
+        at: At,
+        attempt: u32,
+        inbox: &mut mpsc::Receiver<Request>,
+    ) -> Result<Result<String, Failure>, DriveError> {
         let driver = self.driver;
         let span = tracing::info_span!("undo", step = %at, attempt);
         let work = driver.steps.undo(self.run, at, Arc::new(self.machine.clone())).instrument(span);
@@ -346,10 +389,7 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         loop {
             tokio::select! {
                 biased;
-                result = &mut work => return Ok(match result {
-                    Ok(message) => RunEvent::UndoSucceeded { at, message },
-                    Err(failure) => RunEvent::UndoFailed { at, failure },
-                }),
+                result = &mut work => return Ok(result),
                 Some(request) = inbox.recv() => self.take_in(request).await?,
             }
         }

@@ -1,6 +1,8 @@
 //! The engine against a small model of the world: die after every event, fail every step, fail every
 //! undo, and compare the end.
 
+mod scarce;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -106,6 +108,8 @@ struct Model {
     world: Mutex<Option<World>>,
     fail: Option<At>,
     fail_undo: Option<Step>,
+    /// Which undo fails how many times more, and the system's reason.
+    scarce: Mutex<Option<(Step, u32, i32)>>,
     calls: Mutex<BTreeMap<At, u32>>,
 }
 
@@ -170,6 +174,15 @@ impl Steps for Arc<Model> {
         if self.fail_undo == Some(at.step) {
             return Err(Failure::new("as the test wishes"));
         }
+        if let Some((step, times @ 1.., number)) = &mut *self.scarce.lock().unwrap()
+            && *step == at.step
+        {
+            *times -= 1;
+            return Err(Failure::from_error(&StoreError::PutBack {
+                path: "/opt/orders".into(),
+                source: std::io::Error::from_raw_os_error(*number),
+            }));
+        }
         let target = 2 + u64::from(at.build);
         self.with(|world| match at.step {
             Step::CloseGate => world.gate_open = true,
@@ -199,6 +212,8 @@ struct Log(Arc<Mutex<LogState>>);
 struct LogState {
     events: Vec<LoggedEvent>,
     dies_at: Option<(usize, bool)>,
+    /// How many appends more find no room, from which event on.
+    full: Option<(usize, u32)>,
 }
 
 impl RunLog for Log {
@@ -209,6 +224,15 @@ impl RunLog for Log {
     async fn append(&self, _fence: Fence, logged: LoggedEvent, _head: RunHead) -> Result<(), StoreError> {
         let mut state = self.0.lock().unwrap();
         let place = state.events.len();
+        if let Some((from, times @ 1..)) = &mut state.full
+            && *from <= place
+        {
+            *times -= 1;
+            return Err(StoreError::PutBack {
+                path: "/opt/orders".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
         match state.dies_at {
             Some((n, kept)) if n == place => {
                 state.dies_at = None;

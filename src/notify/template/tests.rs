@@ -79,6 +79,7 @@ fn unhealthy() -> Failure {
         said: vec!["Traceback:".to_owned(), "  KeyError: 'vat'".to_owned()],
         hint: Some("read the application's own log in /var/log/orders".to_owned()),
         code: None,
+        scarce: None,
     }
 }
 
@@ -100,6 +101,7 @@ fn failed() -> RunReport {
         said: Vec::new(),
         hint: Some("run the backup, or set `make` so that one is made".to_owned()),
         code: None,
+        scarce: None,
     };
     let steps = vec![done(Step::Preflight, 812, "12 checks"), in_state(done(Step::Backup, 90, ""), StepState::Failed)];
     RunReport {
