@@ -10,9 +10,9 @@
 
 pub mod alone;
 mod renew;
+mod sockets;
 
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,6 @@ use anyhow::Result;
 use anyhow::bail;
 use chrono::DateTime;
 use chrono::Utc;
-use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
@@ -33,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::caller::Operators;
+use crate::api::door::places::Places;
+use crate::api::events;
 use crate::api::gate_check;
 use crate::api::server::Api;
 use crate::api::workstations::Admission;
@@ -41,6 +42,7 @@ use crate::config::settings::Settings;
 use crate::control::Control;
 use crate::daemon::renew::Entered;
 use crate::daemon::renew::Stop;
+use crate::daemon::sockets::Sockets;
 use crate::db::sessions::StoredSession;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
@@ -49,6 +51,7 @@ use crate::domain::gate::Gate;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
+use crate::exec::system;
 use crate::files::dirs::make_public;
 use crate::files::trusted::Untrusted;
 use crate::files::trusted::required;
@@ -73,17 +76,16 @@ use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
 use crate::scheduler::retention::Keep;
 use crate::scheduler::timekeeper::Timekeeper;
-use crate::sessions::hub::Change;
 use crate::sessions::hub::Hub;
 use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
+use crate::sessions::notes::Notebook;
+use crate::sessions::notes::Notes;
+use crate::sessions::notes::notes;
 use crate::sessions::station::Member;
-use crate::sessions::station::Peer;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
-/// How many session changes may wait for the store.
-const SESSION_CHANGES_MAX: usize = 1024;
 /// How many due runs may wait for the launcher.
 const DUE_MAX: usize = 1024;
 /// How long each part may take to stop.
@@ -117,18 +119,19 @@ impl House {
         settings: Settings,
         serving_since: Option<DateTime<Utc>>,
         renewal: &Arc<Renewal>,
-    ) -> Result<(Self, mpsc::Receiver<Change>)> {
+    ) -> Result<(Self, Notebook)> {
         let settings = Arc::new(settings);
         let data_dir = &settings.daemon.data_dir;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         for bad in store.unreadable().await? {
             tracing::error!(why = bad.why, remedy = bad.remedy, "{} cannot be read", bad.what);
         }
-        let (remember, changes) = mpsc::channel(SESSION_CHANGES_MAX);
+        let (remember, changes) = notes();
         let hub = hub_of_before(&store, &clock, remember).await?;
         let site = site::read(data_dir)?;
         let mut kits = Kits::new();
         for (name, app) in &settings.apps {
+            hub.allow(name, app.sessions_per_user_max);
             let kit = Kit::new(app, data_dir, site.clone(), &hub, Arc::clone(&clock), renewal)?;
             kits.insert(name.clone(), Arc::new(kit));
         }
@@ -180,7 +183,7 @@ impl House {
 }
 
 /// A hub that waits for everybody who was there before. Of whom nothing can be read, it is not known whether they still are.
-async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: mpsc::Sender<Change>) -> Result<Arc<Hub>> {
+async fn hub_of_before(store: &Store, clock: &Arc<dyn Clock>, remember: Notes) -> Result<Arc<Hub>> {
     let (mut known, mut in_doubt) = (Vec::new(), Vec::new());
     for StoredSession { app, id, body } in store.stored_sessions().await? {
         match body.and_then(|body| serde_json::from_value::<Member>(body).ok()) {
@@ -231,25 +234,38 @@ fn open_store(settings: &Settings) -> Result<Store> {
 }
 
 /// Notes the workstations' sessions, so that the next daemon knows whom to wait for.
-async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
-    while let Some(Change { what, remembered }) = changes.recv().await {
-        let noted = match what {
-            SessionChange::Joined(member) => match serde_json::to_value(&member) {
-                Ok(body) => store.put_session(&member.session.app, &member.session.id, body).await,
-                Err(source) => Err(crate::db::store::StoreError::Encode { what: "a session", source }),
-            },
-            // The answer is part of the conversation that a new daemon begins anew.
-            SessionChange::Answered { .. } => Ok(()),
-            SessionChange::Left { app, session } => store.remove_session(&app, &session).await,
-        };
-        match (noted, remembered) {
-            (Ok(()), Some(remembered)) => {
+async fn remember_sessions(store: Store, mut changes: Notebook) {
+    loop {
+        let batch = changes.next().await;
+        if batch.is_empty() {
+            return;
+        }
+        let (mut noted, mut waiting) = (Vec::new(), Vec::new());
+        for change in batch {
+            match change.what {
+                SessionChange::Joined(member) => match serde_json::to_value(&member) {
+                    Ok(body) => noted.push((member.session.app, member.session.id, Some(body))),
+                    Err(error) => {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a session is not noted");
+                        continue;
+                    }
+                },
+                // The answer is part of the conversation that a new daemon begins anew.
+                SessionChange::Answered { .. } => {}
+                SessionChange::Left { app, session } => noted.push((app, session, None)),
+            }
+            waiting.extend(change.remembered);
+        }
+        if noted.is_empty() {
+            continue;
+        }
+        match store.note_sessions(noted).await {
+            Ok(()) => waiting.into_iter().for_each(|remembered| {
                 // The client may have gone meanwhile.
                 let _ = remembered.send(());
-            }
-            (Ok(()), None) => {}
-            // Dropping `remembered` tells the client that it is not remembered.
-            (Err(error), _) => tracing::error!(error = &error as &dyn std::error::Error, "a session is not noted"),
+            }),
+            // Dropping those who wait tells the clients that they are not remembered.
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "sessions are not noted"),
         }
     }
 }
@@ -262,6 +278,7 @@ async fn remember_sessions(store: Store, mut changes: mpsc::Receiver<Change>) {
 pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
     must_be_ours(&settings)?;
     let _only_one = only_one(&settings).await?;
+    let descriptors = system::raise_open_files();
     let mut stop = Stop::new()?;
     let renewal = Arc::new(Renewal::new(&settings.daemon, origin));
     let (house, changes) = match renew::enter(settings, &renewal, Some(SystemClock.now())).await? {
@@ -308,14 +325,13 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     let chores = Chores::start(household.chores()).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));
 
-    let listener = listen(&house.settings.daemon.socket)?;
-    let routes = routes(&house, &stop_api);
-    let serving = axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>());
-    let graceful = serving.with_graceful_shutdown(stop_api.clone().cancelled_owned());
-    let server = tokio::spawn(async move { graceful.await });
+    let sockets = Sockets::open(&house.settings.daemon)?;
+    let doors = sockets.serve(&house, descriptors, &stop_api);
     // Not everybody is started by systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    tracing::info!(socket = %house.settings.daemon.socket.display(), apps = house.night.kits.len(), "serving");
+    let daemon = &house.settings.daemon;
+    let (socket, workstations) = (daemon.socket.display(), daemon.workstation_socket.display());
+    tracing::info!(%socket, %workstations, descriptors, apps = house.night.kits.len(), "serving");
 
     let goes_over = tokio::select! {
         () = stop.told() => false,
@@ -330,7 +346,7 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     stop_starts.cancel();
     background.close();
     house.halt.cancel();
-    within("the API", async { server.await.map(drop).unwrap_or_default() }).await;
+    within("the API", doors.wait()).await;
     within("the schedule", background.wait()).await;
     // A step between stop and commit is finished first; systemd's own patience is the limit.
     engine.stopped().await;
@@ -338,7 +354,7 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
         tracing::warn!("a chore did not end in time");
     }
     memory.abort();
-    let _ = fs_err::remove_file(&house.settings.daemon.socket);
+    sockets::remove(daemon);
     tracing::info!("stopped");
     if !goes_over {
         return Ok(None);
@@ -376,17 +392,22 @@ async fn post_reports(mut live: broadcast::Receiver<Live>, post: Arc<PostOffice>
     }
 }
 
+/// Everything, for operators.
 fn routes(house: &House, stop: &CancellationToken) -> axum::Router {
     let api = Api {
         control: Arc::clone(&house.control),
         operators: Operators::of_group(&house.settings.daemon.operator_group),
         stop: stop.clone(),
+        followers: Places::new(events::FOLLOWERS),
     };
+    crate::api::server::router(api).merge(open_routes(house, stop))
+}
+
+/// What everybody on the machine may ask.
+fn open_routes(house: &House, stop: &CancellationToken) -> axum::Router {
     let doors = Arc::new(Doors(Arc::clone(&house.control)));
     let workstations = Workstations { hub: Arc::clone(&house.hub), admission: Arc::clone(&doors), stop: stop.clone() };
-    crate::api::server::router(api)
-        .merge(gate_check::router(doors, Arc::clone(&house.clock)))
-        .merge(crate::api::workstations::router(workstations))
+    gate_check::router(doors, Arc::clone(&house.clock)).merge(crate::api::workstations::router(workstations))
 }
 
 /// What the workstations' and the proxies' routes ask of control.
@@ -417,20 +438,4 @@ async fn only_one(settings: &Settings) -> Result<AppLock> {
         Ok(lock) => Ok(lock?),
         Err(_) => bail!("serve: another daemon works on {} already", settings.daemon.data_dir.display()),
     }
-}
-
-fn listen(socket: &Path) -> Result<UnixListener> {
-    if let Some(dir) = socket.parent() {
-        make_public(dir).context("make the directory of the socket")?;
-    }
-    // We hold the lock of the data directory: whoever listened here before is gone.
-    match fs_err::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket).with_context(|| format!("listen at {}", socket.display()))?;
-    // Workstations of ordinary users connect, too; what they may do is decided by who they are.
-    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    fs_err::set_permissions(socket, everybody)?;
-    Ok(listener)
 }

@@ -2,8 +2,10 @@
 
 use std::convert::Infallible;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::body::Bytes;
+use axum::extract::ConnectInfo;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -11,19 +13,26 @@ use axum::response::Response;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use crate::api::door::places::Caps;
 use crate::api::extract::Path;
 use crate::api::extract::Query;
 use crate::api::server::Api;
+use crate::api::server::refusal;
 use crate::api::server::refuse;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
 use crate::domain::run::RunId;
 use crate::domain::step::Step;
 use crate::jobs::driver::Live;
+use crate::sessions::station::Peer;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
 use crate::wire::run::ALIVE_SECS;
 use crate::wire::run::EventsQuery;
 use crate::wire::run::RunEventView;
 
+/// How many may follow runs at once: each keeps a connection for as long as a run does.
+pub const FOLLOWERS: Caps = Caps { all: 128, each: 32, reserve: 32 };
 /// How many lines a slow reader may be behind before we wait for it.
 const LINES_MAX: usize = 64;
 
@@ -56,13 +65,20 @@ pub(super) async fn follow(
     State(api): State<Api>,
     Path(run): Path<RunId>,
     Query(query): Query<EventsQuery>,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
 ) -> Response {
+    let uid = peer.map_or(u32::MAX, |peer| peer.0.0.uid);
+    let Some(place) = api.followers.take(uid) else {
+        let view = ErrorView::new(ErrorKind::Unavailable, "failed to follow one more run: too many are followed");
+        return refusal(view.hint("end a `run watch` that nobody looks at"));
+    };
     let (sender, mut lines) = mpsc::channel::<Bytes>(LINES_MAX);
     let (mut so_far, mut live) = match api.control.follow_run(run, query.after).await {
         Ok(followed) => followed,
         Err(error) => return refuse(&error),
     };
     tokio::spawn(async move {
+        let _place = place;
         let mut seq = query.after;
         // A run that rests already says nothing more.
         let mut may_rest = true;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::caller::Operators;
 use crate::api::caller::PeerCaller;
+use crate::api::door::places::Places;
 use crate::api::events;
 use crate::api::extract::Json;
 use crate::api::extract::Path;
@@ -33,6 +34,8 @@ use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 use crate::wire::app::AllowRelease;
 use crate::wire::error::ErrorBody;
+use crate::wire::error::ErrorKind;
+use crate::wire::error::ErrorView;
 use crate::wire::job::CreateJob;
 use crate::wire::job::EditJob;
 use crate::wire::job::RunJob;
@@ -56,6 +59,8 @@ pub struct Api {
     pub operators: Operators,
     /// Ends long answers when the daemon stops.
     pub stop: CancellationToken,
+    /// How many may follow runs at once.
+    pub followers: Arc<Places>,
 }
 
 /// All routes but the workstations' and the gate check. They are the operators', reading, too: who is logged in and what
@@ -92,13 +97,25 @@ fn with_status<T: Serialize>(status: StatusCode, result: Result<T, ControlError>
     }
 }
 
+/// What is answered where the operators' routes are not: that they are, and where.
+pub fn not_here(socket: &std::path::Path) -> Router {
+    let view = ErrorView::new(ErrorKind::NotPermitted, "failed to do that at the workstations' socket")
+        .hint(format!("operators ask at {}", socket.display()));
+    Router::new().fallback(async move || refusal(view))
+}
+
 /// A refusal with its kind and remedy.
 pub(super) fn refuse(error: &ControlError) -> Response {
     let view = error.view();
-    let status = StatusCode::from_u16(view.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    if status.is_server_error() {
+    if view.kind.http_status() >= 500 {
         tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
     }
+    refusal(view)
+}
+
+/// A refusal that is no error of control's.
+pub(super) fn refusal(view: ErrorView) -> Response {
+    let status = StatusCode::from_u16(view.kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, axum::Json(ErrorBody::from(view))).into_response()
 }
 

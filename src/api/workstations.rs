@@ -16,7 +16,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::FromRequestParts;
 use axum::extract::Path;
 use axum::extract::State;
-use axum::extract::connect_info::Connected;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
@@ -25,11 +24,9 @@ use axum::response::Response;
 use axum::routing::delete;
 use axum::routing::get;
 use axum::routing::post;
-use axum::serve::IncomingStream;
 use futures_util::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
-use tokio::net::UnixListener;
 use tokio::time::Interval;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
@@ -77,7 +74,7 @@ impl<A> Clone for Workstations<A> {
     }
 }
 
-/// The routes. Serve them with `into_make_service_with_connect_info::<Peer>()`, so that sessions belong to users.
+/// The routes. [`crate::api::door`] tells them who asks, so that sessions belong to users.
 pub fn router<A: Admission>(state: Workstations<A>) -> Router {
     Router::new()
         .route("/v1/apps/{app}/workstations", post(register::<A>))
@@ -87,16 +84,6 @@ pub fn router<A: Admission>(state: Workstations<A>) -> Router {
         .route("/v1/workstations/{session}", delete(leave::<A>))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(state)
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        match stream.io().peer_cred() {
-            Ok(cred) => Self { uid: cred.uid(), pid: cred.pid().and_then(|pid| u32::try_from(pid).ok()) },
-            // Nobody: may speak for no session but its own.
-            Err(_) => Self { uid: u32::MAX, pid: None },
-        }
-    }
 }
 
 /// The peer, where the listener knows it.
@@ -121,6 +108,9 @@ async fn register<A: Admission>(
     }
     if let Some(flaw) = register.flaw() {
         return refusal(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", &Failure::new(format!("register: {flaw}")));
+    }
+    if let Err(error) = state.hub.knock(peer) {
+        return failed(&error);
     }
     let verdict = if state.hub.needs_admission(&app, &register, peer) {
         state.admission.admit(&app, &register.user).await
@@ -178,7 +168,8 @@ fn failed(error: &HubError) -> Response {
         HubError::NoSession { .. } => (StatusCode::NOT_FOUND, "not_found"),
         HubError::NotYours { .. } | HubError::Signal { .. } => (StatusCode::FORBIDDEN, "not_permitted"),
         HubError::StaleAnswer => (StatusCode::CONFLICT, "refused"),
-        HubError::Full | HubError::NotRemembered { .. } | HubError::Unreachable { .. } => {
+        HubError::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "refused"),
+        HubError::Full | HubError::TooOften | HubError::NotRemembered { .. } | HubError::Unreachable { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "not_available")
         }
     };

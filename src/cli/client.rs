@@ -99,7 +99,7 @@ pub(crate) async fn run(args: ClientArgs, context: &Context<'_>) -> Result<Endin
     match args.command {
         ClientCommand::Run(args) => work(args, context).await,
         ClientCommand::Status => {
-            let (client, socket) = (context.client()?, context.socket()?);
+            let (client, socket) = (context.client()?, context.workstation_socket()?);
             let mut status = BTreeMap::new();
             for app in apps_of(&client).await? {
                 let stands = workstation::status(&socket, &app).await.map_err(unable)?;
@@ -115,13 +115,13 @@ pub(crate) async fn run(args: ClientArgs, context: &Context<'_>) -> Result<Endin
 async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let app = match args.app {
         Some(app) => app,
-        None => named_or_only(None, apps_of(&context.client()?).await?)?,
+        None => the_only_app(context).await?,
     };
     let interactive = args.answer.is_none() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let options = RunOptions {
-        socket: context.socket()?,
+        socket: context.workstation_socket()?,
         app,
         program: args.argv,
         user: args.user.unwrap_or_else(|| user_name(rustix::process::getuid().as_raw())),
@@ -146,6 +146,17 @@ async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> 
     }
 }
 
+/// The only application there is, where this user may ask which there are.
+async fn the_only_app(context: &Context<'_>) -> Result<AppName, CliError> {
+    match apps_of(&context.client()?).await {
+        Ok(apps) => named_or_only(None, apps),
+        Err(error) if error.kind() == ErrorKind::NotPermitted => {
+            Err(CliError::usage("which applications there are is told to operators only", "name yours with --app"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// TERM and INT end the program politely before they end us.
 fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed("listen for signals", &error));
@@ -162,7 +173,9 @@ fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
 
 fn unable(error: WorkstationError) -> CliError {
     let kind = match &error {
+        WorkstationError::Unreachable { .. } if error.is_permission() => ErrorKind::NotPermitted,
         WorkstationError::Unreachable { .. } => ErrorKind::Unavailable,
+        WorkstationError::Rejected { status: 429, .. } => ErrorKind::Refused,
         WorkstationError::Rejected { status: 404, .. } => ErrorKind::NotFound,
         _ => ErrorKind::Failed,
     };

@@ -20,8 +20,8 @@ use crate::renewal::Origin;
 
 /// The configuration of this machine.
 pub(crate) const CONFIG_DEFAULT: &str = "/etc/afterhours/afterhours.toml";
-/// The daemon's socket where no configuration can be read.
-const SOCKET_DEFAULT: &str = "/run/afterhours/afterhours.sock";
+/// The daemon's sockets where no configuration can be read: the operators' and the workstations'.
+const SOCKETS_DEFAULT: [&str; 2] = ["/run/afterhours/afterhours.sock", "/run/afterhours/workstations.sock"];
 
 /// What every command needs.
 #[derive(Debug)]
@@ -66,13 +66,26 @@ impl<'u> Context<'u> {
         Origin::of_this_process(self.config.as_deref()).map_err(|error| CliError::renewal(&error))
     }
 
-    /// The daemon's socket. Somebody who may not read the configuration may still be an operator.
+    /// The operators' socket. Somebody who may not read the configuration may still be an operator.
     pub(crate) fn socket(&self) -> Result<PathBuf, CliError> {
+        Ok(self.sockets()?.0)
+    }
+
+    /// The workstations' socket. `--socket` is for both: at the operators', everything is served.
+    pub(crate) fn workstation_socket(&self) -> Result<PathBuf, CliError> {
+        Ok(self.sockets()?.1)
+    }
+
+    fn sockets(&self) -> Result<(PathBuf, PathBuf), CliError> {
         if let Some(socket) = &self.socket {
-            return Ok(socket.clone());
+            return Ok((socket.clone(), socket.clone()));
         }
         let readable = self.config.is_some() || File::open(CONFIG_DEFAULT).is_ok();
-        if readable { Ok(config::load_socket(self.config.as_deref())?) } else { Ok(PathBuf::from(SOCKET_DEFAULT)) }
+        if readable {
+            Ok(config::load_sockets(self.config.as_deref())?)
+        } else {
+            Ok(SOCKETS_DEFAULT.map(PathBuf::from).into())
+        }
     }
 
     /// The daemon.

@@ -112,13 +112,29 @@ impl WorkstationError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Unreachable { .. } if self.is_permission() => Some(
+                "that socket is the operators'; name the workstations' with --socket, as in \
+                 --socket /run/afterhours/workstations.sock"
+                    .to_owned(),
+            ),
             Self::Unreachable { .. } => {
                 Some("the program is not started without the daemon; ask your administrator to start it".to_owned())
             }
             Self::Rejected { status: 404, .. } => Some("check the name of the application".to_owned()),
+            Self::Rejected { status: 429, .. } => {
+                Some("close one of yours, or ask your administrator for a larger sessions_per_user_max".to_owned())
+            }
             Self::Start { .. } => Some("check the program after --".to_owned()),
             Self::Prepare { .. } | Self::Rejected { .. } | Self::Wait { .. } => None,
         }
+    }
+
+    /// Whether the socket is there, and not for this user.
+    pub fn is_permission(&self) -> bool {
+        let first: Option<&(dyn Error + 'static)> = self.source();
+        std::iter::successors(first, |cause| (*cause).source())
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     }
 }
 

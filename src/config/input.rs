@@ -31,6 +31,7 @@ pub(super) struct Input {
 pub(super) struct DaemonInput {
     pub(super) data_dir: Option<String>,
     pub(super) socket: Option<String>,
+    pub(super) workstation_socket: Option<String>,
     pub(super) operator_group: Option<String>,
     pub(super) keep_history: Option<Span>,
     pub(super) keep_audit: Option<Span>,
@@ -71,6 +72,7 @@ pub(super) struct AppInput {
     pub(super) feed: Option<FeedInput>,
     pub(super) updates: UpdatesInput,
     pub(super) sessions: Option<Vec<SessionsInput>>,
+    pub(super) sessions_per_user_max: Option<u32>,
     pub(super) gate: Vec<GateInput>,
     pub(super) grace: Option<Span>,
     pub(super) reminders: Option<Vec<Span>>,

@@ -50,16 +50,16 @@ pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
     parse(&text, &origin)
 }
 
-/// Reads only where the daemon's socket is, and no secret: enough to talk to the daemon, and possible for everybody
+/// Reads only where the daemon's sockets are, the operators' and the workstations', and no secret: enough to talk to the daemon, and possible for everybody
 /// who may read the file.
 ///
 /// # Errors
 /// The file cannot be read, or says something that cannot be used.
-pub fn load_socket(path: Option<&Path>) -> Result<PathBuf, ConfigError> {
+pub fn load_sockets(path: Option<&Path>) -> Result<(PathBuf, PathBuf), ConfigError> {
     let (text, origin) = read(path)?;
     let mut source = Source::new(&text, &origin)?;
     let input: Input = source.read()?;
-    lower::socket(&input).map_err(|problem| source.locate(problem))
+    lower::sockets(&input.daemon).map_err(|problem| source.locate(problem))
 }
 
 /// Reads a configuration from a text; `origin` is what messages call it.

@@ -29,8 +29,10 @@ pub struct Settings {
 pub struct DaemonSettings {
     /// Where the store, logs and supervised state live.
     pub data_dir: PathBuf,
-    /// The Unix socket of the API.
+    /// The operators' Unix socket: all of the API.
     pub socket: PathBuf,
+    /// Everybody's Unix socket: what workstations and the login gates of proxies ask.
+    pub workstation_socket: PathBuf,
     /// The group whose members are operators, beside root.
     pub operator_group: String,
     /// How long runs, their logs and their mails are kept.
@@ -113,6 +115,8 @@ pub struct AppSettings {
     pub updates: UpdateSettings,
     /// Who is asked about sessions.
     pub sessions: Vec<SessionsSettings>,
+    /// How many sessions of one user's may be registered at once by workstations.
+    pub sessions_per_user_max: u32,
     /// What else closes and opens with the gate.
     pub gate: Vec<GateSettings>,
     /// How long users have.

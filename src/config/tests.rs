@@ -352,17 +352,24 @@ fn a_named_file_must_exist_and_the_standard_one_need_not() {
     fs_err::write(&file, [0xff]).unwrap();
     assert_eq!(read_or(None, &file).unwrap_err().message, "is not UTF-8");
     fs_err::write(&file, "[daemon]\nsocket = \"/run/other.sock\"\n").unwrap();
-    assert_eq!(load(Some(&file)).unwrap().daemon.socket, Path::new("/run/other.sock"));
+    let daemon = load(Some(&file)).unwrap().daemon;
+    assert_eq!(daemon.socket, Path::new("/run/other.sock"));
+    assert_eq!(daemon.workstation_socket, Path::new("/run/workstations.sock"), "beside it");
+    let same = "[daemon]\nsocket = \"/run/a.sock\"\nworkstation_socket = \"/run/./a.sock\"\n";
+    let error = parse(same, "a.toml").unwrap_err();
+    assert_eq!(error.key.as_deref(), Some("daemon.workstation_socket"));
 }
 
 #[test]
-fn the_socket_is_found_without_access_to_secrets() {
+fn the_sockets_are_found_without_access_to_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("a.toml");
     let text = "[daemon]\nmail = { smtp = \"smtp://m\", from = \"a@b.c\", user = \"u\", password_file = \"/nonexistent/pw\" }\n";
     fs_err::write(&file, text).unwrap();
     assert!(load(Some(&file)).is_err());
-    assert_eq!(load_socket(Some(&file)).unwrap(), Path::new("/run/afterhours/afterhours.sock"));
+    let (operators, workstations) = load_sockets(Some(&file)).unwrap();
+    assert_eq!(operators, Path::new("/run/afterhours/afterhours.sock"));
+    assert_eq!(workstations, Path::new("/run/afterhours/workstations.sock"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
 use crate::renewal::RenewalError;
 use crate::service::Service;
-use crate::sessions::hub::Change;
+use crate::sessions::notes::Notebook;
 use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::UpdateNow;
@@ -60,7 +60,7 @@ use crate::wire::run::RunEventView;
 use crate::wire::run::RunView;
 
 /// The house of a process that is no daemon, and beside none that goes over into another program.
-async fn house(settings: Settings) -> Result<(House, mpsc::Receiver<Change>)> {
+async fn house(settings: Settings) -> Result<(House, Notebook)> {
     let renewal = renewal(&settings)?;
     must_be_over(&renewal)?;
     House::build(open_store(&settings)?, settings, None, &renewal).await

@@ -20,7 +20,6 @@ use tokio::process::Command;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -32,6 +31,7 @@ use crate::daemon::open_store;
 use crate::daemon::routes;
 use crate::db::copy;
 use crate::domain::name::AppName;
+use crate::exec::system;
 use crate::jobs::lock::AppLock;
 use crate::renewal::Begin;
 use crate::renewal::Origin;
@@ -39,7 +39,7 @@ use crate::renewal::Rehearsed;
 use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
 use crate::renewal::caretaker;
-use crate::sessions::hub::Change;
+use crate::sessions::notes::Notebook;
 use crate::sessions::station::Peer;
 use crate::wire::route;
 
@@ -77,7 +77,7 @@ impl Stop {
 
 /// The house, or what is to be run in the place of this process.
 pub(super) enum Entered {
-    House(Box<House>, mpsc::Receiver<Change>),
+    House(Box<House>, Notebook),
     Relaunch(Relaunch),
 }
 
@@ -189,6 +189,7 @@ async fn prepare(house: &House) -> Result<()> {
     // It detaches itself and leaves; its child belongs to nobody, least of all to the program that is to come.
     let mut command = Command::new(&kept);
     command.arg("caretaker").arg(&house.settings.daemon.data_dir).stdin(Stdio::null()).kill_on_drop(true);
+    system::with_first_limit(command.as_std_mut());
     let ended = tokio::time::timeout(DETACH_WAIT, command.status()).await.context("wait for the caretaker")?;
     let ended = ended.with_context(|| format!("run {}", kept.display()))?;
     if !ended.success() {

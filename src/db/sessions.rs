@@ -20,30 +20,23 @@ pub struct StoredSession {
 }
 
 impl Store {
-    /// Notes a session, or what changed of it. What is noted is the sessions' provider's affair.
+    /// Notes sessions, or what changed of them, all or none; one without a body is forgotten. What is noted is the
+    /// sessions' provider's affair.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn put_session(&self, app: &AppName, id: &SessionId, body: Value) -> Result<(), StoreError> {
-        let (app, id) = (app.clone(), id.clone());
+    pub async fn note_sessions(&self, changes: Vec<(AppName, SessionId, Option<Value>)>) -> Result<(), StoreError> {
         self.write(move |tx| {
-            tx.prepare_cached(
+            let mut put = tx.prepare_cached(
                 "INSERT INTO sessions VALUES (?1, ?2, ?3) ON CONFLICT (app, id) DO UPDATE SET body = excluded.body",
-            )?
-            .execute((app.as_str(), &id.0, to_json("a session", &body)?))?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Forgets a session.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn remove_session(&self, app: &AppName, id: &SessionId) -> Result<(), StoreError> {
-        let (app, id) = (app.clone(), id.clone());
-        self.write(move |tx| {
-            tx.execute("DELETE FROM sessions WHERE app = ?1 AND id = ?2", (app.as_str(), &id.0))?;
+            )?;
+            let mut forget = tx.prepare_cached("DELETE FROM sessions WHERE app = ?1 AND id = ?2")?;
+            for (app, id, body) in &changes {
+                match body {
+                    Some(body) => put.execute((app.as_str(), &id.0, to_json("a session", body)?))?,
+                    None => forget.execute((app.as_str(), &id.0))?,
+                };
+            }
             Ok(())
         })
         .await

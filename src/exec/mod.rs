@@ -266,6 +266,7 @@ impl Exec {
                 Some(log)
             }
         };
+        system::with_first_limit(command.as_std_mut());
         let mut child = command.spawn().map_err(|source| ExecError::Spawn { program: program.clone(), source })?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let stdout = child.stdout.take();

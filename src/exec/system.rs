@@ -8,12 +8,15 @@
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use rustix::fs::CWD;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::process::Gid;
+use rustix::process::Resource;
+use rustix::process::Rlimit;
 use rustix::process::Uid;
 use rustix::thread;
 
@@ -21,6 +24,33 @@ use crate::files::account::Account;
 
 /// What a child may do with files that it makes: others may read them, as everywhere. The daemon's own are its own.
 const CHILD_UMASK: u32 = 0o022;
+/// More descriptors than this are of no use, and where there is no limit at all, some programs try to close every one.
+const OPEN_FILES_MAX: u64 = 65_536;
+/// What this process was given, if it has asked for more.
+static FIRST_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Lets this process have as many files open as it may; how many that is.
+pub fn raise_open_files() -> usize {
+    let first = rustix::process::getrlimit(Resource::Nofile);
+    let most = first.maximum.unwrap_or(OPEN_FILES_MAX).min(OPEN_FILES_MAX);
+    let mut has = first.current.unwrap_or(OPEN_FILES_MAX);
+    if has < most && rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..first }).is_ok() {
+        FIRST_LIMIT.get_or_init(|| first);
+        has = most;
+    }
+    usize::try_from(has).unwrap_or(usize::MAX)
+}
+
+/// Gives `command` the limit of open files that this process was given itself: programs that look into all descriptors
+/// they may have, or use `select`, expect the usual one.
+pub fn with_first_limit(command: &mut Command) {
+    let Some(first) = FIRST_LIMIT.get() else { return };
+    let first = *first;
+    // SAFETY: the closure runs in the child between fork and exec, and makes one system call.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::process::setrlimit(Resource::Nofile, first)?));
+    }
+}
 
 /// Makes `command` run as `account`: with all groups of that user, and no way back to more rights.
 ///
@@ -103,6 +133,22 @@ mod tests {
         assert!(status.contains("NoNewPrivs:\t1"), "{status}");
         assert!(status.contains("Umask:\t0022"), "{status}");
         assert!(status.contains(&format!("Uid:\t{0}\t{0}\t{0}\t{0}", daemon.uid)), "{status}");
+    }
+
+    #[test]
+    fn what_is_started_gets_the_limit_that_we_were_given() {
+        let limit = rustix::process::getrlimit(Resource::Nofile);
+        let given = limit.maximum.unwrap_or(OPEN_FILES_MAX).min(1000);
+        rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(given), ..limit }).unwrap();
+        let has = raise_open_files();
+        assert!(has as u64 >= given);
+        assert_eq!(rustix::process::getrlimit(Resource::Nofile).current, Some(has as u64));
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn; ulimit -Hn"]);
+        with_first_limit(&mut command);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let hard = limit.maximum.map_or("unlimited".to_owned(), |maximum| maximum.to_string());
+        assert_eq!(said.lines().collect::<Vec<_>>(), [given.to_string(), hard]);
     }
 
     #[test]

@@ -55,6 +55,7 @@ use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::process;
+use crate::exec::system;
 use crate::files::staged::state_dir;
 use crate::files::trusted::required;
 use crate::renewal::decide::InPlace;
@@ -116,7 +117,9 @@ pub struct Relaunch {
 impl Relaunch {
     /// Runs it in the place of this process, which keeps its number. Returns only when that is not possible.
     pub fn in_our_place(self) -> RenewalError {
-        let source = std::process::Command::new(&self.program).args(&self.args).exec();
+        let mut command = std::process::Command::new(&self.program);
+        system::with_first_limit(&mut command);
+        let source = command.args(&self.args).exec();
         RenewalError::Io { op: "run", path: self.program, source }
     }
 }

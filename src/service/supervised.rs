@@ -293,6 +293,7 @@ impl Supervised {
             .stderr(Stdio::from(log));
         system::hand_over_outputs(command.as_std_mut(), &permit.account);
         system::become_user(command.as_std_mut(), &permit.account);
+        system::with_first_limit(command.as_std_mut());
         let mut child = command.spawn().map_err(bad)?;
         let pid = child.id().unwrap_or_default();
         let before = [SETSID].into_iter().chain(argv.iter().map(String::as_str));

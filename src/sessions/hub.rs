@@ -4,7 +4,7 @@
 //! api ── join, state, answer, leave ──▶ ┌─────┐ ◀── announce, end, finish, census ── Sessions
 //!     ◀── ServerMessage (bounded) ───── │ Hub │ ◀── close, open ── the gate
 //!                                       └──┬──┘
-//!                                          ▼ Change (bounded)       remembered by the daemon
+//!                                          ▼ Notes (bounded)        remembered by the daemon
 //! ```
 //!
 //! Invariants
@@ -14,6 +14,7 @@
 //!   restarted daemon knows whom to wait for.
 //! - A lost link is judged by `standing.rs`; it never makes an application look empty by itself.
 //! - A client that does not read loses its link instead of filling memory.
+//! - One user has a maximum at each application, registers only so often, and leaves places for all others (`quota.rs`).
 //!
 //! The hub does not decide who may log in, and it does not keep the gate: both are told to it. A
 //! new daemon tells it every closed gate before it serves the socket.
@@ -41,6 +42,7 @@ use crate::domain::span::Span;
 use crate::sessions::Finished;
 use crate::sessions::desk::Desk;
 use crate::sessions::desk::answered;
+use crate::sessions::notes::Notes;
 use crate::sessions::seating::Place;
 use crate::sessions::seating::Seated;
 use crate::sessions::seating::State;
@@ -85,8 +87,19 @@ pub enum HubError {
     #[error("answer a warning that is over")]
     StaleAnswer,
     /// There are too many.
-    #[error("register another workstation: {WORKSTATIONS_MAX} are registered")]
+    #[error("register another workstation: too few of the {WORKSTATIONS_MAX} places are left")]
     Full,
+    /// This user has too many.
+    #[error("register another session of yours: you have {max} at {app} already")]
+    TooMany {
+        /// The application.
+        app: AppName,
+        /// How many one user may have.
+        max: usize,
+    },
+    /// This user registers too often.
+    #[error("register another session of yours now: you have registered too often in a short time")]
+    TooOften,
     /// The session could not be remembered.
     #[error("remember session {session}")]
     NotRemembered {
@@ -149,15 +162,6 @@ pub enum SessionChange {
     },
 }
 
-/// A change on its way to the store.
-#[derive(Debug)]
-pub struct Change {
-    /// What changed.
-    pub what: SessionChange,
-    /// Told once it is durable; where present, a client waits for it. Dropping it means that it failed.
-    pub remembered: Option<oneshot::Sender<()>>,
-}
-
 /// What became of a registration.
 #[derive(Debug)]
 pub enum Joined {
@@ -195,12 +199,12 @@ impl Drop for Seat {
 pub struct Hub {
     state: Mutex<State>,
     clock: Arc<dyn Clock>,
-    memory: Option<mpsc::Sender<Change>>,
+    memory: Option<Notes>,
 }
 
 impl Hub {
     /// A hub that waits for those who were `known_before`. Changes go to `memory`; without one nothing is remembered.
-    pub fn new(known_before: Vec<Member>, clock: Arc<dyn Clock>, memory: Option<mpsc::Sender<Change>>) -> Arc<Self> {
+    pub fn new(known_before: Vec<Member>, clock: Arc<dyn Clock>, memory: Option<Notes>) -> Arc<Self> {
         let mut state = State::default();
         let since = Instant::now();
         for member in known_before {
@@ -238,12 +242,12 @@ impl Hub {
         self.pass_on(changes);
     }
 
-    /// Changes that nobody waits for. One that is lost with a full channel is found out again: a restarted
+    /// Changes that nobody waits for. One that is lost where too much waits is found out again: a restarted
     /// daemon looks at processes, and clients repeat their answers.
     fn pass_on(&self, changes: Vec<SessionChange>) {
         let Some(memory) = &self.memory else { return };
         for what in changes {
-            if memory.try_send(Change { what, remembered: None }).is_err() {
+            if !memory.note(what, None) {
                 tracing::warn!("a change of a session was not remembered: too many at once");
             }
         }
@@ -290,6 +294,20 @@ impl Hub {
         census
     }
 
+    /// From now on one user may have so many sessions at `app`; see [`crate::sessions::quota`].
+    pub fn allow(&self, app: &AppName, per_user_max: u32) {
+        self.lock().quota.allow(app, per_user_max);
+    }
+
+    /// Somebody wants to register. To be asked first, before anything is looked up or written for them.
+    ///
+    /// # Errors
+    /// This user has done so too often in a short time.
+    pub fn knock(&self, peer: Option<Peer>) -> Result<(), HubError> {
+        let may = self.lock().quota.knock(peer.map(|peer| peer.uid), Instant::now());
+        if may { Ok(()) } else { Err(HubError::TooOften) }
+    }
+
     /// Whether control has to be asked before this client may have its place; a pass is only used up then.
     pub fn needs_admission(&self, app: &AppName, register: &Register, peer: Option<Peer>) -> bool {
         register.state.program == Program::NotStarted && !self.lock().is_admitted(app, register, peer)
@@ -309,8 +327,12 @@ impl Hub {
     ) -> Result<Joined, HubError> {
         let (seat, member, changes) = {
             let since = self.clock.now();
-            let mut state = self.lock();
-            match state.seat(app, register, peer, verdict, since)? {
+            let (over, seated) = {
+                let mut state = self.lock();
+                (state.make_room(app, register, peer), state.seat(app, register, peer, verdict, since))
+            };
+            self.pass_on(over);
+            match seated? {
                 Seated::Closed(closed) => return Ok(Joined::GateClosed(closed)),
                 Seated::At(place) => {
                     let Place { conn, messages, member, changes } = *place;
@@ -335,9 +357,8 @@ impl Hub {
     async fn remember(&self, member: Member) -> bool {
         let Some(memory) = &self.memory else { return true };
         let (done, remembered) = oneshot::channel();
-        let change = Change { what: SessionChange::Joined(member), remembered: Some(done) };
-        let told = async { memory.send(change).await.is_ok() && remembered.await.is_ok() };
-        timeout(REMEMBER_WAIT, told).await.unwrap_or(false)
+        memory.note(SessionChange::Joined(member), Some(done))
+            && timeout(REMEMBER_WAIT, remembered).await.is_ok_and(|remembered| remembered.is_ok())
     }
 
     /// What a client tells about its program.

@@ -6,12 +6,15 @@
 //!
 //! - `hub.rs`: the lock, the outside; `seating.rs`: admission and registration;
 //!   `desk.rs`: one application's workstations; `station.rs`: one of them; `standing.rs`: what a lost link means (pure).
+//! - `quota.rs`: how many and how often (pure); `notes.rs`: what is to be remembered, bounded, users in turn.
 //! - `commands.rs`: commands that list, message and end.
 //!
 //! Invariant: whatever goes wrong while people are counted is [`Census::Unknown`], never empty.
 //! Deliberately absent: any policy about when to warn or to end; the run decides that.
 
 pub mod hub;
+pub mod notes;
+pub mod quota;
 pub mod standing;
 pub mod station;
 

@@ -20,6 +20,8 @@ use crate::sessions::hub::QUEUE_MAX;
 use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
 use crate::sessions::hub::WORKSTATIONS_MAX;
+use crate::sessions::quota::Quota;
+use crate::sessions::quota::has_share;
 use crate::sessions::station::Ending;
 use crate::sessions::station::Link;
 use crate::sessions::station::Member;
@@ -59,6 +61,8 @@ pub(super) struct State {
     pub(super) desks: BTreeMap<AppName, Desk>,
     /// Where each session sits.
     pub(super) apps: HashMap<SessionId, AppName>,
+    /// What one user may have.
+    pub(super) quota: Quota,
     conns: u64,
 }
 
@@ -101,6 +105,27 @@ impl State {
             .is_some_and(|station| station.phase == Phase::Admitted && station.member.program.is_none())
     }
 
+    /// Forgets who is over, where there would be no place otherwise.
+    pub(super) fn make_room(&mut self, app: &AppName, register: &Register, peer: Option<Peer>) -> Vec<SessionChange> {
+        if self.resumed(app, register, peer).is_some() || self.room(app, peer).is_ok() {
+            return Vec::new();
+        }
+        let (now, apps) = (Instant::now(), self.desks.keys().cloned().collect::<Vec<_>>());
+        apps.iter().flat_map(|app| self.sweep(app, now)).collect()
+    }
+
+    /// Whether this user may have one more session at `app`, and there is a place for it.
+    fn room(&self, app: &AppName, peer: Option<Peer>) -> Result<(), HubError> {
+        let uid = peer.map(|peer| peer.uid);
+        let of = |desk: &Desk| desk.stations.values().filter(|station| station.member.uid == uid).count();
+        let max = self.quota.per_user_max(app);
+        if self.desks.get(app).map_or(0, of) >= max {
+            return Err(HubError::TooMany { app: app.clone(), max });
+        }
+        let own = self.desks.values().map(of).sum();
+        if has_share(own, self.apps.len(), WORKSTATIONS_MAX) { Ok(()) } else { Err(HubError::Full) }
+    }
+
     /// Admission and registration in one act.
     pub(super) fn seat(
         &mut self,
@@ -113,12 +138,8 @@ impl State {
         let now = Instant::now();
         let resumed = self.resumed(app, register, peer).map(|station| (station.member.clone(), station.ending));
         let mut changes = Vec::new();
-        if resumed.is_none() && self.apps.len() >= WORKSTATIONS_MAX {
-            let apps: Vec<_> = self.desks.keys().cloned().collect();
-            changes.extend(apps.iter().flat_map(|app| self.sweep(app, now)));
-            if self.apps.len() >= WORKSTATIONS_MAX {
-                return Err(HubError::Full);
-            }
+        if resumed.is_none() {
+            self.room(app, peer)?;
         }
         if register.state.program == Program::NotStarted && !self.is_admitted(app, register, peer) {
             let closed = self.desks.get(app).and_then(|desk| desk.closed.clone());

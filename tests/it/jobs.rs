@@ -340,8 +340,10 @@ async fn trouble_with_one_application_keeps_no_chore_from_the_others() {
 async fn who_is_no_operator_sees_nothing_but_may_work() {
     let desk = Desk::open().await;
     assert_eq!(desk.run(&["job", "create", "first", "--app", "desk", "--at", AT]).0, 0);
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs_err::set_permissions(desk.dir.path(), open).unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs_err::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set_mode(desk.dir.path(), 0o755);
     let as_nobody = |args: &[&str]| {
         let ours = command(desk.dir.path());
         let mut nobody = Command::new("setpriv");
@@ -349,12 +351,22 @@ async fn who_is_no_operator_sees_nothing_but_may_work() {
         let output = nobody.args(ours.get_args()).args(args).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
-    for look in
-        [&["status"][..], &["job", "list"], &["job", "show", "first"], &["run", "list"], &["session", "list", "desk"]]
-    {
-        let (code, said) = as_nobody(look);
-        assert_eq!(code, Some(8), "{look:?}: {said}");
-        assert!(said.contains("nobody") && !said.contains("first"), "{look:?}: {said}");
+    // The socket is not theirs; nor would it help if it were.
+    for (mode, why) in [(None, "Permission denied"), (Some(0o666), "nobody")] {
+        if let Some(mode) = mode {
+            set_mode(&desk.dir.path().join("afterhours.sock"), mode);
+        }
+        for look in [
+            &["status"][..],
+            &["job", "list"],
+            &["job", "show", "first"],
+            &["run", "list"],
+            &["session", "list", "desk"],
+        ] {
+            let (code, said) = as_nobody(look);
+            assert_eq!(code, Some(8), "{look:?}: {said}");
+            assert!(said.contains(why) && !said.contains("first"), "{look:?}: {said}");
+        }
     }
     let (code, said) = as_nobody(&["client", "run", "--app", "desk", "--", "echo", "at work"]);
     assert_eq!((code, said.contains("at work")), (Some(0), true), "{said}");

@@ -44,6 +44,7 @@ pub(crate) fn app_settings() -> AppSettings {
         feed: FeedSettings::Dir("/srv/releases/orders".into()),
         updates: UpdateSettings::default(),
         sessions: Vec::new(),
+        sessions_per_user_max: 16,
         gate: Vec::new(),
         grace: Span::mins(5),
         reminders: Vec::new(),

@@ -71,7 +71,8 @@ impl Stage {
         let binary = std::env::current_exe().map_err(failed("find this program"))?;
         let vendor = Vendor::found(dir.join("vendor"), &binary, now)?;
         let stage = Self { dir, temp, binary, server: free_address()?, vendor };
-        if stage.socket().as_os_str().len() > SOCKET_BYTES_MAX {
+        // The workstations' socket stands beside it, under a longer name.
+        if stage.socket().with_file_name("workstations.sock").as_os_str().len() > SOCKET_BYTES_MAX {
             let message = format!("{} is too long a name for a socket to be in", stage.dir.display());
             return Err(CliError::usage(message, "choose a shorter --dir, or a shorter TMPDIR"));
         }

@@ -31,6 +31,8 @@ use crate::domain::span::Span;
 
 const DATA_DIR: &str = "/var/lib/afterhours";
 const SOCKET: &str = "/run/afterhours/afterhours.sock";
+/// The workstations' socket stands beside the operators'.
+const WORKSTATION_SOCKET: &str = "workstations.sock";
 const OPERATOR_GROUP: &str = "afterhours";
 const KEEP_OLD: u32 = 1;
 const KEEP_HISTORY: Span = Span::days(400);
@@ -61,18 +63,32 @@ pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
     Ok(Settings { daemon, apps })
 }
 
-/// Only where the daemon's socket is: all that a person without access to secrets can need.
-pub(super) fn socket(input: &Input) -> Result<PathBuf, Problem> {
-    let place = Place::default().key("daemon").key("socket");
-    check::path(&place, input.daemon.socket.as_deref().unwrap_or(SOCKET))
+/// Only where the daemon's sockets are, the operators' and the workstations': all that a person without access to
+/// secrets can need.
+pub(super) fn sockets(input: &DaemonInput) -> Result<(PathBuf, PathBuf), Problem> {
+    let place = Place::default().key("daemon");
+    let socket = check::path(&place.key("socket"), input.socket.as_deref().unwrap_or(SOCKET))?;
+    let place = place.key("workstation_socket");
+    let workstations = match &input.workstation_socket {
+        Some(text) => check::path(&place, text)?,
+        None => socket.with_file_name(WORKSTATION_SOCKET),
+    };
+    if workstations == socket {
+        return Err(place
+            .wrong(format!("\"{}\" is the operators' socket, too", socket.display()))
+            .hint("give each of `socket` and `workstation_socket` a path of its own"));
+    }
+    Ok((socket, workstations))
 }
 
 fn daemon(place: &Place, input: DaemonInput) -> Result<DaemonSettings, Problem> {
+    let (socket, workstation_socket) = sockets(&input)?;
     let group = input.operator_group.unwrap_or_else(|| OPERATOR_GROUP.to_owned());
     let (keep_history, keep_audit) = kept(place, input.keep_history, input.keep_audit)?;
     Ok(DaemonSettings {
         data_dir: check::path(&place.key("data_dir"), input.data_dir.as_deref().unwrap_or(DATA_DIR))?,
-        socket: check::path(&place.key("socket"), input.socket.as_deref().unwrap_or(SOCKET))?,
+        socket,
+        workstation_socket,
         operator_group: check::text(&place.key("operator_group"), group)?,
         keep_history,
         keep_audit,
@@ -130,6 +146,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         feed: feed::feed(&place.key("feed"), input.feed)?,
         updates: updates::updates(&place.key("updates"), input.updates)?,
         sessions: people::sessions(&place.key("sessions"), input.sessions, &tree)?,
+        sessions_per_user_max: people::sessions_per_user_max(place, input.sessions_per_user_max)?,
         gate: people::gate(&place.key("gate"), input.gate, &tree)?,
         grace,
         reminders,

@@ -1,4 +1,4 @@
-//! What concerns users and operators: `sessions`, `gate`, `grace`, `reminders`, `open_gate`,
+//! What concerns users and operators: `sessions`, `sessions_per_user_max`, `gate`, `grace`, `reminders`, `open_gate`,
 //! `report` and `hooks`.
 
 use crate::config::error::Place;
@@ -24,6 +24,7 @@ const CENSUS_WAIT: Span = Span::mins(10);
 const SESSIONS_DEADLINE: Span = Span::secs(30);
 const GATE_DEADLINE: Span = Span::secs(30);
 const HOOKS_DEADLINE: Span = Span::hours(1);
+const SESSIONS_PER_USER_MAX: u32 = 16;
 const LANGUAGE: &str = "en";
 
 /// How long users have, and when they are reminded: descending, each once.
@@ -82,6 +83,11 @@ pub(super) fn sessions(
         all.push(one);
     }
     Ok(all)
+}
+
+/// How many sessions of one user's may be registered at once.
+pub(super) fn sessions_per_user_max(place: &Place, number: Option<u32>) -> Result<u32, Problem> {
+    check::at_least_one(&place.key("sessions_per_user_max"), number.unwrap_or(SESSIONS_PER_USER_MAX))
 }
 
 fn sessions_entry(place: &Place, input: SessionsInput, tree: &Tree) -> Result<SessionsSettings, Problem> {

@@ -213,11 +213,12 @@ async fn a_gate_is_open_until_it_was_closed() {
 async fn sessions_are_remembered_until_they_leave() {
     let it = fresh();
     let id = SessionId("ws-1".to_owned());
-    it.store.put_session(&app(), &id, json!({"user": "anna"})).await.unwrap();
-    it.store.put_session(&app(), &id, json!({"user": "bert"})).await.unwrap();
+    let note = |body| it.store.note_sessions(vec![(app(), id.clone(), body)]);
+    note(Some(json!({"user": "anna"}))).await.unwrap();
+    note(Some(json!({"user": "bert"}))).await.unwrap();
     let stored = StoredSession { app: "orders".to_owned(), id: id.clone(), body: Some(json!({"user": "bert"})) };
     assert_eq!(it.again().stored_sessions().await.unwrap(), [stored]);
-    it.store.remove_session(&app(), &id).await.unwrap();
+    note(None).await.unwrap();
     assert!(it.store.stored_sessions().await.unwrap().is_empty());
 }
 

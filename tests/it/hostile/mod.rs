@@ -1,6 +1,7 @@
 //! Attacks by real users of the machine: the application's own, and a stranger. Each is refused or has no effect.
 
 mod commands;
+mod door;
 mod facts;
 mod places;
 mod settings;

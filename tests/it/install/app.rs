@@ -66,6 +66,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         feed: FeedSettings::Dir(root.join("feed")),
         updates: UpdateSettings::default(),
         sessions: Vec::new(),
+        sessions_per_user_max: 16,
         gate: Vec::new(),
         grace: Span::mins(5),
         reminders: Vec::new(),

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use afterhours::api::door::Door as Entrance;
+use afterhours::api::door::Patience;
+use afterhours::api::door::Shares;
 use afterhours::api::workstations::Admission;
 use afterhours::api::workstations::Workstations;
 use afterhours::api::workstations::router;
@@ -24,12 +29,13 @@ use afterhours::domain::session::Census;
 use afterhours::domain::session::Notice;
 use afterhours::domain::session::Session;
 use afterhours::domain::span::Span;
-use afterhours::sessions::hub::Change;
+use afterhours::exec::process::start_ticks;
 use afterhours::sessions::hub::Hub;
 use afterhours::sessions::hub::SessionChange;
 use afterhours::sessions::hub::Verdict;
+use afterhours::sessions::notes::notes;
 use afterhours::sessions::station::Member;
-use afterhours::sessions::station::Peer;
+use afterhours::wire::workstation::Process;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -79,6 +85,8 @@ pub(crate) struct Daemon {
     pub(crate) hub: Arc<Hub>,
     pub(crate) door: Arc<Door>,
     pub(crate) memory: Memory,
+    /// How often something was written down.
+    pub(crate) writes: Arc<AtomicUsize>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -86,13 +94,21 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(socket: &Path, known_before: Vec<Member>) -> Self {
         let memory = Memory::new(Mutex::new(known_before.clone()));
-        let (changes, mut read) = mpsc::channel::<Change>(64);
-        let store = Arc::clone(&memory);
+        let (changes, mut read) = notes();
+        let (store, writes) = (Arc::clone(&memory), Arc::new(AtomicUsize::new(0)));
+        let written = Arc::clone(&writes);
         tokio::spawn(async move {
-            while let Some(Change { what, remembered }) = read.recv().await {
-                keep(&mut store.lock().unwrap(), what);
-                if let Some(remembered) = remembered {
-                    let _ = remembered.send(());
+            loop {
+                let batch = read.next().await;
+                if batch.is_empty() {
+                    return;
+                }
+                written.fetch_add(1, Ordering::Relaxed);
+                for change in batch {
+                    keep(&mut store.lock().unwrap(), change.what);
+                    for remembered in change.remembered {
+                        let _ = remembered.send(());
+                    }
                 }
             }
         });
@@ -102,13 +118,10 @@ impl Daemon {
         let listener = UnixListener::bind(socket).unwrap();
         let routes = router(Workstations { hub: Arc::clone(&hub), admission: Arc::clone(&door), stop: stop.clone() });
         let stopped = stop.clone();
-        let server = tokio::spawn(async move {
-            axum::serve(listener, routes.into_make_service_with_connect_info::<Peer>())
-                .with_graceful_shutdown(stopped.cancelled_owned())
-                .await
-                .unwrap();
-        });
-        Self { hub, door, memory, stop, server }
+        let caps = Shares::of(65_536, 16).workstations;
+        let entrance = Entrance::new("test", listener, routes, caps, Patience::default());
+        let server = tokio::spawn(entrance.serve(stopped));
+        Self { hub, door, memory, writes, stop, server }
     }
 
     /// Ends it; what it remembers.
@@ -132,7 +145,9 @@ impl Daemon {
     /// Waits until `count` programs are known to run.
     pub(crate) async fn running(&self, count: usize) {
         until("the programs run", || {
-            let started = self.memory.lock().unwrap().iter().filter(|member| member.program.is_some()).count();
+            // What is remembered is a moment behind: it may still be of a program that has ended.
+            let runs = |program: Process| start_ticks(program.pid) == Some(program.start_ticks);
+            let started = self.memory.lock().unwrap().iter().filter(|member| member.program.is_some_and(runs)).count();
             started >= count && self.sessions().len() == count
         })
         .await;

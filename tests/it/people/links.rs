@@ -10,13 +10,13 @@ use afterhours::domain::session::Census;
 use afterhours::domain::session::SessionId;
 use afterhours::domain::span::Span;
 use afterhours::exec::process::start_ticks;
-use afterhours::sessions::hub::Change;
 use afterhours::sessions::hub::Hub;
 use afterhours::sessions::hub::HubError;
 use afterhours::sessions::hub::Joined;
 use afterhours::sessions::hub::QUEUE_MAX;
 use afterhours::sessions::hub::Seat;
 use afterhours::sessions::hub::Verdict;
+use afterhours::sessions::notes::notes;
 use afterhours::sessions::station::Member;
 use afterhours::sessions::station::Peer;
 use afterhours::wire::workstation::ClientState;
@@ -25,7 +25,6 @@ use afterhours::wire::workstation::Program;
 use afterhours::wire::workstation::Register;
 use afterhours::wire::workstation::ServerMessage;
 use tokio::process::Command;
-use tokio::sync::mpsc;
 
 use super::bench::Daemon;
 use super::bench::Person;
@@ -200,9 +199,9 @@ async fn a_client_that_does_not_read_loses_its_link() {
 
 #[tokio::test]
 async fn what_cannot_be_remembered_is_not_admitted() {
-    let (memory, mut changes) = mpsc::channel::<Change>(4);
+    let (memory, mut changes) = notes();
     let hub = Hub::new(Vec::new(), Arc::new(SystemClock), Some(memory));
-    let disk_full = tokio::spawn(async move { while changes.recv().await.is_some() {} });
+    let disk_full = tokio::spawn(async move { while !changes.next().await.is_empty() {} });
     let error = hub.join(&app(), &register(), None, &Verdict::Admitted).await.unwrap_err();
     assert!(matches!(error, HubError::NotRemembered { .. }), "{error}");
     assert!(hub.census(&app()).is_known_empty());

@@ -1,6 +1,6 @@
 //! People at workstations: real sockets, real programs, scripted persons.
 
-mod bench;
+pub(crate) mod bench;
 mod commands;
 mod crowd;
 mod links;

@@ -175,6 +175,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         feed: FeedSettings::Dir(dir.to_owned()),
         updates: UpdateSettings::default(),
         sessions: Vec::new(),
+        sessions_per_user_max: 16,
         gate: Vec::new(),
         grace: Span::ZERO,
         reminders: Vec::new(),
