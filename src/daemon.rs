@@ -40,6 +40,7 @@ use crate::api::workstations::Admission;
 use crate::api::workstations::Workstations;
 use crate::config::settings::Settings;
 use crate::control::Control;
+use crate::control::admission::Refusals;
 use crate::daemon::renew::Entered;
 use crate::daemon::renew::Stop;
 use crate::daemon::sockets::Sockets;
@@ -83,6 +84,7 @@ use crate::sessions::notes::Notebook;
 use crate::sessions::notes::Notes;
 use crate::sessions::notes::notes;
 use crate::sessions::station::Member;
+use crate::sessions::station::Peer;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
@@ -152,6 +154,7 @@ impl House {
             engine: engine.clone(),
             night: Arc::clone(&night),
             clock: Arc::clone(&clock),
+            refusals: Refusals::default(),
             schedule_changed: Arc::new(Notify::new()),
             serving_since,
         });
@@ -418,8 +421,12 @@ impl Admission for Doors {
         self.0.night.kits.contains_key(app)
     }
 
-    async fn admit(&self, app: &AppName, user: &str) -> Verdict {
-        self.0.admit(app, user).await
+    async fn counts(&self, app: &AppName, peer: Option<Peer>) -> bool {
+        self.0.counts(app, peer).await
+    }
+
+    async fn admit(&self, app: &AppName, peer: Option<Peer>, said: &str) -> Verdict {
+        self.0.admit(app, peer, said).await
     }
 }
 

@@ -53,8 +53,10 @@ use crate::wire::workstation::ServerMessage;
 pub trait Admission: Send + Sync + 'static {
     /// Whether there is such an application.
     fn knows(&self, app: &AppName) -> bool;
-    /// Whether this user may log in now; uses up a pass where the gate is closed and one is there.
-    fn admit(&self, app: &AppName, user: &str) -> impl Future<Output = Verdict> + Send;
+    /// Whether sessions of this user count at all.
+    fn counts(&self, app: &AppName, peer: Option<Peer>) -> impl Future<Output = bool> + Send;
+    /// Whether this user may log in now, whatever `said` is; uses up a pass where the gate is closed and one is there.
+    fn admit(&self, app: &AppName, peer: Option<Peer>, said: &str) -> impl Future<Output = Verdict> + Send;
 }
 
 /// What the routes need.
@@ -112,8 +114,13 @@ async fn register<A: Admission>(
     if let Err(error) = state.hub.knock(peer) {
         return failed(&error);
     }
+    if !state.admission.counts(&app, peer).await {
+        let failure = Failure::new(format!("register: {app} is used by other users of this machine"))
+            .hint(format!("ask your administrator: `users` and `group` of [app.{app}] say whose sessions count"));
+        return refusal(StatusCode::FORBIDDEN, "not_permitted", &failure);
+    }
     let verdict = if state.hub.needs_admission(&app, &register, peer) {
-        state.admission.admit(&app, &register.user).await
+        state.admission.admit(&app, peer, &register.user).await
     } else {
         Verdict::Admitted
     };
@@ -169,9 +176,11 @@ fn failed(error: &HubError) -> Response {
         HubError::NotYours { .. } | HubError::Signal { .. } => (StatusCode::FORBIDDEN, "not_permitted"),
         HubError::StaleAnswer => (StatusCode::CONFLICT, "refused"),
         HubError::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "refused"),
-        HubError::Full | HubError::TooOften | HubError::NotRemembered { .. } | HubError::Unreachable { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, "not_available")
-        }
+        HubError::NotNow
+        | HubError::Full
+        | HubError::TooOften
+        | HubError::NotRemembered { .. }
+        | HubError::Unreachable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not_available"),
     };
     refusal(status, kind, &Failure::from_error(error))
 }

@@ -59,7 +59,7 @@ struct RunArgs {
     /// The application [default: the only one]
     #[arg(long)]
     app: Option<AppName>,
-    /// The name of the user [default: yours]
+    /// What the user is called; believed of root only [default: your name]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// Answer every warning at once, where nobody sits at a terminal
@@ -176,6 +176,7 @@ fn unable(error: WorkstationError) -> CliError {
         WorkstationError::Unreachable { .. } if error.is_permission() => ErrorKind::NotPermitted,
         WorkstationError::Unreachable { .. } => ErrorKind::Unavailable,
         WorkstationError::Rejected { status: 429, .. } => ErrorKind::Refused,
+        WorkstationError::Rejected { status: 403, .. } => ErrorKind::NotPermitted,
         WorkstationError::Rejected { status: 404, .. } => ErrorKind::NotFound,
         _ => ErrorKind::Failed,
     };

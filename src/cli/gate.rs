@@ -76,7 +76,7 @@ Example:
 struct PassArgs {
     /// The application
     app: AppName,
-    /// Only this user [default: whoever comes first]
+    /// Only this user of the machine [default: whoever comes first]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// For how long

@@ -12,6 +12,7 @@ use crate::cli::job::name_the_affected;
 use crate::cli::text;
 use crate::cli::text::count;
 use crate::client::api::Client;
+use crate::domain::foreign;
 use crate::domain::name::AppName;
 use crate::domain::session::SessionId;
 use crate::wire::error::ErrorKind;
@@ -137,6 +138,6 @@ async fn end(args: EndArgs, client: &Client, context: &Context<'_>) -> Result<En
         return Ok(Ending::Good);
     }
     let left: Vec<&str> = ended.left.iter().map(|session| session.0.as_str()).collect();
-    context.ui.warn(format_args!("still there: {}", left.join(", ")));
+    context.ui.warn(format_args!("still there: {}", foreign::names(left)));
     Ok(Ending::Bad(ErrorKind::Failed))
 }

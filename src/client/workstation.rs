@@ -120,6 +120,9 @@ impl WorkstationError {
             Self::Unreachable { .. } => {
                 Some("the program is not started without the daemon; ask your administrator to start it".to_owned())
             }
+            Self::Rejected { status: 403, .. } => {
+                Some("ask your administrator: `users` and `group` of the application say who works with it".to_owned())
+            }
             Self::Rejected { status: 404, .. } => Some("check the name of the application".to_owned()),
             Self::Rejected { status: 429, .. } => {
                 Some("close one of yours, or ask your administrator for a larger sessions_per_user_max".to_owned())

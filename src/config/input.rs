@@ -73,6 +73,8 @@ pub(super) struct AppInput {
     pub(super) updates: UpdatesInput,
     pub(super) sessions: Option<Vec<SessionsInput>>,
     pub(super) sessions_per_user_max: Option<u32>,
+    pub(super) users: Option<Vec<String>>,
+    pub(super) group: Option<String>,
     pub(super) gate: Vec<GateInput>,
     pub(super) grace: Option<Span>,
     pub(super) reminders: Option<Vec<Span>>,

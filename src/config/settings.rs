@@ -14,6 +14,7 @@ use crate::domain::command::Tree;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
+use crate::files::account::Account;
 
 /// Everything.
 #[derive(Debug, Clone)]
@@ -117,6 +118,8 @@ pub struct AppSettings {
     pub sessions: Vec<SessionsSettings>,
     /// How many sessions of one user's may be registered at once by workstations.
     pub sessions_per_user_max: u32,
+    /// Whose sessions at workstations count.
+    pub people: PeopleSettings,
     /// What else closes and opens with the gate.
     pub gate: Vec<GateSettings>,
     /// How long users have.
@@ -452,6 +455,30 @@ pub enum ProxySettings {
         /// Hosts that are reached directly, as `NO_PROXY` writes them.
         except: Vec<String>,
     },
+}
+
+/// Whose sessions at workstations count; everybody's where neither is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeopleSettings {
+    /// These users, by name or number.
+    pub users: Option<Vec<String>>,
+    /// The members of this group.
+    pub group: Option<String>,
+}
+
+impl PeopleSettings {
+    /// Whether nobody is left out.
+    pub fn is_everybody(&self) -> bool {
+        self.users.is_none() && self.group.is_none()
+    }
+
+    /// Whether a user is one of them. Asks the system's databases.
+    pub fn are_of(&self, account: &Account) -> bool {
+        let named = |user: &String| *user == account.name || *user == account.uid.to_string();
+        self.is_everybody()
+            || self.users.iter().flatten().any(named)
+            || self.group.as_ref().is_some_and(|group| account.is_member(group))
+    }
 }
 
 /// Who is asked about sessions.

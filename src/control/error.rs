@@ -36,6 +36,12 @@ pub enum ControlError {
         /// Those there are.
         known: Vec<String>,
     },
+    /// There is no such user on this machine.
+    #[error("this machine knows no user {user}")]
+    NoUser {
+        /// Who.
+        user: String,
+    },
     /// There is no such session.
     #[error("{app} has no session {session}")]
     NoSession {
@@ -176,9 +182,10 @@ impl ControlError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotPermitted { .. } => ErrorKind::NotPermitted,
-            Self::NoApp { .. } | Self::NoSession { .. } | Self::Store(StoreError::NoJob(_) | StoreError::NoRun(_)) => {
-                ErrorKind::NotFound
-            }
+            Self::NoApp { .. }
+            | Self::NoUser { .. }
+            | Self::NoSession { .. }
+            | Self::Store(StoreError::NoJob(_) | StoreError::NoRun(_)) => ErrorKind::NotFound,
             Self::Engine(error) => match **error {
                 EngineError::Store { source: StoreError::NoRun(_), .. } => ErrorKind::NotFound,
                 EngineError::Illegal { .. } => ErrorKind::Refused,
@@ -216,6 +223,9 @@ impl ControlError {
             Self::NoApp { known, .. } => format!(
                 "the configuration knows {}; a daemon reads it when it starts, so restart it after a change",
                 known.join(", ")
+            ),
+            Self::NoUser { user } => format!(
+                "see `getent passwd {user}`; a pass is for a user of this machine, or, without --user, for whoever comes first"
             ),
             Self::NoSession { app, .. } => format!("see `afterhours session list {app}`"),
             Self::Calendar(error) => return error.hint(),

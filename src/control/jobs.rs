@@ -13,6 +13,7 @@ use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::db::runs::RunFilter;
 use crate::db::store::StoreError;
+use crate::domain::foreign;
 use crate::domain::job::Job;
 use crate::domain::job::JobSpec;
 use crate::domain::job::MAX_RUNTIME_DEFAULT;
@@ -22,6 +23,7 @@ use crate::domain::name::JobName;
 use crate::domain::run::Order;
 use crate::domain::run::Trigger;
 use crate::domain::session::Census;
+use crate::domain::session::Session;
 use crate::jobs::plan::plan;
 use crate::scheduler::resolve::Resolved;
 use crate::scheduler::resolve::first_start;
@@ -340,8 +342,8 @@ impl Control {
                     match kit.sessions.census().await {
                         Census::Known(sessions) if sessions.is_empty() => {}
                         Census::Known(sessions) => {
-                            let users: Vec<&str> = sessions.iter().map(|session| session.user.as_str()).collect();
-                            warnings.push(format!("logged in now: {}", users.join(", ")));
+                            let users = foreign::names(sessions.iter().map(Session::who));
+                            warnings.push(format!("logged in now: {users}"));
                         }
                         Census::Unknown(reason) => warnings.push(format!("who is logged in is not known: {reason}")),
                     }

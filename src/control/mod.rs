@@ -4,6 +4,7 @@
 //! request makes sense, what is written, who did it: all of that is decided here, once. Every change is
 //! audited before its result is known to the caller.
 
+pub mod admission;
 pub mod apps;
 pub mod bundle;
 pub mod error;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::config::settings::Settings;
+use crate::control::admission::Refusals;
 use crate::control::error::ControlError;
 use crate::db::audit::AuditEntry;
 use crate::db::store::Store;
@@ -61,6 +63,8 @@ pub struct Control {
     pub night: Arc<Night>,
     /// The time.
     pub clock: SharedClock,
+    /// Who was refused, and was not noted yet.
+    pub refusals: Refusals,
     /// Wakes the dispatcher when a start has changed.
     pub schedule_changed: Arc<Notify>,
     /// Since when this process is the daemon; nothing when it is none.

@@ -4,15 +4,14 @@ use crate::control::Caller;
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::domain::failure::Failure;
-use crate::domain::gate::Gate;
+use crate::domain::foreign;
 use crate::domain::gate::Pass;
-use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::domain::session::Census;
 use crate::domain::session::SessionId;
 use crate::domain::span::Span;
+use crate::files::account::Account;
 use crate::sessions::SessionsError;
-use crate::sessions::hub::Verdict;
 use crate::wire::people::CloseGate;
 use crate::wire::people::EndSessions;
 use crate::wire::people::EndedView;
@@ -180,47 +179,29 @@ impl Control {
     /// Admits one login through a closed gate.
     ///
     /// # Errors
-    /// There is no such application, or the store fails.
+    /// There is no such application, no such user, or the store fails.
     pub async fn give_pass(&self, caller: &Caller, app: &AppName, ask: GivePass) -> Result<PassView, ControlError> {
         Self::must_operate(caller)?;
         self.kit(app)?;
+        let account = match ask.user {
+            None => None,
+            Some(user) => {
+                let asked = user.clone();
+                // The system's own databases may be on another machine.
+                let found = tokio::task::spawn_blocking(move || Account::find(&asked)).await.unwrap_or_default();
+                Some(found.ok_or_else(|| ControlError::NoUser { user: foreign::name(&user) })?)
+            }
+        };
         let pass = Pass {
             app: app.clone(),
-            user: ask.user,
+            uid: account.as_ref().map(|account| account.uid),
+            user: account.map(|account| account.name),
             valid_until: self.now() + ask.valid.delta(),
             given_by: caller.who.clone(),
         };
         self.audit(caller, "gate.pass", app, &pass).await?;
         self.store.give_pass(pass.clone()).await?;
         Ok(pass)
-    }
-
-    async fn is_away(&self, app: &AppName) -> Result<bool, ControlError> {
-        Ok(self.store.active_run(app).await?.is_some_and(|run| run.away))
-    }
-
-    /// Whether `user` may start the application now; uses up a pass where it takes one.
-    pub async fn admit(&self, app: &AppName, user: &str) -> Verdict {
-        let now = self.now();
-        match self.store.gate(app).await {
-            Ok(gate) if gate.admits(now) => Verdict::Admitted,
-            Ok(Gate { position: Position::Closed { message, until, .. }, .. }) => {
-                // While the application is away there is nothing to log in to, pass or not.
-                if !matches!(self.is_away(app).await, Ok(false)) {
-                    return Verdict::Refused { message, until };
-                }
-                match self.store.use_pass(app, user, now).await {
-                    Ok(true) => Verdict::AdmittedByPass,
-                    Ok(false) | Err(_) => Verdict::Refused { message, until },
-                }
-            }
-            Ok(Gate { position: Position::Open, .. }) => Verdict::Admitted,
-            // What cannot be known is not admitted.
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the gate cannot be read");
-                Verdict::Refused { message: "it cannot be found out whether you may log in".to_owned(), until: None }
-            }
-        }
     }
 }
 

@@ -4,8 +4,11 @@
 use chrono::DateTime;
 use chrono::Utc;
 use rusqlite::OptionalExtension;
+use rusqlite::Row;
 use rusqlite::Transaction;
 
+use crate::db::audit::AuditEntry;
+use crate::db::audit::append_entry;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
@@ -59,14 +62,43 @@ fn is_away(tx: &Transaction<'_>, app: &AppName) -> Result<bool, StoreError> {
         .query_row([app.as_str()], |row| row.get("away"))?)
 }
 
-fn use_pass(tx: &Transaction<'_>, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
+fn use_pass(
+    tx: &Transaction<'_>,
+    app: &AppName,
+    holder: &Holder,
+    now: DateTime<Utc>,
+) -> Result<Option<Pass>, StoreError> {
     tx.execute("DELETE FROM passes WHERE valid_until <= ?1", [now])?;
-    let used = tx.execute(
-        "DELETE FROM passes WHERE id = (SELECT id FROM passes WHERE app = ?1 AND (user IS NULL OR user = ?2)
-         ORDER BY user IS NULL, valid_until LIMIT 1)",
-        (app.as_str(), user),
-    )?;
-    Ok(used > 0)
+    let used = tx
+        .prepare_cached(
+            "DELETE FROM passes WHERE id = (SELECT id FROM passes WHERE app = ?1
+                 AND (user IS NULL OR uid = ?2 OR (user = ?3 AND (uid IS NULL OR ?4)))
+                 ORDER BY user IS NULL, valid_until LIMIT 1)
+             RETURNING user, uid, valid_until, given_by",
+        )?
+        .query_row((app.as_str(), holder.uid, &holder.user, holder.vouched), |row| pass(app, row));
+    Ok(used.optional()?)
+}
+
+fn pass(app: &AppName, row: &Row<'_>) -> rusqlite::Result<Pass> {
+    Ok(Pass {
+        app: app.clone(),
+        user: row.get("user")?,
+        uid: row.get("uid")?,
+        valid_until: row.get("valid_until")?,
+        given_by: row.get("given_by")?,
+    })
+}
+
+/// Who wants to use a pass.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    /// The number of the user, as the kernel says.
+    pub uid: Option<u32>,
+    /// The user's name.
+    pub user: String,
+    /// Whether root says so: then the name is enough.
+    pub vouched: bool,
 }
 
 impl Store {
@@ -177,8 +209,8 @@ impl Store {
     pub async fn give_pass(&self, pass: Pass) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
-                "INSERT INTO passes (app, user, valid_until, given_by) VALUES (?1, ?2, ?3, ?4)",
-                (pass.app.as_str(), pass.user, pass.valid_until, pass.given_by),
+                "INSERT INTO passes (app, user, valid_until, given_by, uid) VALUES (?1, ?2, ?3, ?4, ?5)",
+                (pass.app.as_str(), pass.user, pass.valid_until, pass.given_by, pass.uid),
             )?;
             Ok(())
         })
@@ -193,27 +225,35 @@ impl Store {
         let app = app.clone();
         self.read(move |tx| {
             let mut statement = tx.prepare_cached(
-                "SELECT user, valid_until, given_by FROM passes WHERE app = ?1 AND valid_until > ?2 ORDER BY valid_until",
+                "SELECT user, uid, valid_until, given_by FROM passes WHERE app = ?1 AND valid_until > ?2
+                 ORDER BY valid_until",
             )?;
-            let rows = statement.query_map((app.as_str(), now), |row| {
-                Ok(Pass {
-                    app: app.clone(),
-                    user: row.get("user")?,
-                    valid_until: row.get("valid_until")?,
-                    given_by: row.get("given_by")?,
-                })
-            })?;
+            let rows = statement.query_map((app.as_str(), now), |row| pass(&app, row))?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
 
-    /// Uses up a pass that admits `user`, if there is one.
+    /// Uses up a pass that admits `holder`, and notes that; answers with the pass, if there is one.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn use_pass(&self, app: &AppName, user: &str, now: DateTime<Utc>) -> Result<bool, StoreError> {
-        let (app, user) = (app.clone(), user.to_owned());
-        self.write(move |tx| use_pass(tx, &app, &user, now)).await
+    pub async fn use_pass<F>(
+        &self,
+        app: &AppName,
+        holder: Holder,
+        now: DateTime<Utc>,
+        note: F,
+    ) -> Result<bool, StoreError>
+    where
+        F: FnOnce(&Pass) -> AuditEntry + Send + 'static,
+    {
+        let app = app.clone();
+        self.write(move |tx| {
+            let Some(pass) = use_pass(tx, &app, &holder, now)? else { return Ok(false) };
+            append_entry(tx, note(&pass))?;
+            Ok(true)
+        })
+        .await
     }
 }

@@ -71,7 +71,7 @@ CREATE TABLE passes (
     user        TEXT,
     valid_until TEXT NOT NULL,
     given_by    TEXT NOT NULL
-) STRICT;
+, uid INTEGER CHECK (uid >= 0)) STRICT;
 CREATE TABLE quarantine (
     app     TEXT    NOT NULL,
     build   INTEGER NOT NULL,

@@ -15,6 +15,10 @@ pub const LINES_MAX: usize = 40;
 pub const BYTES_MAX: usize = 4 * 1024;
 /// How many characters of one line fit into a message.
 pub const LINE_CHARS_MAX: usize = 300;
+/// How many characters of a name are shown.
+pub const NAME_CHARS_MAX: usize = 64;
+/// How many names are listed; the others are counted.
+pub const NAMES_MAX: usize = 20;
 /// A name that has one of these in it names a secret, whatever else it says.
 const SECRET_NAMES: [&str; 11] = [
     "password",
@@ -74,6 +78,49 @@ fn clipped(line: &str) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.to_owned(),
     }
+}
+
+/// A name that somebody gives themself, as it is shown: in one line, bounded, and with nothing hidden in it. A second time
+/// changes nothing.
+pub fn name(said: &str) -> String {
+    let shown = one_line(said);
+    match shown.char_indices().nth(NAME_CHARS_MAX) {
+        Some((end, _)) if shown[end..].chars().nth(1).is_some() => format!("{}…", &shown[..end]),
+        _ => shown,
+    }
+}
+
+/// Many names as one text: `anna, bert and 17,474 others`.
+pub fn names(all: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let (mut shown, mut chars, mut others) = (Vec::new(), 0, 0);
+    for one in all {
+        // The number of the others must fit into a line of a mail, too.
+        if shown.len() == NAMES_MAX || chars >= LINE_CHARS_MAX {
+            others += 1;
+        } else {
+            let one = clipped(one.as_ref());
+            chars += one.chars().count();
+            shown.push(one);
+        }
+    }
+    match others {
+        0 => shown.join(", "),
+        1 => format!("{} and 1 other", shown.join(", ")),
+        others => format!("{} and {} others", shown.join(", "), grouped(others)),
+    }
+}
+
+/// A number with a comma after every three digits.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A text without what looks like a secret: values of names such as `password` or `token`, what follows
@@ -264,6 +311,22 @@ mod tests {
         );
         assert_eq!(last_line("no licence\n token: x\n").as_deref(), Some("token: ***"));
         assert_eq!(last_lines("a\u{1b}[31mb\tc\npassword=x"), ["a [31mb c", "password=***"]);
+    }
+
+    #[test]
+    fn names_are_bounded_and_show_what_is_in_them() {
+        assert_eq!(name("anna"), "anna");
+        assert_eq!(name("Änne Özil"), "Änne Özil");
+        assert_eq!(name("a\u{202e}toor\u{1b}[2J"), "a\\u{202e}toor [2J");
+        let long = name(&"x".repeat(100));
+        assert_eq!((long.chars().count(), name(&long)), (NAME_CHARS_MAX + 1, long.clone()));
+        let many = |count: usize| names((1..=count).map(|n| format!("u{n}")));
+        assert_eq!(many(0), "");
+        assert_eq!(many(2), "u1, u2");
+        assert!(many(21).ends_with(", u20 and 1 other"));
+        assert!(many(17_494).ends_with(", u20 and 17,474 others"));
+        assert!(names(vec!["x".repeat(100); 9]).ends_with("x and 6 others"));
+        assert_eq!(names(["x".repeat(1000)]).chars().count(), LINE_CHARS_MAX + 1);
     }
 
     proptest! {

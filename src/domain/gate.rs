@@ -107,6 +107,9 @@ pub struct Pass {
     pub app: AppName,
     /// Whom it admits; anybody when absent.
     pub user: Option<String>,
+    /// The number of that user: whoever else has or takes the name is not meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
     /// Until when it can be used.
     pub valid_until: DateTime<Utc>,
     /// Who gave it.

@@ -39,8 +39,17 @@ pub struct Session {
     pub id: SessionId,
     /// The application.
     pub app: AppName,
-    /// The name of the user.
+    /// The name of the user: of a workstation, the one the machine knows for who runs it; elsewhere, what the provider says.
     pub user: String,
+    /// What the client calls its user, where that is another name. It is shown, and never believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+    /// The number of the user on this machine, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// The process of the program, where one is seen on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
     /// The workstation, where the provider knows it.
     #[serde(default)]
     pub workstation: Option<String>,
@@ -56,6 +65,16 @@ pub struct Session {
     /// What the user answered to the current warning.
     #[serde(default)]
     pub answer: Option<Answer>,
+}
+
+impl Session {
+    /// Who it is, for people: `anna`, or `bert (says anna)`.
+    pub fn who(&self) -> String {
+        match &self.said {
+            None => self.user.clone(),
+            Some(said) => format!("{} (says {said})", self.user),
+        }
+    }
 }
 
 /// Who is logged in, or why that cannot be known. Unknown never counts as empty.

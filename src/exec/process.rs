@@ -72,6 +72,37 @@ pub fn signal(pid: u32, start_ticks: u64, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// The same for a program of one user: with the group that it leads, but only those of its processes that are that user's.
+/// Whatever else a user has let run in that group, by `sudo` or `su`, is none of ours to signal.
+///
+/// # Errors
+/// The kernel refuses, for want of rights.
+pub fn signal_of_user(pid: u32, start_ticks: u64, owner: u32, signal: Signal) -> io::Result<()> {
+    let Some(leader) = entry(pid).filter(|entry| entry.start_ticks == start_ticks) else { return Ok(()) };
+    let mut theirs = vec![leader];
+    if leader.group == pid {
+        let pids = fs_err::read_dir("/proc")?.flatten().filter_map(|found| found.file_name().to_str()?.parse().ok());
+        theirs.extend(pids.filter_map(entry).filter(|entry| entry.group == pid && entry.pid != pid));
+    }
+    for process in theirs {
+        let Some(raw) = Pid::from_raw(process.pid.cast_signed()) else { continue };
+        let handle = match rustix::process::pidfd_open(raw, rustix::process::PidfdFlags::empty()) {
+            Ok(handle) => handle,
+            Err(rustix::io::Errno::SRCH) => continue,
+            Err(errno) => return Err(errno.into()),
+        };
+        // What is looked at now is what the descriptor holds, or has ended.
+        if uid(process.pid) != Some(owner) || life(process.pid, process.start_ticks) != Life::Alive {
+            continue;
+        }
+        match rustix::process::pidfd_send_signal(&handle, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Whether a process of this group lives. One that has ended and was not waited for by its parent does not.
 pub fn group_lives(group: Pid) -> bool {
     if rustix::process::test_kill_process_group(group).is_err() {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::domain::command::Command;
 use crate::domain::finding::Finding;
+use crate::domain::foreign;
 use crate::domain::name::AppName;
 use crate::domain::session::Census;
 use crate::domain::session::Session;
@@ -22,6 +23,7 @@ use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::OUTPUT_BYTES_MAX;
 use crate::sessions::SessionsError;
+use crate::sessions::seating::is_workstations;
 
 /// The commands of one provider.
 #[derive(Debug)]
@@ -168,14 +170,24 @@ fn read(app: &AppName, text: &str) -> Result<Vec<Session>, String> {
             if id.is_empty() {
                 return Err("a session has an empty id".to_owned());
             }
+            // It is shown, typed and handed to a command: it has to be what it looks like.
+            if foreign::name(&id) != id {
+                return Err(format!("the id {} is too long, or has characters that are not shown", foreign::name(&id)));
+            }
+            if is_workstations(&id) {
+                return Err(format!("the id {id} is one of a workstation's"));
+            }
             if !seen.insert(id.clone()) {
                 return Err(format!("session {id} is listed twice"));
             }
             Ok(Session {
                 id: SessionId(id),
                 app: app.clone(),
-                user: listed.user,
-                workstation: listed.workstation,
+                user: foreign::name(&listed.user),
+                said: None,
+                uid: None,
+                pid: None,
+                workstation: listed.workstation.as_deref().map(foreign::name),
                 since: listed.since,
                 last_activity: listed.last_activity,
                 unsaved: listed.unsaved,
@@ -209,6 +221,8 @@ mod tests {
             "[] []",
             r#"[{"id": ""  , "user": "a"}]"#,
             r#"[{"id":1,"user":"a"},{"id":"1","user":"b"}]"#,
+            r#"[{"id":"ws-0123abcd","user":"a"}]"#,
+            r#"[{"id":"1\u202e","user":"a"}]"#,
         ];
         for text in bad {
             assert!(read(&app, text).is_err(), "{text}");

@@ -14,15 +14,27 @@ use crate::domain::session::SessionId;
 use crate::domain::span::Span;
 use crate::sessions::Finished;
 use crate::sessions::hub::SessionChange;
+use crate::sessions::standing::LOST_OPEN_MAX;
 use crate::sessions::standing::Standing;
 use crate::sessions::station::Link;
+use crate::sessions::station::Member;
 use crate::sessions::station::Phase;
 use crate::sessions::station::Station;
 use crate::wire::workstation::ClosedText;
+use crate::wire::workstation::Program;
 use crate::wire::workstation::ServerMessage;
 
 /// What users are told when an update came to nothing.
 const CALLED_OFF: &str = "The update will not happen now; you may start the application again.";
+
+/// The lost links of one user that belong together: who loses one again and again is not given the time anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flap {
+    /// When the first of them was lost.
+    pub(super) since: Instant,
+    /// When the last of them was.
+    pub(super) last: Instant,
+}
 
 /// The workstations of one application.
 #[derive(Debug, Default)]
@@ -35,6 +47,10 @@ pub(super) struct Desk {
     pub(super) news: Option<Finished>,
     /// Everybody.
     pub(super) stations: BTreeMap<SessionId, Station>,
+    /// Whether everybody is logged out: until the gate opens, no program is taken for one that has run all the time.
+    pub(super) sealed: bool,
+    /// Since when, and until when, users without a visible program lose their links.
+    pub(super) flaps: BTreeMap<u32, Flap>,
     /// Those that were noted before the daemon started and of whom nothing more can be read.
     pub(super) in_doubt: BTreeSet<SessionId>,
 }
@@ -49,13 +65,14 @@ impl Desk {
         for station in self.stations.values() {
             let session = &station.member.session;
             match station.standing(now) {
-                Standing::Open => known.push(session.clone()),
+                Standing::Open => known.push(station.member.shown()),
                 Standing::Gone => {}
                 Standing::Unknown => {
                     let place = session.workstation.as_deref().unwrap_or("a workstation");
                     return Census::Unknown(format!(
                         "{place} of {} (session {}) has lost its connection a moment ago",
-                        session.user, session.id
+                        session.who(),
+                        session.id
                     ));
                 }
             }
@@ -63,8 +80,41 @@ impl Desk {
         Census::Known(known)
     }
 
+    /// Whether a program that is said to run already may have done so. `before` is what was known of the session.
+    ///
+    /// While the gate is open whoever says so is counted. While it is closed, a program that was known before is
+    /// believed, and one that is seen; once everybody is logged out only the former. Root's word is believed always.
+    pub(super) fn believes(&self, member: &Member, before: Option<&Station>, told: Program) -> bool {
+        let Program::Running { process } = told else { return true };
+        if self.closed.is_none() || member.is_vouched_for() {
+            return true;
+        }
+        let admitted = before.filter(|station| station.phase == Phase::Admitted);
+        match admitted {
+            Some(station) if station.member.program == Some(process) => true,
+            Some(station) if !self.sealed => station.member.program.is_none() || member.sees(process),
+            _ => !self.sealed && member.sees(process),
+        }
+    }
+
+    /// Counts the time of a lost link from the first that its user has lost lately. Otherwise a user without any program
+    /// could keep it unknown for ever who is logged in.
+    fn count_flaps(&mut self, now: Instant) {
+        let Self { stations, flaps, .. } = self;
+        flaps.retain(|_, flap| now.saturating_duration_since(flap.last) < LOST_OPEN_MAX);
+        for station in stations.values_mut() {
+            let Some(uid) = station.member.uid.filter(|_| !station.member.is_vouched_for()) else { continue };
+            if let (Link::Lost { since, .. }, Phase::Admitted) = (&mut station.link, station.phase) {
+                let flap = flaps.entry(uid).or_insert(Flap { since: *since, last: *since });
+                flap.last = flap.last.max(*since);
+                *since = (*since).min(flap.since);
+            }
+        }
+    }
+
     /// Forgets who is over; their names.
     pub(super) fn sweep(&mut self, now: Instant) -> Vec<SessionId> {
+        self.count_flaps(now);
         let over: Vec<_> =
             self.stations.iter().filter(|(_, station)| station.is_over(now)).map(|(id, _)| id.clone()).collect();
         for id in &over {
@@ -98,6 +148,7 @@ impl Desk {
         if self.notice.take().is_none() {
             return Vec::new();
         }
+        self.sealed = false;
         for station in self.stations.values_mut() {
             station.told = false;
             station.tell(ServerMessage::Withdrawn, now);

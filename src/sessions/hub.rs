@@ -42,6 +42,7 @@ use crate::domain::span::Span;
 use crate::sessions::Finished;
 use crate::sessions::desk::Desk;
 use crate::sessions::desk::answered;
+use crate::sessions::named::Named;
 use crate::sessions::notes::Notes;
 use crate::sessions::seating::Place;
 use crate::sessions::seating::Seated;
@@ -86,6 +87,9 @@ pub enum HubError {
     /// The answer is to a warning that does not hold any more.
     #[error("answer a warning that is over")]
     StaleAnswer,
+    /// The application is being updated, and it cannot be found out that this program has run all the time.
+    #[error("take session up again: the application is being updated")]
+    NotNow,
     /// There are too many.
     #[error("register another workstation: too few of the {WORKSTATIONS_MAX} places are left")]
     Full,
@@ -211,8 +215,8 @@ impl Hub {
             let (app, id) = (member.session.app.clone(), member.session.id.clone());
             state.apps.insert(id.clone(), app.clone());
             let link = Link::Lost { since, grace: RECONNECT_GRACE };
-            let station =
-                Station { member, phase: Phase::Admitted, link, answered: None, told: false, ending: Ending::No };
+            let (phase, ending) = (Phase::Admitted, Ending::No);
+            let station = Station { member, phase, link, answered: None, told: false, ending, killed: None };
             state.desks.entry(app).or_default().stations.insert(id, station);
         }
         Arc::new(Self { state: Mutex::new(state), clock, memory })
@@ -232,19 +236,19 @@ impl Hub {
         self.lock().desks.get(app).map_or_else(Vec::new, |desk| desk.in_doubt.iter().cloned().collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Does something at an application's desk and passes the changes on.
-    fn at_desk(&self, app: &AppName, act: impl FnOnce(&mut Desk, Instant) -> Vec<SessionChange>) {
+    pub(super) fn at_desk(&self, app: &AppName, act: impl FnOnce(&mut Desk, Instant) -> Vec<SessionChange>) {
         let changes = act(self.lock().desks.entry(app.clone()).or_default(), Instant::now());
         self.pass_on(changes);
     }
 
     /// Changes that nobody waits for. One that is lost where too much waits is found out again: a restarted
     /// daemon looks at processes, and clients repeat their answers.
-    fn pass_on(&self, changes: Vec<SessionChange>) {
+    pub(super) fn pass_on(&self, changes: Vec<SessionChange>) {
         let Some(memory) = &self.memory else { return };
         for what in changes {
             if !memory.note(what, None) {
@@ -266,6 +270,7 @@ impl Hub {
     pub fn open(&self, app: &AppName) {
         self.at_desk(app, |desk, now| {
             desk.closed = None;
+            desk.sealed = false;
             desk.release(now)
         });
     }
@@ -325,11 +330,12 @@ impl Hub {
         peer: Option<Peer>,
         verdict: &Verdict,
     ) -> Result<Joined, HubError> {
+        let named = Named::of(peer, &register.user).await;
         let (seat, member, changes) = {
             let since = self.clock.now();
             let (over, seated) = {
                 let mut state = self.lock();
-                (state.make_room(app, register, peer), state.seat(app, register, peer, verdict, since))
+                (state.make_room(app, register, peer), state.seat(app, register, peer, named, verdict, since))
             };
             self.pass_on(over);
             match seated? {
@@ -370,6 +376,11 @@ impl Hub {
             let mut state = self.lock();
             let (desk, _) = state.owned(session, peer)?;
             let mut changes = Vec::new();
+            if let Some(station) = desk.stations.get(session)
+                && !desk.believes(&station.member, Some(station), told.program)
+            {
+                return Err(HubError::NotNow);
+            }
             if let Some(station) = desk.stations.get_mut(session) {
                 let before = station.member.clone();
                 station.take(told);

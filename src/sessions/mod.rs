@@ -7,12 +7,15 @@
 //! - `hub.rs`: the lock, the outside; `seating.rs`: admission and registration;
 //!   `desk.rs`: one application's workstations; `station.rs`: one of them; `standing.rs`: what a lost link means (pure).
 //! - `quota.rs`: how many and how often (pure); `notes.rs`: what is to be remembered, bounded, users in turn.
+//! - `named.rs`: whose session it is; `cut.rs`: the end of all patience.
 //! - `commands.rs`: commands that list, message and end.
 //!
 //! Invariant: whatever goes wrong while people are counted is [`Census::Unknown`], never empty.
 //! Deliberately absent: any policy about when to warn or to end; the run decides that.
 
+pub mod cut;
 pub mod hub;
+pub mod named;
 pub mod notes;
 pub mod quota;
 pub mod standing;
@@ -38,6 +41,8 @@ use crate::domain::session::SessionId;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
 use crate::sessions::commands::Commands;
+use crate::sessions::cut::Dropped;
+use crate::sessions::cut::Which;
 use crate::sessions::hub::Hub;
 use crate::sessions::hub::HubError;
 
@@ -295,6 +300,35 @@ impl Sessions {
         SessionsError::all(errors)
     }
 
+    /// Everybody is to be logged out: see [`Hub::seal`].
+    pub fn seal(&self) {
+        self.hubs().for_each(|hub| hub.seal(&self.app));
+    }
+
+    /// Whether it becomes known by itself, soon, who is at the workstations.
+    pub fn is_settling(&self) -> bool {
+        self.hubs().any(|hub| hub.is_settling(&self.app))
+    }
+
+    /// Kills what is still there long after force was used, and drops what is not: see [`Hub::cut_off`]. Answers with
+    /// those who were dropped.
+    pub async fn cut_off(&self, which: Which) -> Vec<Dropped> {
+        let mut dropped = Vec::new();
+        for hub in self.hubs() {
+            let (hub, app) = (Arc::clone(hub), self.app.clone());
+            let cut = tokio::task::spawn_blocking(move || hub.cut_off(&app, which)).await;
+            dropped.extend(cut.unwrap_or_default());
+        }
+        dropped
+    }
+
+    fn hubs(&self) -> impl Iterator<Item = &Arc<Hub>> {
+        self.providers.iter().filter_map(|provider| match provider {
+            Provider::Workstations(hub) => Some(hub),
+            Provider::Commands(_) => None,
+        })
+    }
+
     /// Tells everybody that the update is over: a restart where it was asked for, "ready" elsewhere.
     ///
     /// # Errors
@@ -313,11 +347,7 @@ impl Sessions {
 
     /// The sessions that were noted before the daemon started and of which nothing more can be read.
     pub fn in_doubt(&self) -> Vec<SessionId> {
-        let hubs = self.providers.iter().filter_map(|provider| match provider {
-            Provider::Workstations(hub) => Some(hub.in_doubt(&self.app)),
-            Provider::Commands(_) => None,
-        });
-        hubs.flatten().collect()
+        self.hubs().flat_map(|hub| hub.in_doubt(&self.app)).collect()
     }
 
     /// Whether everybody can be counted, told and logged out.

@@ -199,6 +199,9 @@ mod tests {
         let mut member = Member::from(Session {
             id: SessionId(id.into()),
             app: app(),
+            said: None,
+            uid: None,
+            pid: None,
             user: "anna".into(),
             workstation: None,
             since: None,

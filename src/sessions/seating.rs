@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::domain::foreign;
 use crate::domain::name::AppName;
 use crate::domain::session::Answer;
 use crate::domain::session::Session;
@@ -20,6 +21,7 @@ use crate::sessions::hub::QUEUE_MAX;
 use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
 use crate::sessions::hub::WORKSTATIONS_MAX;
+use crate::sessions::named::Named;
 use crate::sessions::quota::Quota;
 use crate::sessions::quota::has_share;
 use crate::sessions::station::Ending;
@@ -33,6 +35,17 @@ use crate::wire::workstation::ClosedText;
 use crate::wire::workstation::Program;
 use crate::wire::workstation::Register;
 use crate::wire::workstation::ServerMessage;
+
+/// How the names of the workstations' sessions begin.
+const ID_PREFIX: &str = "ws-";
+/// How many hexadecimal digits follow.
+const ID_DIGITS: usize = 8;
+
+/// Whether a session's name has the shape of those that the hub gives.
+pub(super) fn is_workstations(id: &str) -> bool {
+    id.strip_prefix(ID_PREFIX)
+        .is_some_and(|rest| rest.len() == ID_DIGITS && rest.chars().all(|c| c.is_ascii_hexdigit()))
+}
 
 /// A place, or none.
 pub(super) enum Seated {
@@ -132,14 +145,44 @@ impl State {
         app: &AppName,
         register: &Register,
         peer: Option<Peer>,
+        named: Named,
         verdict: &Verdict,
         since: DateTime<Utc>,
     ) -> Result<Seated, HubError> {
         let now = Instant::now();
-        let resumed = self.resumed(app, register, peer).map(|station| (station.member.clone(), station.ending));
+        let resumed = self.resumed(app, register, peer).map(|station| {
+            // Where its program is being killed, that goes on.
+            (station.member.clone(), station.ending, station.killed)
+        });
         let mut changes = Vec::new();
         if resumed.is_none() {
             self.room(app, peer)?;
+        }
+        let desk = self.desks.get(app);
+        let id = match (&resumed, &register.session) {
+            (Some((member, ..)), _) => member.session.id.clone(),
+            // Nobody gives themself a name: another provider may use it, and what is told to one would reach the other.
+            (None, Some(id)) if desk.is_some_and(|desk| desk.in_doubt.contains(id)) => id.clone(),
+            _ => self.fresh_id(),
+        };
+        let mut member = Member::from(Session {
+            id: id.clone(),
+            app: app.clone(),
+            user: named.user,
+            said: named.said,
+            uid: None,
+            pid: None,
+            workstation: Some(foreign::name(&register.workstation)),
+            since: resumed.as_ref().and_then(|(member, ..)| member.session.since).or(Some(since)),
+            last_activity: None,
+            unsaved: None,
+            answer: None,
+        });
+        member.uid = peer.map(|peer| peer.uid);
+        member.client = visible_client(register, peer);
+        let before = resumed.as_ref().and_then(|(member, ..)| desk?.stations.get(&member.session.id));
+        if desk.is_some_and(|desk| !desk.believes(&member, before, register.state.program)) {
+            return Err(HubError::NotNow);
         }
         if register.state.program == Program::NotStarted && !self.is_admitted(app, register, peer) {
             let closed = self.desks.get(app).and_then(|desk| desk.closed.clone());
@@ -151,23 +194,6 @@ impl State {
                 (Verdict::Admitted, None) | (Verdict::AdmittedByPass, _) => {}
             }
         }
-        let id = match (&resumed, &register.session) {
-            (Some((member, _)), _) => member.session.id.clone(),
-            (None, Some(id)) if !self.apps.contains_key(id) => id.clone(),
-            _ => self.fresh_id(),
-        };
-        let mut member = Member::from(Session {
-            id: id.clone(),
-            app: app.clone(),
-            user: register.user.clone(),
-            workstation: Some(register.workstation.clone()),
-            since: resumed.as_ref().and_then(|(member, _)| member.session.since).or(Some(since)),
-            last_activity: None,
-            unsaved: None,
-            answer: None,
-        });
-        member.uid = peer.map(|peer| peer.uid);
-        member.client = visible_client(register, peer);
         self.conns += 1;
         let conn = self.conns;
         let (queue, messages) = mpsc::channel(QUEUE_MAX);
@@ -176,8 +202,8 @@ impl State {
         desk.in_doubt.remove(&id);
         let link = Link::Up { conn, queue };
         let answered = register.answered.clone();
-        let ending = resumed.map_or(Ending::No, |(_, ending)| ending);
-        let mut station = Station { member, phase: Phase::Admitted, link, answered, told: false, ending };
+        let (ending, killed) = resumed.map_or((Ending::No, None), |(_, ending, killed)| (ending, killed));
+        let mut station = Station { member, phase: Phase::Admitted, link, answered, told: false, ending, killed };
         station.take(&register.state);
         if station.phase == Phase::Waiting && station.wants_restart() {
             // It was asked for before the warning that holds now, or one that is over: it is still owed.
@@ -199,11 +225,11 @@ impl State {
         Ok(Seated::At(Box::new(Place { conn, messages, member, changes })))
     }
 
-    /// A name short enough to be typed: the random end of a UUID.
+    /// A name short enough to be typed, and of a shape that is ours alone: the random end of a UUID.
     fn fresh_id(&self) -> SessionId {
         loop {
             let uuid = Uuid::now_v7().simple().to_string();
-            let id = SessionId(uuid[uuid.len() - 8..].to_owned());
+            let id = SessionId(format!("{ID_PREFIX}{}", &uuid[uuid.len() - ID_DIGITS..]));
             if !self.apps.contains_key(&id) {
                 return id;
             }

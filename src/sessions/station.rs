@@ -36,6 +36,14 @@ pub struct Peer {
     pub pid: Option<u32>,
 }
 
+impl Peer {
+    /// Whether the names that this peer says are believed: root and the user of this daemon vouch for others, since they
+    /// could do to any of them what they like.
+    pub fn vouches(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
+}
+
 /// A session and what is remembered with it over a restart of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -72,19 +80,46 @@ impl Member {
         }
     }
 
+    /// The session as it is shown to operators.
+    pub(super) fn shown(&self) -> Session {
+        let pid = self.program.filter(|_| self.program_seen).map(|program| program.pid);
+        Session { uid: self.uid, pid, ..self.session.clone() }
+    }
+
     /// Takes down the program's process, and whether it can be looked at and signalled from here:
     /// it is on this machine, and it is the client's own user's, not somebody else's.
     pub(super) fn set_program(&mut self, program: Process) {
-        let owner = process::uid(program.pid);
-        let theirs = owner.is_some() && (self.uid == owner || self.uid == Some(0));
-        self.program_seen = self.client.is_some()
-            && theirs
-            && program.pid != std::process::id()
-            && process::start_ticks(program.pid) == Some(program.start_ticks);
+        self.program_seen = self.sees(program);
         self.program = Some(program);
     }
 
-    fn life_of_program(&self) -> Option<Life> {
+    /// Whether this process is there and may be this session's program.
+    pub(super) fn sees(&self, program: Process) -> bool {
+        let owner = process::uid(program.pid);
+        let theirs = owner.is_some() && (self.uid == owner || self.uid == Some(0));
+        self.client.is_some()
+            && theirs
+            && program.pid > 1
+            && program.pid != std::process::id()
+            && process::start_ticks(program.pid) == Some(program.start_ticks)
+    }
+
+    /// Whether root or the user of this daemon has registered it.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.uid.is_some_and(|uid| Peer { uid, pid: None }.vouches())
+    }
+
+    /// Sends a signal to the program, if it is seen. Where somebody registered it who vouches for nobody, only processes of
+    /// that user get it: not what else runs in the same group.
+    pub(super) fn signal(&self, signal: Signal) -> std::io::Result<()> {
+        let Some(Process { pid, start_ticks }) = self.program.filter(|_| self.program_seen) else { return Ok(()) };
+        match self.uid {
+            Some(uid) if !self.is_vouched_for() => process::signal_of_user(pid, start_ticks, uid, signal),
+            _ => process::signal(pid, start_ticks, signal),
+        }
+    }
+
+    pub(super) fn life_of_program(&self) -> Option<Life> {
         let program = self.program?;
         Some(if self.program_seen { process::life(program.pid, program.start_ticks) } else { Life::Unknown })
     }
@@ -154,6 +189,8 @@ pub(super) struct Station {
     pub(super) told: bool,
     /// How far ending it has come.
     pub(super) ending: Ending,
+    /// Since when its program is killed from here, whatever its client does.
+    pub(super) killed: Option<Instant>,
 }
 
 impl Station {
@@ -271,9 +308,9 @@ impl Station {
         }
         let session = self.member.session.id.clone();
         match self.member.program {
-            Some(Process { pid, start_ticks }) if self.member.program_seen => {
+            Some(_) if self.member.program_seen => {
                 let signal = if force { Signal::KILL } else { Signal::TERM };
-                process::signal(pid, start_ticks, signal).map_err(|source| HubError::Signal { session, source })?;
+                self.member.signal(signal).map_err(|source| HubError::Signal { session, source })?;
                 Ok(false)
             }
             _ if !force => Ok(false),
@@ -296,6 +333,9 @@ mod tests {
             id: SessionId("a".into()),
             app: "orders".parse().unwrap(),
             user: "anna".into(),
+            said: None,
+            uid: None,
+            pid: None,
             workstation: None,
             since: None,
             last_activity: None,
@@ -310,6 +350,7 @@ mod tests {
             answered: None,
             told: false,
             ending: Ending::No,
+            killed: None,
         }
     }
 

@@ -10,6 +10,7 @@ use afterhours::config::settings::HealthSettings;
 use afterhours::config::settings::HookSettings;
 use afterhours::config::settings::OpenGate;
 use afterhours::config::settings::Patterns;
+use afterhours::config::settings::PeopleSettings;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
@@ -45,6 +46,7 @@ pub(crate) fn app_settings() -> AppSettings {
         updates: UpdateSettings::default(),
         sessions: Vec::new(),
         sessions_per_user_max: 16,
+        people: PeopleSettings::default(),
         gate: Vec::new(),
         grace: Span::mins(5),
         reminders: Vec::new(),

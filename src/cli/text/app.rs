@@ -51,6 +51,9 @@ pub(crate) fn sessions(sessions: &[SessionView], times: &Times) -> String {
             session.app.to_string(),
             session.id.to_string(),
             session.user.clone(),
+            maybe(session.said.as_ref()),
+            maybe(session.uid),
+            maybe(session.pid),
             maybe(session.workstation.as_ref()),
             away(session.since),
             away(session.last_activity),
@@ -58,7 +61,8 @@ pub(crate) fn sessions(sessions: &[SessionView], times: &Times) -> String {
             maybe(answer),
         ]
     });
-    let header = ["APP", "SESSION", "USER", "WORKSTATION", "SINCE", "ACTIVE", "UNSAVED", "ANSWER"];
+    let header =
+        ["APP", "SESSION", "USER", "SAYS", "UID", "PID", "WORKSTATION", "SINCE", "ACTIVE", "UNSAVED", "ANSWER"];
     table(&header, rows.collect(), "Nobody is logged in.")
 }
 

@@ -147,6 +147,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         updates: updates::updates(&place.key("updates"), input.updates)?,
         sessions: people::sessions(&place.key("sessions"), input.sessions, &tree)?,
         sessions_per_user_max: people::sessions_per_user_max(place, input.sessions_per_user_max)?,
+        people: people::people(place, input.users, input.group)?,
         gate: people::gate(&place.key("gate"), input.gate, &tree)?,
         grace,
         reminders,

@@ -12,6 +12,7 @@ use crate::config::lower::check;
 use crate::config::settings::GateSettings;
 use crate::config::settings::HookSettings;
 use crate::config::settings::OpenGate;
+use crate::config::settings::PeopleSettings;
 use crate::config::settings::ReportSettings;
 use crate::config::settings::SessionsSettings;
 use crate::domain::command::Tree;
@@ -88,6 +89,24 @@ pub(super) fn sessions(
 /// How many sessions of one user's may be registered at once.
 pub(super) fn sessions_per_user_max(place: &Place, number: Option<u32>) -> Result<u32, Problem> {
     check::at_least_one(&place.key("sessions_per_user_max"), number.unwrap_or(SESSIONS_PER_USER_MAX))
+}
+
+/// Whose sessions count.
+pub(super) fn people(
+    place: &Place,
+    users: Option<Vec<String>>,
+    group: Option<String>,
+) -> Result<PeopleSettings, Problem> {
+    let name = |place: &Place, text: String| match check::text(place, text)? {
+        text if text.contains([' ', ',', ':']) => {
+            Err(place.wrong(format!("\"{text}\" is not one name")).hint("write users = [\"anna\", \"bert\"]"))
+        }
+        text => Ok(text),
+    };
+    let users_place = place.key("users");
+    let each = |(index, text): (usize, String)| name(&users_place.index(index), text);
+    let users = users.map(|users| users.into_iter().enumerate().map(each).collect()).transpose()?;
+    Ok(PeopleSettings { users, group: group.map(|text| name(&place.key("group"), text)).transpose()? })
 }
 
 fn sessions_entry(place: &Place, input: SessionsInput, tree: &Tree) -> Result<SessionsSettings, Problem> {

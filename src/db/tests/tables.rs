@@ -7,6 +7,7 @@ use uuid::Uuid;
 use crate::db::audit::AuditEntry;
 use crate::db::chain::ChainState;
 use crate::db::events::RunHead;
+use crate::db::gates::Holder;
 use crate::db::outbox::OutboxCounts;
 use crate::db::outbox::OwedMail;
 use crate::db::outbox::SendResult;
@@ -30,6 +31,7 @@ use crate::domain::gate::Pass;
 use crate::domain::gate::Position;
 use crate::domain::job::JobSpec;
 use crate::domain::job::StartCondition;
+use crate::domain::name::AppName;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::Fence;
 use crate::domain::session::SessionId;
@@ -175,6 +177,7 @@ async fn a_pass_admits_once_and_its_own_user_first() {
     let pass = |user: Option<&str>, minutes| Pass {
         app: app(),
         user: user.map(str::to_owned),
+        uid: user.map(|user| if user == "anna" { 1001 } else { 1002 }),
         valid_until: night() + TimeDelta::minutes(minutes),
         given_by: "it".to_owned(),
     };
@@ -184,11 +187,28 @@ async fn a_pass_admits_once_and_its_own_user_first() {
     assert_eq!(it.store.passes(&app(), night()).await.unwrap().len(), 3);
 
     let later = night() + TimeDelta::minutes(2);
-    assert!(!it.store.use_pass(&"crm".parse().unwrap(), "anna", later).await.unwrap(), "of another application");
-    assert!(it.store.use_pass(&app(), "anna", later).await.unwrap());
+    let note = |pass: &Pass| AuditEntry {
+        at: night(),
+        who: "anna".to_owned(),
+        via: "socket".to_owned(),
+        action: "gate.pass_used".to_owned(),
+        object: pass.app.to_string(),
+        body: json!({}),
+    };
+    let uses = async |app: AppName, uid: u32, user: &str, vouched: bool| {
+        let holder = Holder { uid: Some(uid), user: user.to_owned(), vouched };
+        it.store.use_pass(&app, holder, later, note).await.unwrap()
+    };
+    assert!(!uses("crm".parse().unwrap(), 1001, "anna", false).await, "of another application");
+    assert!(uses(app(), 1001, "anna", false).await);
     assert_eq!(it.store.passes(&app(), later).await.unwrap(), [pass(None, 10)], "anna's own went, bert's has run out");
-    assert!(it.store.use_pass(&app(), "bert", later).await.unwrap(), "anybody's");
-    assert!(!it.store.use_pass(&app(), "bert", later).await.unwrap());
+    assert!(uses(app(), 1002, "bert", false).await, "anybody's");
+    assert!(!uses(app(), 1002, "bert", false).await);
+    // The number counts, not the name; only of whom root speaks for the name does.
+    it.store.give_pass(pass(Some("anna"), 10)).await.unwrap();
+    assert!(!uses(app(), 1002, "anna", false).await);
+    assert!(uses(app(), 0, "anna", true).await);
+    assert_eq!(it.store.audit_entries(10).await.unwrap().len(), 3, "each that was used is noted, and no other");
 }
 
 #[tokio::test]

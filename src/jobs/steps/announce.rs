@@ -7,6 +7,9 @@ use crate::domain::session::Notice;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 
+/// How many sessions are noted in the log; the message counts all.
+const SESSIONS_MAX: usize = 100;
+
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let census = context.kit.sessions.census().await;
     let grace = context.machine.order().grace.unwrap_or(context.kit.app.grace);
@@ -22,7 +25,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         // Whoever can be reached is told; the log-out waits until everybody is known.
         Census::Unknown(reason) => (Vec::new(), format!("until {until}; who is logged in is not known: {reason}")),
     };
-    let sessions = sessions.into_iter().map(|session| session.id).collect();
+    let sessions = sessions.into_iter().take(SESSIONS_MAX).map(|session| session.id).collect();
     Ok(Done { output: Output::Announced { grace_ends_at, sessions }, message })
 }
 

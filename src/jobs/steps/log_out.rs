@@ -7,34 +7,48 @@ use std::time::Duration;
 
 use crate::domain::event::Output;
 use crate::domain::failure::Failure;
+use crate::domain::foreign;
 use crate::domain::session::Census;
 use crate::domain::session::Session;
 use crate::domain::session::SessionId;
 use crate::domain::span::Span;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::sessions::cut::Dropped;
+use crate::sessions::cut::Which;
+use crate::sessions::cut::Why;
 
 /// How often the census is taken.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long sessions may take to go away after force was used.
 const FORCE_WAIT: Span = Span::secs(30);
+/// How long a client may take to use force; then it is used from here, and who has no program is dropped.
+const PATIENCE: Span = Span::secs(10);
+/// How long a link that was lost a moment ago is waited for beyond `census_wait`.
+const SETTLE_WAIT: Span = Span::secs(15);
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let clock = &context.night.clock;
     let app = &context.kit.app;
     let mut closed: BTreeMap<SessionId, Session> = BTreeMap::new();
     let mut asked: BTreeSet<SessionId> = BTreeSet::new();
+    let mut dropped: Vec<Dropped> = Vec::new();
     let mut forced = false;
+    let mut sealed = false;
     let mut unknown_since = None;
     let mut asked_since = None;
+    let patience = Span::from(app.polite_end.duration() + PATIENCE.duration());
     loop {
         let now = clock.now();
         match context.kit.sessions.census().await {
+            // Whoever came between this look and the seal is met by the next one.
+            Census::Known(sessions) if sessions.is_empty() && !sealed => {
+                context.kit.sessions.seal();
+                sealed = true;
+                continue;
+            }
             Census::Known(sessions) if sessions.is_empty() => {
-                let message = match closed.len() {
-                    0 => "nobody had to be logged out".to_owned(),
-                    count => format!("{count} logged out"),
-                };
+                let message = told(closed.len(), &dropped);
                 return Ok(Done { output: Output::LoggedOut { closed: closed.into_values().collect() }, message });
             }
             Census::Known(sessions) => {
@@ -43,6 +57,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
                 let force = waited >= app.polite_end;
                 if waited >= Span::from(app.polite_end.duration() + FORCE_WAIT.duration()) {
                     return Err(left_over(&sessions));
+                }
+                if waited >= patience {
+                    dropped.extend(context.kit.sessions.cut_off(Which::Left).await);
                 }
                 let again = force && !forced;
                 forced |= force;
@@ -55,7 +72,15 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
             }
             Census::Unknown(reason) => {
                 let since = *unknown_since.get_or_insert(now);
-                if Span::between(since, now) >= app.census_wait {
+                let waited = Span::between(since, now);
+                let settled_by = Span::from(app.census_wait.duration() + SETTLE_WAIT.duration());
+                let is_settling = context.kit.sessions.is_settling();
+                // Force was used long ago, and whoever is lost since then is so on purpose or by our own hand.
+                let was_asked = asked_since.is_some_and(|since| Span::between(since, now) >= patience);
+                if is_settling && (was_asked || waited >= settled_by) {
+                    dropped.extend(context.kit.sessions.cut_off(Which::Unsure).await);
+                    unknown_since = None;
+                } else if waited >= app.census_wait && !is_settling {
                     return Err(Failure::new("find out who is logged in").because(reason).hint(
                         "nobody was logged out by force; see `afterhours session list` and `afterhours doctor`",
                     ));
@@ -73,8 +98,36 @@ async fn end(context: &Context<'_>, session: &Session, force: bool) {
     }
 }
 
+/// What came of it, with a line for each kind of session that did not end by itself.
+fn told(closed: usize, dropped: &[Dropped]) -> String {
+    let mut lines = vec![match closed {
+        0 => "nobody had to be logged out".to_owned(),
+        count => format!("{count} logged out"),
+    }];
+    for why in [Why::NoProgram, Why::Killed, Why::Held] {
+        let whose: Vec<String> = dropped.iter().filter(|one| one.why == why).map(|one| whose(&one.session)).collect();
+        let why = match why {
+            Why::NoProgram => "its program is no process of theirs",
+            Why::Killed => "its client ignored the end, and its program was killed",
+            Why::Held => "its program was killed, and has not ended yet",
+        };
+        match whose.as_slice() {
+            [] => {}
+            [one] => lines.push(format!("the session of {one} was dropped: {why}")),
+            many => lines.push(format!("the sessions of {} were dropped, of each: {why}", foreign::names(many))),
+        }
+    }
+    lines.join("\n")
+}
+
+/// `1002/bert (says anna)`.
+fn whose(session: &Session) -> String {
+    let uid = session.uid.map(|uid| format!("{uid}/")).unwrap_or_default();
+    format!("{uid}{}", session.who())
+}
+
 fn left_over(sessions: &[Session]) -> Failure {
-    let names: Vec<String> = sessions.iter().map(|session| session.user.clone()).collect();
-    Failure::new(format!("log everybody out: {} would not go, even by force", names.join(", ")))
+    let names = foreign::names(sessions.iter().map(Session::who));
+    Failure::new(format!("log everybody out: {names} would not go, even by force"))
         .hint("close these sessions in the application itself, then start the job again")
 }

@@ -139,7 +139,7 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
         logged_out: known
             .closed
             .iter()
-            .map(|session| LoggedOut { user: session.user.clone(), workstation: session.workstation.clone() })
+            .map(|session| LoggedOut { user: session.who(), workstation: session.workstation.clone() })
             .collect(),
         gate,
     };

@@ -5,8 +5,10 @@
 
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
+use crate::domain::foreign;
 use crate::domain::progress::Silent;
 use crate::domain::session::Census;
+use crate::domain::session::Session;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 
@@ -32,8 +34,8 @@ async fn nobody_came_back(context: &Context<'_>) -> Result<(), Failure> {
     match context.kit.sessions.census().await {
         Census::Known(sessions) if sessions.is_empty() => Ok(()),
         Census::Known(sessions) => {
-            let users: Vec<String> = sessions.into_iter().map(|session| session.user).collect();
-            Err(Failure::new(format!("stop: logged in again meanwhile: {}", users.join(", ")))
+            let users = foreign::names(sessions.iter().map(Session::who));
+            Err(Failure::new(format!("stop: logged in again meanwhile: {users}"))
                 .hint("start the job again; until then the gate is open as before"))
         }
         Census::Unknown(reason) => Err(Failure::new("find out whether anybody has logged in again").because(reason)),

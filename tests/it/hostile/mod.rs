@@ -3,6 +3,7 @@
 mod commands;
 mod door;
 mod facts;
+mod people;
 mod places;
 mod settings;
 mod trees;

@@ -35,6 +35,7 @@ use afterhours::sessions::hub::SessionChange;
 use afterhours::sessions::hub::Verdict;
 use afterhours::sessions::notes::notes;
 use afterhours::sessions::station::Member;
+use afterhours::sessions::station::Peer;
 use afterhours::wire::workstation::Process;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -66,7 +67,11 @@ impl Admission for Door {
         *app == self::app()
     }
 
-    async fn admit(&self, _: &AppName, _: &str) -> Verdict {
+    async fn counts(&self, _: &AppName, _: Option<Peer>) -> bool {
+        true
+    }
+
+    async fn admit(&self, _: &AppName, _: Option<Peer>, _: &str) -> Verdict {
         match &mut *self.0.lock().unwrap() {
             None => Verdict::Admitted,
             Some(0) => Verdict::Refused { message: "The office is closed.".into(), until: Some(SystemClock.now()) },

@@ -21,6 +21,7 @@ use afterhours::config::settings::HealthSettings;
 use afterhours::config::settings::HookSettings;
 use afterhours::config::settings::OpenGate;
 use afterhours::config::settings::Patterns;
+use afterhours::config::settings::PeopleSettings;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
@@ -176,6 +177,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         updates: UpdateSettings::default(),
         sessions: Vec::new(),
         sessions_per_user_max: 16,
+        people: PeopleSettings::default(),
         gate: Vec::new(),
         grace: Span::ZERO,
         reminders: Vec::new(),
