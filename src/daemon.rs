@@ -25,6 +25,7 @@ use anyhow::Result;
 use anyhow::bail;
 use chrono::DateTime;
 use chrono::Utc;
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
@@ -40,7 +41,7 @@ use crate::api::workstations::Admission;
 use crate::api::workstations::Workstations;
 use crate::config::settings::Settings;
 use crate::control::Control;
-use crate::control::admission::Refusals;
+use crate::control::refusals::Refusals;
 use crate::daemon::renew::Entered;
 use crate::daemon::renew::Stop;
 use crate::daemon::sockets::Sockets;
@@ -70,6 +71,7 @@ use crate::renewal::Origin;
 use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
 use crate::scheduler::checks::Looks;
+use crate::scheduler::chores::Chore;
 use crate::scheduler::chores::Chores;
 use crate::scheduler::dispatcher::Dispatcher;
 use crate::scheduler::housekeeping::Household;
@@ -154,9 +156,9 @@ impl House {
             engine: engine.clone(),
             night: Arc::clone(&night),
             clock: Arc::clone(&clock),
-            refusals: Refusals::default(),
             schedule_changed: Arc::new(Notify::new()),
             serving_since,
+            refusals: Refusals::default(),
         });
         let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
         let post = Arc::new(PostOffice {
@@ -273,6 +275,20 @@ async fn remember_sessions(store: Store, mut changes: Notebook) {
     }
 }
 
+/// Writes down how often somebody was refused, when the minute is over.
+fn note_refusals(control: &Arc<Control>) -> Chore {
+    let control = Arc::clone(control);
+    let run = Arc::new(move || {
+        let control = Arc::clone(&control);
+        async move {
+            control.close_refusals(false).await;
+            Ok(())
+        }
+        .boxed()
+    });
+    Chore { name: "refusals", schedule: "0 * * * * *".into(), at_once: false, run }
+}
+
 /// The daemon, until it is told to stop by SIGTERM or SIGINT, or goes over into another program: that is then to be
 /// run in its place.
 ///
@@ -325,7 +341,9 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
         since: house.clock.now(),
         stop: stop_starts.clone(),
     });
-    let chores = Chores::start(household.chores()).await?;
+    let mut chores = household.chores();
+    chores.push(note_refusals(&control));
+    let chores = Chores::start(chores).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));
 
     let sockets = Sockets::open(&house.settings.daemon)?;
@@ -356,6 +374,7 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     if !chores.stop(STOP_WAIT).await {
         tracing::warn!("a chore did not end in time");
     }
+    control.close_refusals(true).await;
     memory.abort();
     sockets::remove(daemon);
     tracing::info!("stopped");

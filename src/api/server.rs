@@ -33,6 +33,8 @@ use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 use crate::wire::app::AllowRelease;
+use crate::wire::audit::EntriesQuery;
+use crate::wire::audit::VerifyQuery;
 use crate::wire::error::ErrorBody;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
@@ -69,6 +71,7 @@ pub fn router(api: Api) -> Router {
     let operators_only = middleware::from_fn_with_state(api.clone(), operators_only);
     Router::new()
         .route(route::STATUS, get(async |State(api): State<Api>| reply(api.control.status().await)))
+        .merge(audit())
         .merge(jobs())
         .merge(runs())
         .merge(people())
@@ -78,12 +81,22 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn operators_only(State(_): State<Api>, caller: PeerCaller, request: Request, next: Next) -> Response {
-    match Control::must_operate(&caller.0) {
+/// Lets operators through, and notes whatever is refused, here or further in.
+async fn operators_only(State(api): State<Api>, caller: PeerCaller, request: Request, next: Next) -> Response {
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let response = match Control::must_operate(&caller.0) {
         Ok(()) => next.run(request).await,
         Err(error) => refuse(&error),
+    };
+    if let Some(Refusal(view)) = response.extensions().get::<Refusal>() {
+        api.control.note_refusal(&caller.0, &asked, view).await;
     }
+    response
 }
+
+/// What was refused and why, along with the answer that says so.
+#[derive(Clone)]
+struct Refusal(ErrorView);
 
 /// An answer or a refusal.
 fn reply<T: Serialize>(result: Result<T, ControlError>) -> Response {
@@ -110,7 +123,10 @@ pub(super) fn refuse(error: &ControlError) -> Response {
     if view.kind.http_status() >= 500 {
         tracing::warn!(error = error as &dyn std::error::Error, "a request failed");
     }
-    refusal(view)
+    let noted = Refusal(view.clone());
+    let mut response = refusal(view);
+    response.extensions_mut().insert(noted);
+    response
 }
 
 /// A refusal that is no error of control's.
@@ -125,6 +141,22 @@ struct Limit {
 }
 
 type Of<T> = Path<T>;
+
+fn audit() -> Router<Api> {
+    Router::new()
+        .route(
+            route::AUDIT,
+            get(async |State(api): State<Api>, Query(query): Query<EntriesQuery>| {
+                reply(api.control.history(query).await)
+            }),
+        )
+        .route(
+            route::AUDIT_VERIFY,
+            get(async |State(api): State<Api>, Query(query): Query<VerifyQuery>| {
+                reply(api.control.prove_history(query).await)
+            }),
+        )
+}
 
 fn jobs() -> Router<Api> {
     Router::new()

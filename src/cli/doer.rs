@@ -28,6 +28,10 @@ use crate::wire::app::DoctorView;
 use crate::wire::app::QuarantinedView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
+use crate::wire::audit::EntriesQuery;
+use crate::wire::audit::EntryView;
+use crate::wire::audit::ProofView;
+use crate::wire::audit::VerifyQuery;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 use crate::wire::job::JobView;
@@ -77,6 +81,22 @@ impl Doer {
         match self {
             Self::Daemon(client) => Ok(client.status().await?),
             Self::Ourselves(alone) => Ok(alone.look().await?.status().await?),
+        }
+    }
+
+    /// The next entries of the history; none where there are no more.
+    pub(crate) async fn history(&self, query: EntriesQuery) -> Result<Vec<EntryView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.history(&query).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.history(query).await?),
+        }
+    }
+
+    /// Whether the history is what it was.
+    pub(crate) async fn prove_history(&self, query: VerifyQuery) -> Result<ProofView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.prove_history(&query).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.prove_history(query).await?),
         }
     }
 

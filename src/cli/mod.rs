@@ -11,6 +11,7 @@
 //!
 //! *Invariant:* with `--json` exactly one document is written to stdout, also when a command fails.
 
+mod audit;
 mod backup;
 mod caretaker;
 mod client;
@@ -147,6 +148,7 @@ enum Command {
     Gate(gate::GateArgs),
     Backup(backup::BackupArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Audit(audit::AuditArgs),
     Feed(Box<feed::FeedArgs>),
     Client(client::ClientArgs),
     Completions(completions::CompletionsArgs),
@@ -227,6 +229,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
         Command::Gate(args) => gate::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Snapshot(args) => snapshot::run(args, context).await,
+        Command::Audit(args) => audit::run(args, context).await,
         Command::Feed(args) => feed::run(*args, context).await,
         Command::Client(args) => client::run(args, context).await,
         Command::Completions(args) => completions::run(args, context),

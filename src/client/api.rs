@@ -26,6 +26,10 @@ use crate::wire::app::QuarantinedView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
+use crate::wire::audit::EntriesQuery;
+use crate::wire::audit::EntryView;
+use crate::wire::audit::ProofView;
+use crate::wire::audit::VerifyQuery;
 use crate::wire::error::ErrorKind;
 use crate::wire::job::CreateJob;
 use crate::wire::job::EditJob;
@@ -76,6 +80,24 @@ impl Client {
     /// As for every method: the daemon cannot be asked, or says no.
     pub async fn status(&self) -> Result<StatusView, ApiError> {
         self.0.get(route::STATUS.to_owned()).json().await
+    }
+
+    /// The next entries of the history; none where there are no more.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn history(&self, query: &EntriesQuery) -> Result<Vec<EntryView>, ApiError> {
+        let query = [("after", Some(query.after.to_string())), ("since", query.since.map(|since| since.to_rfc3339()))];
+        self.0.find(route::AUDIT, &query).json().await
+    }
+
+    /// Whether the history is what it was.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn prove_history(&self, query: &VerifyQuery) -> Result<ProofView, ApiError> {
+        let query = [("number", query.number.map(|number| number.to_string())), ("head", query.head.clone())];
+        self.0.find(route::AUDIT_VERIFY, &query).within(ASKING_TIMEOUT).json().await
     }
 
     /// All jobs.

@@ -53,6 +53,14 @@ pub enum ControlError {
     /// A calendar expression cannot be used.
     #[error(transparent)]
     Calendar(Box<CalendarError>),
+    /// What is told of an old entry names none.
+    #[error("entry \"{number}\" with the hash \"{head}\" cannot be looked for")]
+    BadAnchor {
+        /// The number as written.
+        number: String,
+        /// The hash as written.
+        head: String,
+    },
     /// A local time cannot be read.
     #[error("\"{text}\" is no date and time")]
     BadTime {
@@ -192,6 +200,7 @@ impl ControlError {
                 _ => ErrorKind::Failed,
             },
             Self::Calendar(_)
+            | Self::BadAnchor { .. }
             | Self::BadTime { .. }
             | Self::BadZone { .. }
             | Self::Past { .. }
@@ -229,6 +238,10 @@ impl ControlError {
             ),
             Self::NoSession { app, .. } => format!("see `afterhours session list {app}`"),
             Self::Calendar(error) => return error.hint(),
+            Self::BadAnchor { .. } => {
+                "give the number and the hash of one entry, as a mail says them: at least 16 digits of the hash"
+                    .to_owned()
+            }
             Self::BadTime { .. } => "write it as \"2026-11-22 02:30\"".to_owned(),
             Self::BadZone { near: Some(near), .. } => format!("did you mean {near}?"),
             Self::BadZone { .. } => "write it as Europe/Berlin or UTC".to_owned(),

@@ -2,14 +2,16 @@
 //!
 //! Floor 6. API and command line come here and nowhere else. Whether the caller may, whether the
 //! request makes sense, what is written, who did it: all of that is decided here, once. Every change is
-//! audited before its result is known to the caller.
+//! audited before its result is known to the caller, and so is every refusal (`refusals`).
 
 pub mod admission;
 pub mod apps;
+pub mod audit;
 pub mod bundle;
 pub mod error;
 pub mod jobs;
 pub mod people;
+pub mod refusals;
 pub mod runs;
 pub mod status;
 
@@ -23,6 +25,7 @@ use tokio::sync::Notify;
 use crate::config::settings::Settings;
 use crate::control::admission::Refusals;
 use crate::control::error::ControlError;
+use crate::control::refusals::Refusals;
 use crate::db::audit::AuditEntry;
 use crate::db::store::Store;
 use crate::domain::name::AppName;
@@ -63,12 +66,12 @@ pub struct Control {
     pub night: Arc<Night>,
     /// The time.
     pub clock: SharedClock,
-    /// Who was refused, and was not noted yet.
-    pub refusals: Refusals,
     /// Wakes the dispatcher when a start has changed.
     pub schedule_changed: Arc<Notify>,
     /// Since when this process is the daemon; nothing when it is none.
     pub serving_since: Option<DateTime<Utc>>,
+    /// Who was refused something in this process.
+    pub refusals: Refusals,
 }
 
 impl Control {

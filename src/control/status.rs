@@ -73,6 +73,7 @@ impl Control {
             apps,
             next: next.collect(),
             runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
+            history: Some(self.store.chain_head().await?),
             notices,
         })
     }

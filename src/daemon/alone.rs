@@ -138,12 +138,26 @@ pub async fn check_updates(settings: Settings, app: &AppName) -> Result<UpdatesV
 /// The store cannot be opened, or there is no such application.
 pub async fn allow_release(settings: Settings, app: &AppName, version: Version) -> Result<AllowedView> {
     let (house, _) = house(settings).await?;
-    house.control.allow_release(&ourselves(), app, version).await.map_err(|error| error.view().into())
+    let asked = format!("update.allow {app}");
+    let allowed = house.control.allow_release(&ourselves(), app, version).await;
+    Ok(noted(&house, &asked, allowed).await?)
 }
 
 /// The user of this process, as a caller.
 fn ourselves() -> Caller {
     Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator }
+}
+
+/// The result of what was `asked`; a refusal is noted, as the daemon notes it.
+async fn noted<T>(house: &House, asked: &str, result: Result<T, ControlError>) -> Result<T, ErrorView> {
+    match result {
+        Ok(done) => Ok(done),
+        Err(error) => {
+            let view = error.view();
+            house.control.note_refusal(&ourselves(), asked, &view).await;
+            Err(view)
+        }
+    }
 }
 
 /// What became of an update without a daemon.
@@ -201,7 +215,8 @@ pub async fn update_now(
                 return over(&house, house.renewal.args(), &mut stop).await;
             }
             let live = house.engine.watch();
-            (house.control.update_now(&caller, app, ask).await.map_err(|error| error.view())?, live)
+            let begun = house.control.update_now(&caller, app, ask).await;
+            (noted(&house, &format!("update.now {app}"), begun).await?, live)
         }
     };
     let ended = to_the_end(&house, &caller, &started, (live, 0), events, &mut stop).await;
@@ -245,7 +260,8 @@ pub async fn resolve_run(
     let caller = ourselves();
     let known = house.store.events(run, 0).await?.last().map_or(0, |logged| logged.seq);
     let live = house.engine.watch();
-    let resolved = house.control.resolve_run(&caller, run, ask).await.map_err(|error| error.view())?;
+    let resolved = house.control.resolve_run(&caller, run, ask).await;
+    let resolved = noted(&house, &format!("run.resolve {run}"), resolved).await?;
     let ended = to_the_end(&house, &caller, &resolved, (live, known), events, &mut stop).await;
     memory.abort();
     // A run that got stuck is long past the step that asks for it.

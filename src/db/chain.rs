@@ -2,7 +2,8 @@
 //!
 //! Each link's hash covers the hash before it and its own content, so that a line that was changed
 //! or taken out later shows. It proves order and integrity within the store; it does not protect
-//! against somebody who rewrites everything, for which the head is printed in every report.
+//! against somebody who rewrites everything. Against that the head (number and hash of the newest link) stands outside, where
+//! they do not reach: in every report, in the journal once a day, in `status`. `audit verify` is given one of those.
 //!
 //! ```text
 //!  1 ── 2 ── 3 ── [ gap: 4 to 9, the hash before, the hash after ] ── 10 ── 11 ── checkpoint: digest of all gaps

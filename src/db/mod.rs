@@ -9,6 +9,7 @@ pub mod chain;
 pub mod copy;
 pub mod events;
 pub mod gates;
+pub mod history;
 pub mod jobs;
 pub mod outbox;
 pub mod quarantine;

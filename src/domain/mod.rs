@@ -16,6 +16,7 @@ pub mod foreign;
 pub mod gate;
 pub mod held;
 pub mod hex;
+pub mod history;
 pub mod job;
 pub mod name;
 pub mod plain;

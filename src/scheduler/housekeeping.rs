@@ -10,6 +10,8 @@
 //! | `feeds` | at the start, every minute | looks for newer releases where it is time |
 //! | `evidence` | every night | tests the backups |
 //! | `chain` | every night | checks the hash chain of the history |
+//! | `head` | at the start, every day | says the head of the history in the log, for whoever keeps the log elsewhere |
+//! | `refusals` (of the daemon) | every minute | writes down how often somebody was refused |
 //! | `retention` | every 6 h | removes what is older than the history is kept |
 
 use std::borrow::Cow;
@@ -40,6 +42,8 @@ use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
 use crate::scheduler::retention::Keep;
 
+/// The target of the lines that say the head of the history, with its fields `number` and `head`; others look for them.
+const HISTORY_LOG: &str = "afterhours::history";
 /// How long before its start a job's releases are fetched.
 const PREFETCH_AHEAD: TimeDelta = TimeDelta::days(1);
 /// For how many jobs at most it is fetched ahead in one go; the others have their turn later.
@@ -90,6 +94,10 @@ impl Household {
             },
             self.chore("evidence", "0 30 3 * * *", |house| async move { house.test_evidence().await }.boxed()),
             self.chore("chain", "0 45 3 * * *", |house| async move { house.check_chain().await }.boxed()),
+            Chore {
+                at_once: true,
+                ..self.chore("head", "0 0 12 * * *", |house| async move { house.tell_head().await }.boxed())
+            },
             // Not once a night: a workstation is off then.
             self.chore("retention", "0 15 */6 * * *", |house| async move { house.prune().await }.boxed()),
         ]
@@ -174,10 +182,17 @@ impl Household {
         troubles.result()
     }
 
+    /// Where the log is kept by others, nobody here can rewrite the history without its showing there.
+    async fn tell_head(&self) -> Result<(), Failure> {
+        let head = self.store.chain_head().await?;
+        tracing::info!(target: HISTORY_LOG, number = head.number, head = head.hash, "the head of the history");
+        Ok(())
+    }
+
     async fn check_chain(&self) -> Result<(), Failure> {
         match self.store.verify_chain().await? {
-            ChainState::Whole { links, removed, .. } => {
-                tracing::info!(links, removed, "the history is whole");
+            ChainState::Whole { links, removed, head } => {
+                tracing::info!(target: HISTORY_LOG, number = links, head, removed, "the history is whole");
                 Ok(())
             }
             ChainState::Broken { link } => {

@@ -7,6 +7,8 @@
 //! | method | path | asked | answered |
 //! |---|---|---|---|
 //! | GET | `/v1/status` | | [`status::StatusView`] |
+//! | GET | `/v1/audit` | [`audit::EntriesQuery`] | `[`[`audit::EntryView`]`]`, ascending |
+//! | GET | `/v1/audit/verify` | [`audit::VerifyQuery`] | [`audit::ProofView`] |
 //! | GET | `/v1/jobs` | | `[`[`job::JobView`]`]` |
 //! | POST | `/v1/jobs` | [`job::CreateJob`] | 201 [`job::JobChanged`] |
 //! | GET | `/v1/jobs/{name}` | | [`job::JobView`] |
@@ -49,6 +51,7 @@
 //! resolved by the use case, where the error can say what is wrong with it.
 
 pub mod app;
+pub mod audit;
 pub mod error;
 pub mod job;
 pub mod people;

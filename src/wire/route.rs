@@ -2,6 +2,10 @@
 
 /// The daemon and everything it knows, on one page.
 pub const STATUS: &str = "/v1/status";
+/// The entries of the history.
+pub const AUDIT: &str = "/v1/audit";
+/// The proof of the history.
+pub const AUDIT_VERIFY: &str = "/v1/audit/verify";
 /// All jobs.
 pub const JOBS: &str = "/v1/jobs";
 /// One job.

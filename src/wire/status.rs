@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::domain::failure::Failure;
+use crate::domain::history::Anchor;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
@@ -29,6 +30,9 @@ pub struct StatusView {
     pub next: Vec<NextJob>,
     /// The runs that are under way or stuck, without their steps.
     pub runs: Vec<RunView>,
+    /// The newest entry of the history; keep it elsewhere, and `audit verify` proves by it later that nothing was rewritten.
+    #[serde(default)]
+    pub history: Option<Anchor>,
     /// What an operator should know, in sentences: a clock that stepped, a job that waits for an answer.
     pub notices: Vec<String>,
 }

@@ -97,7 +97,8 @@ fn the_fixed_names_exist() {
                  job_run job_plan job_history run_list run_show run_watch run_cancel run_resolve run_bundle update_check \
                  update_now session_list session_message session_end gate_show gate_close gate_open gate_pass \
                  backup_check backup_make backup_list snapshot_list client_run client_status completions man feed_create \
-                 feed_publish feed_sign feed_rotate feed_show";
+                 feed_publish feed_sign feed_rotate feed_show \
+                 audit_verify audit_export";
     for name in fixed.split_whitespace() {
         assert!(names.contains(&name), "{name} is missing");
     }

@@ -350,6 +350,9 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
         parts.push(run::list(&view.runs, times));
         parts.extend(view.runs.iter().filter_map(run::what_next));
     }
+    if let Some(head) = view.history.as_ref().filter(|head| head.number > 0) {
+        parts.push(format!("History: entry {}, {}", head.number, head.short()));
+    }
     parts.join("\n\n")
 }
 

@@ -1,6 +1,7 @@
 //! How things read: pure functions from what the daemon says to text for people.
 
 pub(crate) mod app;
+pub(crate) mod audit;
 pub(crate) mod event;
 pub(crate) mod job;
 pub(crate) mod plan;

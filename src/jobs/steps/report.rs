@@ -142,6 +142,7 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
             .map(|session| LoggedOut { user: session.who(), workstation: session.workstation.clone() })
             .collect(),
         gate,
+        history: Some(night.store.chain_head().await?).filter(|head| head.number > 0),
     };
     let to = recipients(context);
     let told = to.len();

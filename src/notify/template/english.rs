@@ -40,6 +40,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     ended_label: "Ended",
     took_label: "Took",
     away_label: "Unavailable",
+    history_label: "History",
+    entry: |number, hash| format!("entry {number}, {hash}"),
     not_away: "not at all",
     steps: "Step by step",
     people: "Logged out",

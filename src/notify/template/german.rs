@@ -40,6 +40,8 @@ pub(super) const PHRASES: Phrases = Phrases {
     ended_label: "Ende",
     took_label: "Dauer",
     away_label: "Nicht verfügbar",
+    history_label: "Verlauf",
+    entry: |number, hash| format!("Eintrag {number}, {hash}"),
     not_away: "zu keiner Zeit",
     steps: "Schritt für Schritt",
     people: "Abgemeldet",

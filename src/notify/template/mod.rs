@@ -107,6 +107,9 @@ struct Phrases {
     ended_label: &'static str,
     took_label: &'static str,
     away_label: &'static str,
+    history_label: &'static str,
+    /// An entry of the history and the beginning of its hash.
+    entry: fn(i64, &str) -> String,
     not_away: &'static str,
     steps: &'static str,
     people: &'static str,
@@ -135,6 +138,9 @@ pub fn render(report: &RunReport, language: Language) -> Rendered {
     page.heading(words.more);
     page.item(&format!("afterhours run show {}", report.run));
     page.item(&format!("afterhours run bundle {} -o run-{}.tar.zst", report.run, report.run));
+    if let Some(head) = &report.history {
+        page.item(&format!("afterhours audit verify --number {} --head {}", head.number, head.hash));
+    }
     page.signature(&format!("{} {}", words.signature, report.host));
     Rendered { subject: format!("{}: {}", report.app_title, (words.subject)(report)), text: page.text() }
 }
@@ -216,6 +222,7 @@ fn run(page: &mut Page, report: &RunReport, words: &Phrases) {
         (words.ended_label, Some(layout::instant(report.finished_at, report.zone))),
         (words.took_label, Some(took)),
         (words.away_label, Some(away)),
+        (words.history_label, report.history.as_ref().map(|head| (words.entry)(head.number, head.short()))),
     ];
     let rows = rows.into_iter().filter_map(|(label, value)| Some(vec![label.to_owned(), value?]));
     page.table(&rows.collect::<Vec<_>>());

@@ -7,6 +7,7 @@ use chrono_tz::Tz;
 use crate::domain::evidence::Evidence;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
+use crate::domain::history::Anchor;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
@@ -57,6 +58,8 @@ pub struct RunReport {
     pub logged_out: Vec<LoggedOut>,
     /// Whether people can log in now.
     pub gate: GateRemark,
+    /// The newest entry of the history when this was written; absent where there is none.
+    pub history: Option<Anchor>,
 }
 
 /// How a run ended.

@@ -5,6 +5,7 @@ use chrono::TimeDelta;
 use super::*;
 use crate::domain::evidence::Evidence;
 use crate::domain::finding::Finding;
+use crate::domain::history::Anchor;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunId;
 
@@ -64,6 +65,7 @@ fn night() -> RunReport {
             size_bytes: Some(1_234_000_000),
             tested: vec!["sha256 matches".to_owned(), "test command ended with 0".to_owned()],
         }),
+        history: Some(Anchor { number: 1284, hash: "4f2a9c".repeat(10) + "0be1" }),
         logged_out: vec![
             LoggedOut { user: "bert".to_owned(), workstation: Some("pc-07".to_owned()) },
             LoggedOut { user: "clara".to_owned(), workstation: None },

@@ -3,6 +3,7 @@
 mod commands;
 mod door;
 mod facts;
+mod history;
 mod people;
 mod places;
 mod settings;

@@ -17,7 +17,7 @@ use super::site::app;
 use super::site::eventually;
 use super::truth::Left;
 
-pub(super) const ALONE: &[(&str, &str)] = &[
+pub(crate) const ALONE: &[(&str, &str)] = &[
     ("installed_version", "\"1.0\""),
     ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"3s\" }"),
 ];

@@ -8,7 +8,7 @@ pub(crate) mod releases;
 pub(crate) mod site;
 pub(crate) mod truth;
 
-mod alone;
+pub(crate) mod alone;
 mod armed;
 mod away;
 mod chain;
