@@ -37,6 +37,7 @@ pub(super) struct DaemonInput {
     pub(super) keep_audit: Option<Span>,
     pub(super) self_update: Option<bool>,
     pub(super) self_update_deadline: Option<Span>,
+    pub(super) self_update_root: Option<String>,
     pub(super) mail: Option<MailInput>,
 }
 

@@ -44,6 +44,8 @@ pub struct DaemonSettings {
     pub self_update: bool,
     /// How long a newer Afterhours may take to come up before the old one is put back.
     pub self_update_deadline: Span,
+    /// Who vouches for a newer Afterhours, in place of what is compiled in.
+    pub self_update_root: Option<PathBuf>,
     /// How mails are sent; none are when absent.
     pub mail: Option<MailSettings>,
 }

@@ -23,7 +23,6 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::config::settings::Settings;
-use crate::control::admission::Refusals;
 use crate::control::error::ControlError;
 use crate::control::refusals::Refusals;
 use crate::db::audit::AuditEntry;

@@ -169,6 +169,18 @@ impl Exec {
         Self::new(What::Ours { argv, inherited: &[] }, deadline)
     }
 
+    /// Runs another Afterhours, which has not run here yet, as `account`. Nothing that it starts outlives it.
+    pub fn candidate(
+        program: &Path,
+        args: impl IntoIterator<Item: Into<String>>,
+        account: &Account,
+        deadline: Span,
+    ) -> Self {
+        let program = program.display().to_string();
+        let argv = [program].into_iter().chain(args.into_iter().map(Into::into)).collect();
+        Self::new(What::Candidate { argv, account: account.clone() }, deadline)
+    }
+
     fn new(what: What, deadline: Span) -> Self {
         Self { what, filling: None, env: BTreeMap::new(), dir: None, log: None, deadline }
     }
@@ -242,7 +254,7 @@ impl Exec {
             .env_clear()
             .envs(permit.env)
             .envs(&self.env);
-        if let What::Theirs(_) = self.what {
+        if let What::Theirs(_) | What::Candidate { .. } = self.what {
             system::hand_over_outputs(command.as_std_mut(), &permit.account);
             system::become_user(command.as_std_mut(), &permit.account);
         }
@@ -294,7 +306,10 @@ impl Exec {
         .await;
         match ended {
             Ok(Ok(output)) => {
-                group.release();
+                // Whoever is dropped is ended.
+                if !matches!(self.what, What::Candidate { .. }) {
+                    group.release();
+                }
                 Ok(output)
             }
             Ok(Err(source)) => Err(ExecError::Wait { program, source }),
@@ -326,19 +341,24 @@ enum What {
     Theirs(Command),
     /// A program of our own choosing, and the variables of ours that it sees.
     Ours { argv: Vec<String>, inherited: &'static [&'static str] },
+    /// Another Afterhours, and whom it runs as.
+    Candidate { argv: Vec<String>, account: Account },
 }
 
 impl What {
     fn argv(&self) -> &[String] {
         match self {
             Self::Theirs(command) => &command.argv,
-            Self::Ours { argv, .. } => argv,
+            Self::Ours { argv, .. } | Self::Candidate { argv, .. } => argv,
         }
     }
 
     fn permit(&self, dir: &Path) -> Result<Permit, Refusal> {
         match self {
             Self::Theirs(command) => permit::permit(command, dir),
+            Self::Candidate { account, .. } => {
+                Ok(Permit { account: account.clone(), program: None, env: permit::base_env(account) })
+            }
             Self::Ours { inherited, .. } => {
                 let account = Account::own();
                 let mut env = permit::base_env(&account);

@@ -1,6 +1,7 @@
 //! Releases from a directory: one folder a release, with a `release.toml` and its archives.
 //!
-//! The folder `updater` holds the releases of Afterhours itself in the same way; it is no release of the application.
+//! The folder `afterhours` may carry the signed feed of Afterhours itself. What lies in a folder `updater`, as earlier versions
+//! wanted it, is not taken: nobody has signed for it.
 //!
 //! Copy `release.toml` last: a folder without one is taken for half copied and ignored, as is
 //! everything whose name begins with `.` and everything that is no folder. A `release.toml` that
@@ -25,11 +26,14 @@ use crate::domain::progress::Progress;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::span::Span;
+use crate::feed::FeedHome;
 use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
+use crate::feed::signed::CARRIED;
+use crate::feed::signed::Carried;
 use crate::feed::stage;
 use crate::feed::stage::Opened;
 use crate::feed::stage::Proof;
@@ -44,6 +48,7 @@ const LOOK_DEADLINE: Span = Span::secs(60);
 #[derive(Debug, Clone)]
 pub struct DirFeed {
     dir: PathBuf,
+    carried: Option<Box<Carried>>,
 }
 
 /// What a look at the directory found.
@@ -58,7 +63,23 @@ struct Look {
 impl DirFeed {
     /// The feed in `dir`. Nothing is looked at yet.
     pub fn new(dir: impl AsRef<Path>) -> Self {
-        Self { dir: dir.as_ref().to_owned() }
+        Self { dir: dir.as_ref().to_owned(), carried: None }
+    }
+
+    /// The same feed, which may carry an Afterhours.
+    #[must_use]
+    pub(in crate::feed) fn carrying(self, home: &FeedHome) -> Self {
+        Self { carried: Carried::in_dir(&self.dir, home).map(Box::new), ..self }
+    }
+
+    /// What it carries of Afterhours itself.
+    pub(in crate::feed) fn carried(&self) -> Option<&Carried> {
+        self.carried.as_deref()
+    }
+
+    /// Whether there is an Afterhours that nobody has signed.
+    pub(in crate::feed) fn offers_updaters(&self) -> bool {
+        std::fs::read_dir(self.dir.join(UPDATERS)).is_ok_and(|mut inside| inside.next().is_some())
     }
 
     /// All releases, ascending by build.
@@ -76,11 +97,9 @@ impl DirFeed {
     /// # Errors
     /// As there.
     pub async fn updaters(&self) -> Result<Vec<Release>, FeedError> {
-        let dir = self.dir.join(UPDATERS);
-        let looked = self.in_time(move || look(&dir)).await;
-        match looked {
-            Err(FeedError::List { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            looked => Ok(looked?.releases),
+        match &self.carried {
+            Some(carried) => carried.releases().await,
+            None => Ok(Vec::new()),
         }
     }
 
@@ -146,7 +165,7 @@ fn look(dir: &Path) -> Result<Look, FeedError> {
         }
         let folder = entry.path();
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") || name == UPDATERS {
+        if name.as_encoded_bytes().starts_with(b".") || name == UPDATERS || name == CARRIED {
             continue;
         }
         match folder.metadata() {
@@ -197,7 +216,7 @@ fn read_description(folder: &Path) -> Result<Option<String>, FeedError> {
 }
 
 /// Opens for reading without being held up by a named pipe.
-fn open_file(path: &Path) -> io::Result<File> {
+pub(in crate::feed) fn open_file(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }

@@ -31,6 +31,13 @@ pub enum FeedError {
         #[source]
         source: DeltaError,
     },
+    /// An Afterhours is carried that its makers do not vouch for.
+    #[error("accept Afterhours from this feed: only its makers can vouch for it, whoever signs the feed")]
+    NotVouchedFor {
+        /// What is wrong.
+        #[source]
+        source: Box<TrustError>,
+    },
     /// A signed description is in the folder of another build.
     #[error("accept {target}: it describes build {build}")]
     ForeignBuild {
@@ -351,6 +358,10 @@ impl FeedError {
         let text = match self {
             Self::Trust(error) => return error.hint(),
             Self::Transport(error) => return error.hint(),
+            Self::NotVouchedFor { .. } => {
+                "ask the vendor to carry Afterhours as its makers have signed it; until then the installed one goes on"
+                    .to_owned()
+            }
             Self::Delta { source } => return source.hint(),
             Self::ForeignBuild { .. } | Self::Disagreement { .. } | Self::NoHash { .. } => {
                 "the release was not used; ask the vendor to publish it again".to_owned()

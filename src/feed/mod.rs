@@ -13,8 +13,10 @@
 //! *Invariant:* nothing stands at the path a release is staged into, or the whole release does, with
 //! its marker. Every byte that was unpacked was hashed on the same way, and the hash matched.
 //!
-//! A feed may carry releases of Afterhours itself, below the folder [`UPDATERS`]: the same description, and one
-//! archive for each kind of machine. Whoever may publish there is trusted with the updater, as with the application.
+//! A feed may carry releases of Afterhours itself: all of the signed feed of its makers, byte for byte, in the folder
+//! [`signed::CARRIED`]. There are the same descriptions below the folder [`UPDATERS`], and one archive for each kind of machine.
+//!
+//! *Invariant:* nobody but the makers of Afterhours vouches for it: not the keys of an application's feed, and no directory.
 //!
 //! [`pack`] is the other direction, for vendors, the demo and tests.
 
@@ -47,6 +49,7 @@ use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
 use crate::domain::release::Release;
 use crate::feed::dir::DirFeed;
+use crate::feed::signed::Carried;
 use crate::feed::signed::SignedFeed;
 
 /// Where a feed keeps the releases of Afterhours itself; no release of an application has this name.
@@ -72,12 +75,20 @@ pub struct FeedHome {
     pub clock: Arc<dyn Clock>,
     /// Whether small downloads are taken.
     pub deltas: bool,
+    /// Who vouches for an Afterhours that the feed carries; none is looked for where nobody does.
+    pub updater_root: Option<Arc<[u8]>>,
 }
 
 impl FeedHome {
     /// That of an application whose state is in `state_dir` and whose trees are staged in `staging_dir`.
     pub fn new(state_dir: &Path, staging_dir: &Path, clock: Arc<dyn Clock>) -> Self {
-        Self { state_dir: state_dir.join("feed"), downloads_dir: staging_dir.join("downloads"), clock, deltas: true }
+        Self {
+            state_dir: state_dir.join("feed"),
+            downloads_dir: staging_dir.join("downloads"),
+            clock,
+            deltas: true,
+            updater_root: None,
+        }
     }
 }
 
@@ -85,7 +96,7 @@ impl Feed {
     /// The feed that the settings describe. Nothing is looked at yet.
     pub fn new(settings: &FeedSettings, home: FeedHome) -> Self {
         match settings {
-            FeedSettings::Dir(dir) => Self::Dir(DirFeed::new(dir)),
+            FeedSettings::Dir(dir) => Self::Dir(DirFeed::new(dir).carrying(&home)),
             FeedSettings::Signed(settings) => Self::Signed(Box::new(SignedFeed::new(settings, home))),
         }
     }
@@ -101,8 +112,8 @@ impl Feed {
         }
     }
 
-    /// The releases of Afterhours itself that the feed carries, ascending by build; none in most feeds. They are
-    /// staged as the others are; [`crate::renewal`] knows which of their archives is for this machine.
+    /// The releases of Afterhours itself that the feed carries and that its makers vouch for, ascending by build; none in most
+    /// feeds. They are staged as the others are; [`crate::renewal`] knows which of their archives is for this machine.
     ///
     /// # Errors
     /// As [`Feed::releases`].
@@ -110,6 +121,22 @@ impl Feed {
         match self {
             Self::Dir(feed) => feed.updaters().await,
             Self::Signed(feed) => feed.updaters().await,
+        }
+    }
+
+    /// Whether the feed offers an Afterhours by its own word alone. Nobody takes that one.
+    pub async fn vouches_for_updaters(&self) -> bool {
+        match self {
+            Self::Dir(feed) => feed.offers_updaters(),
+            Self::Signed(feed) => feed.vouches_for_updaters().await,
+        }
+    }
+
+    /// What the feed carries of Afterhours itself.
+    fn carried(&self) -> Option<&Carried> {
+        match self {
+            Self::Dir(feed) => feed.carried(),
+            Self::Signed(feed) => feed.carried(),
         }
     }
 
@@ -123,10 +150,7 @@ impl Feed {
 
     /// The same for Afterhours itself; none where nothing is kept of a feed.
     pub fn known_updaters(&self) -> Vec<Release> {
-        match self {
-            Self::Dir(_) => Vec::new(),
-            Self::Signed(feed) => feed.known_updaters(),
-        }
+        self.carried().map(Carried::known).unwrap_or_default()
     }
 
     /// Whether the feed can be reached and read, and what is in it.
@@ -145,9 +169,10 @@ impl Feed {
     /// # Errors
     /// The release is not what it says, is refused, or cannot be written; or something else is at `into`.
     pub async fn stage(&self, release: &Release, into: &Path, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
-        match self {
-            Self::Dir(feed) => feed.stage(release, into, progress).await,
-            Self::Signed(feed) => feed.stage(release, into, progress).await,
+        match (self, self.carried()) {
+            (_, Some(carried)) if Carried::has(release) => carried.stage(release, into, progress).await,
+            (Self::Dir(feed), _) => feed.stage(release, into, progress).await,
+            (Self::Signed(feed), _) => feed.stage(release, into, progress).await,
         }
     }
 
@@ -158,7 +183,8 @@ impl Feed {
     /// Something cannot be removed.
     pub fn retain(&self, keep: &[Release], updaters: &[Release]) -> Result<(), FeedError> {
         match self {
-            Self::Dir(_) => Ok(()),
+            // Of a directory's own archives nothing is downloaded.
+            Self::Dir(_) => self.retain_updaters(updaters),
             Self::Signed(feed) => feed.retain(keep, updaters),
         }
     }
@@ -168,9 +194,6 @@ impl Feed {
     /// # Errors
     /// Something cannot be removed.
     pub fn retain_updaters(&self, updaters: &[Release]) -> Result<(), FeedError> {
-        match self {
-            Self::Dir(_) => Ok(()),
-            Self::Signed(feed) => feed.retain_updaters(updaters),
-        }
+        self.carried().map_or(Ok(()), |carried| carried.retain(updaters))
     }
 }

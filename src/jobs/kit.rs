@@ -5,6 +5,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use crate::backup::BackupGate;
 use crate::config::settings::AppSettings;
 use crate::domain::clock::Clock;
@@ -24,6 +26,7 @@ use crate::jobs::steps::failed;
 use crate::probe::Probe;
 use crate::probe::ProbeError;
 use crate::renewal::Renewal;
+use crate::renewal::RenewalError;
 use crate::service::Service;
 use crate::sessions::Sessions;
 use crate::sessions::hub::Hub;
@@ -53,11 +56,22 @@ pub struct Kit {
     pub site: Option<Arc<str>>,
 }
 
+/// The adapters of an application cannot be put together.
+#[derive(Debug, Error)]
+pub enum KitError {
+    /// The health settings cannot be used.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The root of trust for Afterhours itself cannot be relied on.
+    #[error(transparent)]
+    Root(#[from] RenewalError),
+}
+
 impl Kit {
     /// Puts the adapters of `app` together.
     ///
     /// # Errors
-    /// The health settings cannot be used.
+    /// The health settings cannot be used, or the root of trust for Afterhours itself cannot be relied on.
     pub fn new(
         app: &AppSettings,
         data_dir: &Path,
@@ -65,13 +79,14 @@ impl Kit {
         hub: &Arc<Hub>,
         clock: SharedClock,
         renewal: &Arc<Renewal>,
-    ) -> Result<Self, ProbeError> {
+    ) -> Result<Self, KitError> {
         let state_dir = state_dir(data_dir, &app.name);
+        // Where Afterhours does not update itself, nobody vouches for it.
+        let updater_root = if renewal.is_on() { Some(renewal.root()?) } else { None };
+        let home =
+            FeedHome { deltas: app.updates.deltas, updater_root, ..FeedHome::new(&state_dir, &app.staging_dir, clock) };
         Ok(Self {
-            feed: Feed::new(
-                &app.feed,
-                FeedHome { deltas: app.updates.deltas, ..FeedHome::new(&state_dir, &app.staging_dir, clock) },
-            ),
+            feed: Feed::new(&app.feed, home),
             installer: Installer::new(app),
             service: Service::new(app, &state_dir),
             probe: Probe::new(&app.health)?,

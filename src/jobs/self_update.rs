@@ -25,6 +25,9 @@ use crate::renewal::offered;
 /// The name of the check.
 pub(crate) const CHECK: &str = "self_update";
 
+/// Why an Afterhours is not taken that a feed offers by its own word.
+pub(crate) const UNVOUCHED: &str = "the feed offers one that only the vendor of the application vouches for";
+
 /// The Afterhours that runs, and what the feed has for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlook {
@@ -32,6 +35,8 @@ pub(crate) struct Outlook {
     pub(crate) offer: Offer,
     /// The first of the newer ones that waits, and why.
     pub(crate) held: Option<HeldBack>,
+    /// The feed offers one by its own word, which is not taken.
+    pub(crate) unvouched: bool,
 }
 
 impl Outlook {
@@ -54,7 +59,7 @@ pub(crate) async fn outlook(
     let renewal = &kit.renewal;
     let own = renewal.own().await.map_err(|error| failed(&error, error.hint()))?;
     if !renewal.is_on() {
-        return Ok(Outlook { own, offer: Offer::Nothing, held: None });
+        return Ok(Outlook { own, offer: Offer::Nothing, held: None, unvouched: false });
     }
     let releases = kit.feed.updaters().await.map_err(|error| failed(&error, error.hint()))?;
     let policy = Policy {
@@ -69,7 +74,8 @@ pub(crate) async fn outlook(
     let demanded = path.iter().filter_map(|release| release.min_afterhours.as_ref()).max();
     let opened = open(policy, offered(&own, &releases), demanded.filter(|demanded| **demanded > own.version), now);
     let offer = choose(&own, &opened.path, &failed_here(store).await?, &Renewal::machine());
-    Ok(Outlook { own, offer, held: opened.held.into_iter().next() })
+    let unvouched = kit.feed.vouches_for_updaters().await;
+    Ok(Outlook { own, offer, held: opened.held.into_iter().next(), unvouched })
 }
 
 /// Divides the newer builds into what is taken now and what waits: as releases of the application do, by the same settings.
@@ -118,6 +124,11 @@ pub(crate) async fn findings(kit: &Kit, store: &Store, path: &[Release], now: Da
 
 async fn finding(kit: &Kit, outlook: &Outlook) -> Option<Finding> {
     match &outlook.offer {
+        Offer::Nothing if outlook.unvouched => Some(Finding::warning(
+            CHECK,
+            format!("Afterhours {} stays: {UNVOUCHED}", outlook.own),
+            "ask the vendor to carry Afterhours as its makers have signed it",
+        )),
         Offer::Nothing => outlook
             .held
             .as_ref()

@@ -10,6 +10,7 @@ use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
+use crate::files::trusted::Untrusted;
 
 /// One operation of the renewal that failed.
 #[derive(Debug, Error)]
@@ -24,6 +25,15 @@ pub enum RenewalError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// The root of trust for Afterhours itself that the configuration names is not root's alone.
+    #[error("rely on self_update_root {}", .path.display())]
+    UntrustedRoot {
+        /// The file.
+        path: PathBuf,
+        /// Who could change it.
+        #[source]
+        source: Box<Untrusted>,
     },
     /// The record of the renewal cannot be understood.
     #[error("understand {}", .path.display())]
@@ -101,6 +111,7 @@ impl RenewalError {
             Self::BadRecord { path, .. } => {
                 Some(format!("see which Afterhours is installed, then remove {}", path.display()))
             }
+            Self::UntrustedRoot { source, .. } => source.remedy(),
             Self::Busy { .. } => Some("see what the other process waits for, then try again".to_owned()),
             Self::UnderWay { .. } => Some("try again in a minute; a daemon that is started ends it".to_owned()),
             Self::NoProgram { .. } | Self::Rehearsal { .. } | Self::Stranger { .. } | Self::OtherVersion { .. } => {

@@ -12,6 +12,7 @@
 //! old version or the new one. A new program that cannot even read the record is seen to by the [`caretaker`]: a process
 //! of the old program that watches the new one come up and puts the old one back when it dies or takes too long.
 //!
+//! Only its makers vouch for an Afterhours ([`Renewal::root`]); feeds carry it. It rehearses as `nobody` ([`rehearsal`]).
 //! Build numbers of Afterhours are those of its makers: the same in every feed that carries it.
 //!
 //! Invariants: no run is taken up, and no request answered, before the new program is confirmed; so a store that is put
@@ -26,10 +27,12 @@ mod decide;
 mod error;
 mod place;
 mod record;
+mod rehearsal;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 
 use serde::Deserialize;
@@ -54,10 +57,14 @@ use crate::domain::release::Version;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::exec::ExecError;
 use crate::exec::process;
 use crate::exec::system;
+use crate::files::account::Account;
+use crate::files::small::read_small;
 use crate::files::staged::state_dir;
 use crate::files::trusted::required;
+use crate::files::trusted::trusted_file;
 use crate::renewal::decide::InPlace;
 use crate::renewal::decide::Next;
 use crate::renewal::decide::next;
@@ -71,6 +78,13 @@ use crate::renewal::record::RecordDir;
 
 /// The name under which builds of Afterhours that failed here are kept in the store; no application may have it.
 pub const UPDATER: &str = "afterhours";
+/// Who vouches for a new Afterhours: the root of trust of its makers. A build may bring its own, as the text of a `root.json`.
+const COMPILED_ROOT: &[u8] = match option_env!("AFTERHOURS_UPDATER_ROOT") {
+    Some(text) => text.as_bytes(),
+    None => include_bytes!("../../config/updater-root.json"),
+};
+/// The largest root.
+const ROOT_BYTES_MAX: u64 = 512 * 1024;
 /// How much of what a stranger said is told.
 const SAID_CHARS_MAX: usize = 80;
 
@@ -168,6 +182,7 @@ pub struct Renewal {
     origin: Origin,
     dir: RecordDir,
     on: bool,
+    root: Option<PathBuf>,
     deadline: Span,
     turn: tokio::sync::Mutex<()>,
     wish: Mutex<Option<Wish>>,
@@ -181,6 +196,7 @@ impl Renewal {
             origin,
             dir: RecordDir::from(settings.data_dir.as_path()),
             on: settings.self_update,
+            root: settings.self_update_root.clone(),
             deadline: settings.self_update_deadline,
             turn: tokio::sync::Mutex::default(),
             wish: Mutex::new(None),
@@ -196,6 +212,18 @@ impl Renewal {
     /// Whether the administrator lets it.
     pub fn is_on(&self) -> bool {
         self.on
+    }
+
+    /// The root of trust of Afterhours itself: compiled in, or the one that the administrator names.
+    ///
+    /// # Errors
+    /// The named one cannot be read, or others could change it.
+    pub fn root(&self) -> Result<Arc<[u8]>, RenewalError> {
+        let Some(path) = &self.root else { return Ok(Arc::from(COMPILED_ROOT)) };
+        let untrusted = |source| RenewalError::UntrustedRoot { path: path.clone(), source: Box::new(source) };
+        let file = trusted_file(path).map_err(untrusted)?;
+        let bytes = read_small(file.path(), ROOT_BYTES_MAX).map_err(std::io::Error::from).at("read", path)?;
+        Ok(Arc::from(bytes.unwrap_or_default()))
     }
 
     /// Under which name the store keeps the builds that failed here.
@@ -283,13 +311,11 @@ impl Renewal {
     /// # Errors
     /// It cannot be made.
     pub fn stage_of_rehearsal(&self) -> Result<PathBuf, RenewalError> {
-        let dir = self.dir.rehearsal();
-        place::remove_tree(&dir)?;
-        place::create_dir(&dir)?;
-        Ok(dir)
+        rehearsal::stage(self.dir.data_dir(), &rehearsal::user())
     }
 
-    /// Lets the program in `tree` do on the store in `dir` what it will have to do. The program.
+    /// Lets the program in `tree` do on the store in `dir` what it will have to do, as somebody who may do nothing else. The
+    /// program. Nothing of `dir` is left.
     ///
     /// # Errors
     /// It does not, and why.
@@ -301,23 +327,37 @@ impl Renewal {
         mark: (&str, String),
     ) -> Result<PathBuf, RenewalError> {
         let program = place::program_in(tree)?;
-        let mut argv = Vec::new();
-        if let Some(config) = &self.origin.config {
-            argv.extend(["--config".to_owned(), config.display().to_string()]);
-        }
-        argv.extend(["serve".to_owned(), "--rehearse".to_owned(), dir.display().to_string()]);
-        let ran = Exec::afterhours(&program, argv, self.deadline).env(mark.0, mark.1).run().await;
-        let output = ran.map_err(|source| RenewalError::Rehearsal { to: to.clone(), source })?;
-        let Ok(rehearsed) = serde_json::from_str::<Rehearsed>(&output.stdout) else {
-            let said = output.stdout.trim().chars().take(SAID_CHARS_MAX).collect();
+        let ran = self.rehearse_as(&rehearsal::user(), &program, dir, mark).await;
+        // It may hold copies of everything.
+        place::remove_tree(dir)?;
+        let said = ran?.map_err(|source| RenewalError::Rehearsal { to: to.clone(), source })?;
+        let Ok(rehearsed) = serde_json::from_str::<Rehearsed>(&said) else {
+            let said = said.trim().chars().take(SAID_CHARS_MAX).collect();
             return Err(RenewalError::Stranger { to: to.clone(), said });
         };
         // What a release demands is compared with what this one is called.
         if rehearsed.afterhours != to.version {
             return Err(RenewalError::OtherVersion { to: to.clone(), is: rehearsed.afterhours });
         }
-        place::remove_tree(dir)?;
         Ok(program)
+    }
+
+    async fn rehearse_as(
+        &self,
+        account: &Account,
+        program: &Path,
+        dir: &Path,
+        mark: (&str, String),
+    ) -> Result<Result<String, ExecError>, RenewalError> {
+        let (copy, config) = rehearsal::dress(dir, program, self.origin.config.as_deref(), account)?;
+        let mut args = Vec::new();
+        if let Some(config) = config {
+            args.extend(["--config".to_owned(), config.display().to_string()]);
+        }
+        args.extend(["serve".to_owned(), "--rehearse".to_owned(), dir.display().to_string()]);
+        let candidate = Exec::candidate(&copy, args, account, self.deadline);
+        let ran = candidate.env("HOME", dir.display().to_string()).env(mark.0, mark.1).run().await;
+        Ok(ran.map(|output| output.stdout))
     }
 
     /// Held by whoever brings a new program here; the steps of several runs may want to.

@@ -198,9 +198,9 @@ impl RecordDir {
         self.0.join("store")
     }
 
-    /// Where a rehearsal has its copy of the store.
-    pub(super) fn rehearsal(&self) -> PathBuf {
-        self.0.join("rehearsal")
+    /// The data directory.
+    pub(super) fn data_dir(&self) -> &Path {
+        self.0.parent().unwrap_or(&self.0)
     }
 }
 

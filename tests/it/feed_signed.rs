@@ -125,7 +125,20 @@ impl Site {
 }
 
 fn feed(dir: &Path, server: &Server, root: Option<PathBuf>, clock: Arc<dyn Clock>) -> Feed {
+    feed_carrying(dir, server, root, clock, None)
+}
+
+/// The same, where the makers with this root vouch for an Afterhours.
+fn feed_carrying(
+    dir: &Path,
+    server: &Server,
+    root: Option<PathBuf>,
+    clock: Arc<dyn Clock>,
+    makers: Option<&Path>,
+) -> Feed {
+    let updater_root = makers.map(|root| Arc::from(fs_err::read(root).unwrap()));
+    let home = FeedHome { updater_root, ..FeedHome::new(&dir.join("state"), &dir.join("staging"), clock) };
     let transport = TransportSettings { proxy: ProxySettings::Direct, ..TransportSettings::default() };
     let settings = SignedFeedSettings { url: server.url(), root, transport };
-    Feed::new(&FeedSettings::Signed(Box::new(settings)), FeedHome::new(&dir.join("state"), &dir.join("staging"), clock))
+    Feed::new(&FeedSettings::Signed(Box::new(settings)), home)
 }

@@ -52,6 +52,7 @@ impl Vendor {
         // Nobody needs it after tonight.
         let passphrases = Passphrases::new(SecretString::from(uuid::Uuid::new_v4().to_string()), None);
         let feed = NewFeed {
+            updater: false,
             name: "order-desk".to_owned(),
             scheme: Scheme::default(),
             root: Quorum::ONE,

@@ -39,6 +39,9 @@ pub(crate) struct CreateArgs {
     /// Where the keys of the root are put [default: DIR/keys, with the others]
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    /// For releases of Afterhours itself, which other feeds carry: `feed publish DIR --updater --from DIR/published`
+    #[arg(long)]
+    updater: bool,
     /// How many keys the root has
     #[arg(long, value_name = "N", default_value_t = 1)]
     root_keys: usize,
@@ -92,7 +95,8 @@ pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Endin
     let passphrases = passphrase.passphrases(context.ui, true)?;
     let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
     let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };
-    let wish = NewFeed { name: name.to_string(), scheme, root, targets, hold, root_folder: keys };
+    let wish =
+        NewFeed { name: name.to_string(), scheme, updater: args.updater, root, targets, hold, root_folder: keys };
     let now = context.now();
     let standing = blocking(move || vendor::create(&dir, &wish, &passphrases, now)).await?;
     context.ui.answer(&standing, |standing| show::text(standing, &context.times()))?;

@@ -32,6 +32,7 @@ use crate::feed::signed::TrustError;
 use crate::feed::vendor::VendorError;
 use crate::feed::vendor::VendorFailure;
 use crate::jobs::kit::state_dir;
+use crate::renewal::Renewal;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
@@ -105,10 +106,14 @@ fn signed(app: &AppName, context: &Context<'_>) -> Result<SignedFeed, CliError> 
         ));
     };
     let state_dir = state_dir(&settings.daemon.data_dir, app);
+    let renewal = Renewal::new(&settings.daemon, context.origin()?);
+    let updater_root =
+        if renewal.is_on() { Some(renewal.root().map_err(|error| CliError::renewal(&error))?) } else { None };
     Ok(SignedFeed::new(
         feed,
         FeedHome {
             deltas: found.updates.deltas,
+            updater_root,
             ..FeedHome::new(&state_dir, &found.staging_dir, std::sync::Arc::new(SystemClock))
         },
     ))
@@ -120,9 +125,10 @@ impl From<FeedError> for CliError {
             FeedError::Transport(source) => source.kind(),
             FeedError::Trust(TrustError::Fetch { source } | TrustError::Away { source, .. }) => source.kind(),
             FeedError::Trust(refused) if refused.is_refusal() => ErrorKind::Refused,
-            FeedError::ForeignBuild { .. } | FeedError::Disagreement { .. } | FeedError::NoHash { .. } => {
-                ErrorKind::Refused
-            }
+            FeedError::NotVouchedFor { .. }
+            | FeedError::ForeignBuild { .. }
+            | FeedError::Disagreement { .. }
+            | FeedError::NoHash { .. } => ErrorKind::Refused,
             _ => ErrorKind::Failed,
         };
         let (hint, code) = (error.hint(), error.code());

@@ -38,18 +38,19 @@ Examples:
   afterhours feed publish /srv/feeds/orders --version 3.0 --build 25 --tree build/orders --barrier
       --min-version 2.4 --migrate bin/migrate --migrate --yes
   afterhours feed publish /srv/feeds/orders --version 2.4.2 --build 26 --tree build/orders --security
-  afterhours feed publish /srv/feeds/orders --updater --version 1.1.0 --build 3
-      --triple x86_64-unknown-linux-gnu --binary target/dist/afterhours"
+  afterhours feed publish /srv/feeds/afterhours --updater --version 1.1.0 --build 3
+      --triple x86_64-unknown-linux-gnu --binary target/dist/afterhours
+  afterhours feed publish /srv/feeds/orders --updater --from /srv/feeds/afterhours/published"
 )]
 pub(crate) struct PublishArgs {
     /// The feed's folder
     dir: PathBuf,
     /// For people, and what the running application must answer
-    #[arg(long)]
-    version: Version,
+    #[arg(long, required_unless_present = "from")]
+    version: Option<Version>,
     /// For ordering; above that of every release before
-    #[arg(long, value_name = "N")]
-    build: u64,
+    #[arg(long, value_name = "N", required_unless_present = "from")]
+    build: Option<u64>,
     /// What is packed
     #[arg(long, value_name = "PATH")]
     tree: Option<PathBuf>,
@@ -90,14 +91,18 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(..=16))]
     #[arg(conflicts_with = "updater")]
     deltas: u64,
-    /// Publish `afterhours` itself, which sites take before any release; versions and builds are its own
-    #[arg(long, requires = "binary")]
+    /// Publish `afterhours` itself, which sites take before any release, into a feed made with `feed create --updater`
+    #[arg(long)]
     updater: bool,
+    /// Carry the published folder of such a feed in this one, as it is; needs no key, and sites believe its makers alone
+    #[arg(long, value_name = "PUBLISHED", requires = "updater")]
+    #[arg(conflicts_with_all = ["version", "build", "triple", "binary", "notes"])]
+    from: Option<PathBuf>,
     /// The platform of the --binary that follows; both may be repeated
     #[arg(long, value_name = "T", requires = "updater")]
     triple: Vec<String>,
     /// The program for that platform
-    #[arg(long, value_name = "PATH", requires = "updater")]
+    #[arg(long, value_name = "PATH", requires = "updater", required_unless_present_any = ["from", "tree"])]
     binary: Vec<PathBuf>,
     /// Publish it also where the release before is below --min-version, without asking
     #[arg(long)]
@@ -110,7 +115,22 @@ pub(crate) struct PublishArgs {
 pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     // Nobody reads fractions of a second.
     let now = context.now().trunc_subsecs(0);
+    if let Some(from) = args.from {
+        let place = Place { dir: args.dir, keys: Vec::new(), passphrases: None };
+        let carried = blocking(move || vendor::carry(place, &from)).await?;
+        context.ui.answer(&carried, |carried| {
+            format!(
+                "{} carries Afterhours now. Carry it again before its signatures run out: {}.",
+                carried.into.display(),
+                carried.holds_until
+            )
+        })?;
+        return Ok(Ending::Good);
+    }
     let content = content(&args)?;
+    let (Some(version), Some(build)) = (args.version.clone(), args.build) else {
+        return Err(CliError::usage("neither version nor build is named", "name both: --version V --build N"));
+    };
     let notes = match &args.notes {
         Some(file) => fs_err::read_to_string(file).map_err(|error| {
             CliError::failed("read the notes", &error).hint("name a file in UTF-8 with what is new: --notes FILE")
@@ -140,7 +160,7 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
         security: args.security,
         rollout: args.rollout_hours.map(|hours| Rollout { start: args.rollout_start.unwrap_or(now), hours }),
         licences: args.licence,
-        ..PackMeta::new(ReleaseId { version: args.version, build: args.build })
+        ..PackMeta::new(ReleaseId { version, build })
     };
     let place = args.keys.place(args.dir, context.ui)?;
     context.ui.say(format_args!("Packing {}; a large tree takes a while.", meta.id));

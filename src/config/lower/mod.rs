@@ -94,6 +94,9 @@ fn daemon(place: &Place, input: DaemonInput) -> Result<DaemonSettings, Problem> 
         keep_audit,
         self_update: input.self_update.unwrap_or(true),
         self_update_deadline: input.self_update_deadline.unwrap_or(SELF_UPDATE_DEADLINE),
+        self_update_root: (input.self_update_root.as_deref())
+            .map(|path| check::path(&place.key("self_update_root"), path))
+            .transpose()?,
         mail: input.mail.map(|mail| mail::mail(&place.key("mail"), mail)).transpose()?,
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! metadata/3.root.json  metadata/timestamp.json  metadata/7.snapshot.json  metadata/5.targets.json  …   as on the server
+//! afterhours-metadata/…                                                     those of Afterhours itself, where it is carried
 //! targets/SHA256                                                            descriptions and archives, by their hash
 //! ```
 //!
@@ -136,9 +137,14 @@ pub(in crate::feed) fn target_name(sha256: &str) -> String {
     format!("targets/{sha256}")
 }
 
-/// `metadata/NAME` or `targets/NAME`.
+/// Where the metadata of the feed are in a bundle.
+pub(in crate::feed) const METADATA: &str = "metadata/";
+/// Where those of Afterhours itself are, which the feed carries.
+pub(in crate::feed) const CARRIED_METADATA: &str = "afterhours-metadata/";
+
+/// `metadata/NAME`, `afterhours-metadata/NAME` or `targets/NAME`.
 fn is_plain(name: &str) -> bool {
-    let file = name.strip_prefix("metadata/").or_else(|| name.strip_prefix("targets/"));
+    let file = [METADATA, CARRIED_METADATA, "targets/"].into_iter().find_map(|folder| name.strip_prefix(folder));
     file.is_some_and(|file| !file.is_empty() && !file.starts_with('.') && !file.contains('/'))
         && name.len() <= NAME_BYTES_MAX
 }

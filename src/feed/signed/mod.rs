@@ -9,6 +9,7 @@
 //!
 //! - `trust` verifies, with the crate `sigstore-tuf`; `store` keeps what is trusted; `remote` fetches.
 //! - `releases` makes releases of it; `download` brings their archives. `error` says what was refused.
+//! - `carried` is what a feed carries of Afterhours itself: the same, with a root that its vendor has no key of.
 //! - `offline` writes and takes a feed in one file (`bundle`), for sites without a network.
 //! - [`tuf_client`] is the same client without an application, as the public conformance suite asks for it.
 //!
@@ -16,6 +17,7 @@
 //! no trace beside what was verified before it.
 
 mod bundle;
+mod carried;
 mod download;
 mod error;
 mod offline;
@@ -39,6 +41,8 @@ pub use crate::feed::signed::error::TrustError;
 pub use crate::feed::signed::offline::Taken;
 pub use crate::feed::signed::trust::RootCard;
 
+pub(in crate::feed) use crate::feed::signed::carried::CARRIED;
+pub(in crate::feed) use crate::feed::signed::carried::Carried;
 pub(in crate::feed) use crate::feed::signed::error::to_jiff;
 pub(in crate::feed) use crate::feed::signed::releases::listed;
 pub(in crate::feed) use crate::feed::signed::trust::root_card;
@@ -94,6 +98,10 @@ impl Known {
 pub struct SignedFeed {
     settings: SignedFeedSettings,
     home: FeedHome,
+    /// The first root to trust, where it is none of the settings'.
+    anchor: Option<Arc<[u8]>>,
+    /// What it carries of Afterhours itself: a feed of its own, with a root of its own.
+    carried: Option<Box<Carried>>,
     /// What the last refreshes came to.
     known: Arc<Mutex<Known>>,
 }
@@ -101,7 +109,9 @@ pub struct SignedFeed {
 impl SignedFeed {
     /// The feed that the settings describe. Nothing is looked at yet.
     pub fn new(settings: &SignedFeedSettings, home: FeedHome) -> Self {
-        Self { settings: settings.clone(), home, known: Arc::default() }
+        let known = Arc::default();
+        let carried = Carried::on_the_web(settings, &home, &known).map(Box::new);
+        Self { settings: settings.clone(), home, anchor: None, carried, known }
     }
 
     /// All releases, ascending by build, as the metadata vouch for them now.
@@ -112,12 +122,25 @@ impl SignedFeed {
         Ok(self.listed(Folder::Releases).await?.releases)
     }
 
+    /// What it carries of Afterhours itself.
+    pub(in crate::feed) fn carried(&self) -> Option<&Carried> {
+        self.carried.as_deref()
+    }
+
     /// See [`crate::feed::Feed::updaters`].
     ///
     /// # Errors
     /// As for [`SignedFeed::releases`].
     pub async fn updaters(&self) -> Result<Vec<Release>, FeedError> {
-        Ok(self.listed(Folder::Updaters).await?.releases)
+        match &self.carried {
+            Some(carried) => carried.releases().await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the feed's own keys vouch for an Afterhours, which they cannot.
+    pub(in crate::feed) async fn vouches_for_updaters(&self) -> bool {
+        self.listed(Folder::Releases).await.is_ok_and(|listed| listed.names_updaters)
     }
 
     /// Asks the server in any case; until when the answer holds.
@@ -162,8 +185,13 @@ impl SignedFeed {
 
     /// What the server says; the lock is held.
     async fn ask(&self, root: &[u8], folder: Folder, now: DateTime<Utc>) -> Result<Listed, FeedError> {
-        let transport = Transport::with_limits(&self.settings.transport, Limits::QUESTION)?;
-        let remote = Remote::below(transport, &self.settings.url);
+        let remote = match carried::dir_of(&self.settings.url) {
+            Some(dir) => Remote::dir(dir),
+            None => {
+                let transport = Transport::with_limits(&self.settings.transport, Limits::QUESTION)?;
+                Remote::below(transport, &self.settings.url)
+            }
+        };
         let asked = tokio::time::timeout(ASK_MAX.duration(), self.read_from(root, folder, remote, now)).await;
         asked.unwrap_or_else(|_| {
             let (url, stage) = (self.settings.url.to_string(), "get all metadata");
@@ -213,10 +241,13 @@ impl SignedFeed {
 
     /// The trusted root, else the first one that the settings name.
     fn root(&self) -> Result<Vec<u8>, TrustError> {
+        let anchor = self.anchor.as_ref();
         match (trust::trusted_root(&self.metadata_dir())?, &self.settings.root) {
             (Some(trusted), _) => Ok(trusted),
             (None, Some(file)) => trust::named_root(file),
-            (None, None) => Err(TrustError::NoRoot { feed: self.settings.url.to_string() }),
+            (None, None) => anchor
+                .map(|anchor| anchor.to_vec())
+                .ok_or_else(|| TrustError::NoRoot { feed: self.settings.url.to_string() }),
         }
     }
 
@@ -327,6 +358,9 @@ impl SignedFeed {
     pub async fn download(&self, release: &Release, progress: Arc<dyn Progress>) -> Result<(), FeedError> {
         let dir = &self.home.downloads_dir;
         self.make_downloads_dir()?;
+        if let Some(from) = carried::dir_of(&self.settings.url) {
+            return carried::copy_archives(&from, dir, release).await;
+        }
         let (transport, base) = (Transport::new(&self.settings.transport)?, &self.settings.url);
         let descriptions = self.descriptions(Folder::of(release));
         Bringing {
@@ -348,7 +382,7 @@ impl SignedFeed {
 
     /// See [`crate::feed::Feed::known_updaters`].
     pub fn known_updaters(&self) -> Vec<Release> {
-        self.kept(Folder::Updaters)
+        self.carried.as_ref().map(|carried| carried.known()).unwrap_or_default()
     }
 
     /// Gives back the room of all downloads that neither these releases need nor newer ones of the application that are known.

@@ -25,7 +25,6 @@ use crate::feed::signed::remote::Remote;
 use crate::feed::signed::store;
 use crate::feed::signed::trust;
 use crate::feed::transport::Transport;
-use crate::feed::transport::TransportError;
 use crate::files::trusted::trusted_way;
 
 /// The most roots before the trusted one that are carried.
@@ -64,24 +63,23 @@ impl SignedFeed {
         self.make_downloads_dir()?;
         let transport = Transport::new(&self.settings.transport)?;
         let (base, downloads) = (&self.settings.url, &self.home.downloads_dir);
-        for release in path.iter().chain(updaters) {
+        for release in path {
             let descriptions = &self.descriptions(Folder::of(release));
             let (transport, deltas) = (&transport, self.home.deltas);
             Bringing { transport, base, downloads, descriptions, deltas, release }.published(progress).await?;
         }
+        let (mut files, mut targets) = (Vec::new(), BTreeMap::new());
+        if let Some(carried) = &self.carried {
+            let (metadata, descriptions) = carried.bundled(updaters, progress).await?;
+            files.extend(metadata);
+            targets.extend(descriptions);
+        }
         *self.known.lock().await = Known::default();
-        self.listed(Folder::Updaters).await?;
         let good_until = self.refresh().await?;
         // From here to the end nobody else changes what is trusted.
         let _lock = trust::lock(&self.home.state_dir.join("lock")).await?;
-        let mut files = self.metadata_files(Remote::below(transport, base)).await?;
-        let mut targets = BTreeMap::new();
-        for folder in [Folder::Releases, Folder::Updaters] {
-            for (name, bytes) in kept_files(&self.descriptions(folder))? {
-                let hash = name.split('.').next().unwrap_or(&name).to_owned();
-                targets.insert(hash, Content::Bytes(bytes));
-            }
-        }
+        files.extend(self.metadata_files(Remote::below(transport, base), bundle::METADATA).await?);
+        targets.extend(self.described(Folder::Releases)?);
         // Two releases may have the same archive.
         for archive in path.iter().chain(updaters).flat_map(|release| &release.archives) {
             targets.insert(archive.sha256.clone(), Content::File(downloads.join(&archive.sha256)));
@@ -92,9 +90,17 @@ impl SignedFeed {
         Ok((good_until, written))
     }
 
-    /// The metadata that are trusted, under the names that a server has them by, and all roots.
-    async fn metadata_files(&self, remote: Remote) -> Result<Vec<(String, Content)>, FeedError> {
-        let mut files = self.roots(&remote).await?;
+    /// The descriptions that are kept, by their hash.
+    pub(super) fn described(&self, folder: Folder) -> Result<BTreeMap<String, Content>, TrustError> {
+        let kept = kept_files(&self.descriptions(folder))?.into_iter();
+        Ok(kept
+            .map(|(name, bytes)| (name.split('.').next().unwrap_or(&name).to_owned(), Content::Bytes(bytes)))
+            .collect())
+    }
+
+    /// The metadata that are trusted, under the names that a server has them by and below `at`, and all roots.
+    pub(super) async fn metadata_files(&self, remote: Remote, at: &str) -> Result<Vec<(String, Content)>, FeedError> {
+        let mut files = self.roots(&remote, at).await?;
         for (name, bytes) in kept_files(&self.metadata_dir())? {
             if name == store::ROOT {
                 continue;
@@ -105,20 +111,20 @@ impl SignedFeed {
             let Some(version) = version else { continue };
             // A feed with consistent snapshots is asked by the one name, any other by the other one.
             if name != "timestamp.json" {
-                files.push((format!("metadata/{version}.{name}"), Content::Bytes(bytes.clone())));
+                files.push((format!("{at}{version}.{name}"), Content::Bytes(bytes.clone())));
             }
-            files.push((format!("metadata/{name}"), Content::Bytes(bytes)));
+            files.push((format!("{at}{name}"), Content::Bytes(bytes)));
         }
         Ok(files)
     }
 
     /// The roots down from the trusted one, as far as there are any: a site goes on from the one that it trusts.
-    async fn roots(&self, remote: &Remote) -> Result<Vec<(String, Content)>, FeedError> {
+    async fn roots(&self, remote: &Remote, at: &str) -> Result<Vec<(String, Content)>, FeedError> {
         let dir = self.metadata_dir();
         let newest = trust::trusted_root(&dir)?;
         let newest = newest.ok_or_else(|| TrustError::NoRoot { feed: self.settings.url.to_string() })?;
         let version = trust::root_card(&newest)?.version;
-        let entry = |version: u64, bytes| (format!("metadata/{version}.root.json"), Content::Bytes(bytes));
+        let entry = |version: u64, bytes| (format!("{at}{version}.root.json"), Content::Bytes(bytes));
         let mut roots = vec![entry(version, newest)];
         for version in (version.saturating_sub(ROOTS_MAX).max(1)..version).rev() {
             let name = format!("{version}.root.json");
@@ -145,14 +151,11 @@ impl SignedFeed {
         let path = file.to_owned();
         let bundle = Arc::new(on_thread(file, move || Bundle::open(&path)).await??);
         let now = self.home.clock.now();
-        let read = async |folder| self.read_from(&self.root()?, folder, Remote::bundle(Arc::clone(&bundle)), now).await;
-        let listed = read(Folder::Releases).await?;
-        let updaters = match read(Folder::Updaters).await {
-            // Whoever wrote it left them out; what it has of the application is of use all the same.
-            Err(FeedError::Trust(TrustError::Fetch { source })) if matches!(*source, TransportError::Absent { .. }) => {
-                Vec::new()
-            }
-            read => read?.releases,
+        let remote = Remote::bundle(Arc::clone(&bundle), bundle::METADATA);
+        let listed = self.read_from(&self.root()?, Folder::Releases, remote, now).await?;
+        let updaters = match &self.carried {
+            Some(carried) => carried.take(&bundle, now).await?,
+            None => Vec::new(),
         };
         self.make_downloads_dir()?;
         let (good_until, downloads) = (listed.good_until, self.home.downloads_dir.clone());

@@ -47,6 +47,8 @@ pub(in crate::feed) struct Listed {
     pub(in crate::feed) releases: Vec<Release>,
     /// When the first of the metadata behind it runs out.
     pub(in crate::feed) good_until: DateTime<Utc>,
+    /// Whether the same keys sign for an Afterhours, too; nobody believes them that.
+    pub(in crate::feed) names_updaters: bool,
     /// Why the server was not asked, if it was not: all of it was verified before.
     pub(in crate::feed) away: Option<Arc<TransportError>>,
 }
@@ -116,6 +118,7 @@ impl Reader<'_> {
     /// One of them cannot be relied on: then none is, since the one that is left out could be a barrier.
     pub(in crate::feed) async fn read(mut self, good_until: DateTime<Utc>) -> Result<Listed, FeedError> {
         let (names, good_until) = self.names(good_until).await?;
+        let names_updaters = self.names_updaters();
         if names.len() > RELEASES_MAX {
             return Err(FeedError::TooManyReleases { dir: PathBuf::from("targets"), max: RELEASES_MAX });
         }
@@ -135,7 +138,12 @@ impl Reader<'_> {
         }
         releases.sort_by_key(|release| release.id.build);
         forget(self.dir, &kept);
-        Ok(Listed { releases, good_until, away: None })
+        Ok(Listed { releases, good_until, names_updaters, away: None })
+    }
+
+    fn names_updaters(&self) -> bool {
+        let targets = self.updater.trusted().targets_role("targets");
+        targets.is_some_and(|targets| targets.targets.keys().any(|name| Folder::Updaters.build_of(name).is_some()))
     }
 
     /// What the role that may speak for a target says of it.

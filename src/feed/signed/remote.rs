@@ -15,14 +15,18 @@ use crate::feed::signed::bundle::target_name;
 use crate::feed::signed::store;
 use crate::feed::transport::Transport;
 use crate::feed::transport::TransportError;
+use crate::files::small::SmallFileError;
+use crate::files::small::read_small;
 
 /// Where metadata and targets are.
 #[derive(Debug, Clone)]
 enum Source {
     /// On a web server.
     Web { transport: Box<Transport>, metadata: Url, targets: Url },
-    /// In one file.
-    Bundle(Arc<Bundle>),
+    /// In one file, where these metadata are.
+    Bundle { bundle: Arc<Bundle>, metadata: &'static str },
+    /// In a directory with `metadata/` and `targets/`, which anybody may have written.
+    Dir(PathBuf),
     /// In the directory of what was trusted before: nothing newer can be had.
     Kept(PathBuf),
 }
@@ -47,9 +51,14 @@ impl Remote {
         Self { source: Source::Web { transport, metadata, targets }, looked_through: Arc::default() }
     }
 
-    /// A bundle in place of the server.
-    pub(in crate::feed) fn bundle(bundle: Arc<Bundle>) -> Self {
-        Self { source: Source::Bundle(bundle), looked_through: Arc::default() }
+    /// A bundle in place of the server; its metadata are those below `metadata`.
+    pub(in crate::feed) fn bundle(bundle: Arc<Bundle>, metadata: &'static str) -> Self {
+        Self { source: Source::Bundle { bundle, metadata }, looked_through: Arc::default() }
+    }
+
+    /// A directory in place of the server.
+    pub(in crate::feed) fn dir(dir: PathBuf) -> Self {
+        Self { source: Source::Dir(dir), looked_through: Arc::default() }
     }
 
     /// What was trusted before in place of the server.
@@ -70,7 +79,8 @@ impl Remote {
                 let url = Url::parse(&whole).map_err(|_| TransportError::Absent { url: whole })?;
                 transport.get(&url, bytes_max).await
             }
-            Source::Bundle(bundle) => bundle.read(&format!("metadata/{name}"), bytes_max),
+            Source::Bundle { bundle, metadata } => bundle.read(&format!("{metadata}{name}"), bytes_max),
+            Source::Dir(dir) => in_dir(&dir.join("metadata").join(name), bytes_max),
             Source::Kept(dir) => Ok(kept(dir, name)),
         }
     }
@@ -103,7 +113,8 @@ impl Remote {
     async fn target(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
         match &self.source {
             Source::Web { transport, targets, .. } => transport.get(&below(targets, path), bytes_max).await,
-            Source::Bundle(bundle) => {
+            Source::Dir(dir) => in_dir(&below_dir(&dir.join("targets"), path), bytes_max),
+            Source::Bundle { bundle, .. } => {
                 let file = path.rsplit('/').next().unwrap_or(path);
                 bundle.read(&target_name(file.split('.').next().unwrap_or(file)), bytes_max)
             }
@@ -114,7 +125,8 @@ impl Remote {
     fn shown(&self, name: &str) -> String {
         match &self.source {
             Source::Web { metadata, .. } => format!("{metadata}{name}"),
-            Source::Bundle(_) => format!("{name} in the bundle"),
+            Source::Bundle { metadata, .. } => format!("{metadata}{name} in the bundle"),
+            Source::Dir(dir) => dir.join("metadata").join(name).display().to_string(),
             Source::Kept(dir) => dir.join(name).display().to_string(),
         }
     }
@@ -145,6 +157,23 @@ impl Repository for Remote {
 
 fn told(error: TransportError) -> sigstore_tuf::Error {
     sigstore_tuf::Error::transport_with_source("fetch", error)
+}
+
+/// A small file of a directory; nothing where it is not there or cannot be a file of a feed.
+fn in_dir(path: &Path, bytes_max: u64) -> Result<Option<Vec<u8>>, TransportError> {
+    match read_small(path, bytes_max) {
+        Ok(found) => Ok(found),
+        Err(SmallFileError::TooLarge { .. }) => {
+            Err(TransportError::TooLarge { url: path.display().to_string(), bytes_max })
+        }
+        Err(_) => Err(TransportError::Absent { url: path.display().to_string() }),
+    }
+}
+
+/// A path below a directory, whatever it says: it leads neither up nor elsewhere.
+pub(super) fn below_dir(dir: &Path, path: &str) -> PathBuf {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "." | ".."));
+    dir.join(parts.collect::<PathBuf>())
 }
 
 /// What was trusted, under the name that a server has it by.

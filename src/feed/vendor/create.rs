@@ -60,6 +60,8 @@ pub struct NewFeed {
     pub name: String,
     /// What keys sign with.
     pub scheme: Scheme,
+    /// Whether it holds releases of Afterhours itself, and no application.
+    pub updater: bool,
     /// The keys of the root.
     pub root: Quorum,
     /// The keys that vouch for releases.
@@ -181,7 +183,8 @@ fn first_root(wish: &NewFeed, signers: &[(Role, Signer)], now: DateTime<Utc>) ->
 }
 
 fn settings(wish: &NewFeed) -> String {
-    let settings = VendorSettings { name: wish.name.clone(), scheme: wish.scheme, hold: wish.hold.clone() };
+    let settings =
+        VendorSettings { name: wish.name.clone(), scheme: wish.scheme, updater: wish.updater, hold: wish.hold.clone() };
     let scheme = match settings.scheme {
         Scheme::Ed25519 => "ed25519",
         Scheme::EcdsaP256 => "ecdsa-p256",
@@ -194,7 +197,8 @@ fn settings(wish: &NewFeed) -> String {
     format!(
         "# What `afterhours feed` has to know of this feed.\n\
          name = {}                    # archives are called NAME-VERSION.tar.zst\n\
-         scheme = \"{scheme}\"               # of new keys: ed25519 or ecdsa-p256\n\n\
+         scheme = \"{scheme}\"               # of new keys: ed25519 or ecdsa-p256\n\
+         {}\n\
          # For how long signatures hold. They are renewed when a third is left; the timestamp with every\n\
          # `afterhours feed sign`.\n\
          [hold]\n\
@@ -203,6 +207,7 @@ fn settings(wish: &NewFeed) -> String {
          snapshot = \"{}\"\n\
          timestamp = \"{}\"\n",
         Value::from(settings.name),
+        if settings.updater { "updater = true                     # it holds Afterhours itself\n" } else { "" },
         span(root),
         span(targets),
         span(snapshot),

@@ -307,6 +307,18 @@ pub enum VendorError {
         /// As named.
         program: String,
     },
+    /// Afterhours is vouched for by its makers' feed, and an application by its vendor's.
+    #[error("publish {} into this feed", if *.is_updater { "an application" } else { "Afterhours" })]
+    WrongContent {
+        /// Whether it is a feed of Afterhours itself.
+        is_updater: bool,
+    },
+    /// What is to be carried is no feed.
+    #[error("carry {}: there is no metadata/timestamp.json in it", .dir.display())]
+    NothingToCarry {
+        /// As named.
+        dir: PathBuf,
+    },
     /// There is no such build to take back.
     #[error("find a build {build} in the feed")]
     NoSuchBuild {
@@ -359,11 +371,14 @@ impl VendorError {
             | Self::NotAProgram { .. }
             | Self::BuildTooHigh { .. }
             | Self::TreeIsNoFolder { .. } => VendorFailure::Usage,
-            Self::NoFeed { .. } | Self::NoSuchKey { .. } | Self::NoSuchBuild { .. } => VendorFailure::NotFound,
+            Self::NothingToCarry { .. } | Self::NoFeed { .. } | Self::NoSuchKey { .. } | Self::NoSuchBuild { .. } => {
+                VendorFailure::NotFound
+            }
             Self::ReadTree { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound) => {
                 VendorFailure::NotFound
             }
-            Self::Occupied { .. }
+            Self::WrongContent { .. }
+            | Self::Occupied { .. }
             | Self::Busy { .. }
             | Self::KeysMissing { .. }
             | Self::RootExpired { .. }
@@ -404,6 +419,11 @@ impl VendorError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::WrongContent { is_updater: true } => "make a feed of its own for it: `afterhours feed create DIR`",
+            Self::WrongContent { is_updater: false } => {
+                "carry it as its makers have signed it: `afterhours feed publish DIR --updater --from PUBLISHED`"
+            }
+            Self::NothingToCarry { .. } => "name the published folder of a feed of Afterhours",
             Self::Occupied { .. } => "name a folder that does not exist, or an empty one",
             Self::NoFeed { .. } => "make one with `afterhours feed create DIR`",
             Self::BadSettings { .. } => "correct it; the manual on publishing shows one",

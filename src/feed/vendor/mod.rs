@@ -16,6 +16,7 @@
 //!
 //! Deliberately absent: uploading, and delegations.
 
+mod carry;
 mod create;
 mod deltas;
 mod disk;
@@ -32,6 +33,8 @@ mod standing;
 mod state;
 mod withdraw;
 
+pub use crate::feed::vendor::carry::CarriedFeed;
+pub use crate::feed::vendor::carry::carry;
 pub use crate::feed::vendor::create::NewFeed;
 pub use crate::feed::vendor::create::Quorum;
 pub use crate::feed::vendor::create::create;

@@ -82,6 +82,9 @@ pub fn publish(
         check_programs(programs)?;
     }
     let workshop = Workshop::enter(place)?;
+    if workshop.settings.updater != matches!(content, Content::Updater(_)) {
+        return Err(VendorError::WrongContent { is_updater: workshop.settings.updater });
+    }
     let current = workshop.current()?;
     // A root that waits for signatures changes nothing: the present one counts until then.
     workshop.check_root(&current, now)?;

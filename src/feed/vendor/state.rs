@@ -61,6 +61,9 @@ pub(in crate::feed::vendor) struct VendorSettings {
     /// What new keys sign with.
     #[serde(default)]
     pub scheme: Scheme,
+    /// Whether it holds releases of Afterhours itself, and no application.
+    #[serde(default)]
+    pub updater: bool,
     /// For how long signatures hold.
     pub hold: Hold,
 }

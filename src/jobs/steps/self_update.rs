@@ -16,6 +16,7 @@ use crate::domain::release::ReleaseId;
 use crate::jobs::driver::Done;
 use crate::jobs::select::select;
 use crate::jobs::self_update::CHECK;
+use crate::jobs::self_update::UNVOUCHED;
 use crate::jobs::self_update::awaited;
 use crate::jobs::self_update::outlook;
 use crate::jobs::self_update::trouble;
@@ -68,7 +69,8 @@ async fn renew(context: &Context<'_>) -> Result<Done, Failure> {
     };
     match outlook.offer {
         Offer::Nothing => {
-            let why = outlook.held.map_or_else(|| "the feed has no newer one".to_owned(), |held| held.fact(in_utc));
+            let none = if outlook.unvouched { UNVOUCHED } else { "the feed has no newer one" };
+            let why = outlook.held.map_or_else(|| none.to_owned(), |held| held.fact(in_utc));
             Ok(Done::saying(format!("Afterhours {} stays; {why}", outlook.own)))
         }
         // Preflight has found it already.

@@ -309,15 +309,6 @@ fn a_release_is_taken_back_for_good() {
     assert_eq!(publish("3.1", "27"), (4, "failed to publish version 3.1: it is there as build 26".to_owned()));
     vendor.publish("3.2", 27);
     vendor.site(&["27/release.toml"]);
-
-    // Those of Afterhours are counted for themselves here, too.
-    let program = vendor.path("tree/bin/orders");
-    let updater = ["publish", &feed, "--updater", "--triple", "x86_64-unknown-linux-gnu", "--binary", text(&program)];
-    vendor.good(&[&updater[..], &["--version", "1.1.0", "--build", "24"]].concat());
-    vendor.good(&["withdraw", &feed, "24", "--updater", "--yes"]);
-    assert_eq!(vendor.bad(&[&updater[..], &["--version", "1.1.0", "--build", "24"]].concat()).0, 4);
-    assert_eq!(versions(&vendor.show()), ["2.4.1", "3.2"]);
-    vendor.site(&["24/release.toml", "27/release.toml"]);
 }
 
 #[test]
@@ -398,23 +389,37 @@ fn root_keys_that_are_elsewhere_sign_one_after_the_other() {
 }
 
 #[test]
-fn the_updater_has_releases_of_its_own() {
-    let vendor = Vendor::with_feed(&[]);
+fn the_updater_has_a_feed_of_its_own() {
+    let vendor = Vendor::with_feed(&["--updater"]);
     let (feed, program) = (vendor.feed(), vendor.path("tree/bin/orders"));
     let platforms = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
     let binaries = platforms.map(|triple| ["--triple", triple, "--binary", text(&program)]).concat();
     let updater = ["publish", &feed, "--updater", "--version", "1.1.0", "--build", "3"];
     vendor.good(&[&updater[..], &binaries[..]].concat());
-    // Their builds are counted for themselves.
-    vendor.publish("2.4.1", 1);
+    // Whoever has these keys publishes no application.
+    let tree = vendor.path("tree");
+    assert_eq!(vendor.bad(&vendor.publishing("2.4.1", "1", &feed, &text(&tree))).0, 4);
     let archive = format!("updater/3/afterhours-{}.tar.zst", platforms[1]);
-    vendor.site(&["updater/3/release.toml", &archive, "1/release.toml"]);
+    vendor.site(&["updater/3/release.toml", &archive]);
     let packed = vendor.path("site/targets").join(archive.replace('/', "%2F"));
     assert_eq!(run("tar", "tar", &["--zstd", "-tf", text(&packed)]), "./\nafterhours\n");
-    let standing = vendor.show();
-    assert_eq!((versions(&standing), &standing["updater"][0]["build"]), (vec!["2.4.1"], &3.into()));
+    assert_eq!(vendor.show()["updater"][0]["build"], 3);
     assert_eq!(vendor.bad(&[&updater[..], &binaries[..]].concat()).0, 4);
     assert_eq!(vendor.bad(&[&updater[..], &binaries[..4], &["--triple", "other"]].concat()).0, 2);
+    vendor.good(&["withdraw", &feed, "3", "--updater", "--yes"]);
+    assert_eq!(vendor.bad(&[&updater[..], &binaries[..]].concat()).0, 4);
+}
+
+#[test]
+fn the_keys_of_an_application_publish_no_afterhours() {
+    let vendor = Vendor::with_feed(&[]);
+    let (feed, program) = (vendor.feed(), vendor.path("tree/bin/orders"));
+    let updater = ["publish", &feed, "--updater", "--version", "1.1.0", "--build", "3"];
+    let binary = ["--triple", "x86_64-unknown-linux-gnu", "--binary", text(&program)];
+    let (code, message) = vendor.bad(&[&updater[..], &binary[..]].concat());
+    assert_eq!((code, message.as_str()), (4, "failed to publish Afterhours into this feed"));
+    let nothing = vendor.bad(&["publish", &feed, "--updater", "--from", text(&vendor.path("tree"))]);
+    assert_eq!(nothing.0, 3, "{}", nothing.1);
 }
 
 #[rstest]

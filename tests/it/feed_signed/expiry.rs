@@ -45,6 +45,7 @@ impl Years {
         let orders = dir.path().join("orders");
         let app: AppName = "orders".parse().unwrap();
         let wish = NewFeed {
+            updater: false,
             name: app.to_string(),
             scheme: Scheme::default(),
             root: Quorum { keys: 2, threshold: 2 },

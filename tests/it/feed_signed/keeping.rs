@@ -51,6 +51,7 @@ impl Keeper {
         let dir = tempfile::tempdir().unwrap();
         let orders = dir.path().join("orders");
         let wish = NewFeed {
+            updater: false,
             name: "orders".to_owned(),
             scheme: Scheme::default(),
             root,

@@ -16,7 +16,9 @@ use rstest::rstest;
 
 use crate::feed_signed::Site;
 use crate::feed_signed::feed;
+use crate::feed_signed::feed_carrying;
 use crate::feed_signed::small::Trade;
+use crate::feed_signed::vendor::create_named;
 use crate::feed_signed::vendor::vendor;
 
 fn signed(feed: &Feed) -> &SignedFeed {
@@ -125,16 +127,26 @@ async fn a_bundle_has_the_roots_that_there_are() {
 
 #[tokio::test]
 async fn a_bundle_carries_afterhours_as_well() {
-    let trade = Trade::new().await;
+    let mut trade = Trade::new().await;
     trade.publish(1, &[]);
-    let (orders, program) = (trade.path("orders"), trade.path("program"));
+    create_named(trade.dir.path(), "afterhours", &["--updater"]);
+    let (orders, makers, program) = (trade.path("orders"), trade.path("afterhours"), trade.path("program"));
     fs::write(&program, "Afterhours 0.7").unwrap();
-    let mut args = vec!["publish", orders.to_str().unwrap(), "--updater", "--version", "0.7", "--build", "7"];
+    let mut args = vec!["publish", makers.to_str().unwrap(), "--updater", "--version", "0.7", "--build", "7"];
     // The same program for both, and so the same archive.
     for machine in ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"] {
         args.extend(["--triple", machine, "--binary", program.to_str().unwrap()]);
     }
     vendor(trade.dir.path(), &args);
+    let published = makers.join("published");
+    vendor(
+        trade.dir.path(),
+        &["publish", orders.to_str().unwrap(), "--updater", "--from", published.to_str().unwrap()],
+    );
+    let makers = makers.join("root.json");
+    let root = Some(trade.path("orders/root.json"));
+    trade.feed =
+        feed_carrying(trade.dir.path(), &trade.server, root.clone(), trade.clock.clone(), Some(makers.as_path()));
     let (path, updaters) = (trade.feed.releases().await.unwrap(), trade.feed.updaters().await.unwrap());
     assert_eq!(updaters[0].archives[0].sha256, updaters[0].archives[1].sha256);
     let (whole, partly, without) = (trade.path("whole"), trade.path("partly"), trade.path("without"));
@@ -144,7 +156,9 @@ async fn a_bundle_carries_afterhours_as_well() {
     content.retain(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("file = \"afterhours-"));
     packed(&content, &without);
 
-    let site = away(&trade);
+    let dir = trade.path("away");
+    fs::create_dir_all(&dir).unwrap();
+    let site = feed_carrying(&dir, &trade.server, root, trade.clock.clone(), Some(makers.as_path()));
     // Without descriptions, as an earlier program writes it; with those alone; with all of it.
     for (bundle, told, here) in [(&without, vec![], vec![]), (&partly, vec![7], vec![]), (&whole, vec![7], vec![7])] {
         let taken = take(&site, bundle).await.unwrap();

@@ -6,8 +6,13 @@ use std::process::Command;
 
 /// Makes a feed in the folder `orders` of `dir`, with these flags.
 pub(crate) fn create(dir: &Path, flags: &[&str]) {
+    create_named(dir, "orders", flags);
+}
+
+/// The same, of another name.
+pub(crate) fn create_named(dir: &Path, name: &str, flags: &[&str]) {
     fs::write(dir.join("pw"), "correct horse battery\n").unwrap();
-    vendor(dir, &[&["create", dir.join("orders").to_str().unwrap(), "--name", "orders"], flags].concat());
+    vendor(dir, &[&["create", dir.join(name).to_str().unwrap(), "--name", name], flags].concat());
 }
 
 /// One of the commands on a feed, which has to go well.

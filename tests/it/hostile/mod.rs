@@ -8,3 +8,4 @@ mod people;
 mod places;
 mod settings;
 mod trees;
+mod updater;

@@ -22,7 +22,7 @@ use crate::night::truth::Left;
 #[case::ends("#!/bin/sh\necho it is broken >&2\nexit 1\n", "it is broken")]
 #[case::hangs("#!/bin/sh\nexec sleep 1000\n", "did not end within 4s")]
 #[case::is_something_else("#!/bin/sh\necho hello\n", "recognise")]
-#[case::is_no_program("no program", "run ")]
+#[case::is_no_program("no program", "ended with")]
 #[tokio::test]
 async fn what_cannot_rehearse_is_refused(#[case] file: &str, #[case] because: &str) {
     let mut site = site().await;

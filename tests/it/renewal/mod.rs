@@ -11,4 +11,4 @@ mod bad;
 mod good;
 mod killed;
 mod limits;
-mod updater;
+pub(crate) mod updater;

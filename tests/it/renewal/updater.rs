@@ -8,15 +8,14 @@ use std::process::Command;
 use afterhours::domain::event::Output;
 use afterhours::domain::event::RunEvent;
 use afterhours::domain::finding::Finding;
-use afterhours::domain::release::ReleaseId;
 use afterhours::domain::run::RunId;
 use afterhours::domain::step::Step;
-use afterhours::feed::pack::PackMeta;
-use afterhours::feed::pack::pack;
 use afterhours::renewal::Renewal;
 use afterhours::wire::run::EventsQuery;
 use afterhours::wire::run::RunEventView;
 
+use crate::feed_signed::vendor::create_named;
+use crate::feed_signed::vendor::vendor;
 use crate::night::site::Site;
 use crate::night::site::program;
 
@@ -71,7 +70,35 @@ pub(crate) fn own_program(site: &mut Site) {
     let stripped = Command::new("strip").arg("-o").arg(&own).arg(program()).status().unwrap();
     assert!(stripped.success());
     site.use_program(own);
+    // The new program rehearses as somebody else, and has to come here.
+    fs_err::set_permissions(site.path(""), PermissionsExt::from_mode(0o755)).unwrap();
     site.reconfigure("[daemon]\n", "[daemon]\nself_update_deadline = \"4s\"\n");
+    fs_err::create_dir(site.path("makers")).unwrap();
+    create_named(&site.path("makers"), "afterhours", &["--updater"]);
+    trust_makers(site, &site.path("makers"));
+}
+
+/// From now on, whoever has the keys below `makers` vouches for an Afterhours at a site.
+pub(crate) fn trust_makers(site: &Site, makers: &Path) {
+    let root = makers.join("afterhours/root.json");
+    let others: Vec<String> = site
+        .read("afterhours.toml")
+        .lines()
+        .filter(|line| !line.starts_with("self_update_root"))
+        .map(str::to_owned)
+        .collect();
+    let text = others.join("\n").replacen("[daemon]", &format!("[daemon]\nself_update_root = {root:?}"), 1);
+    fs_err::write(site.path("afterhours.toml"), text + "\n").unwrap();
+}
+
+/// Publishes a file as Afterhours for this kind of machine, with the keys below `makers`.
+pub(crate) fn publish_by(makers: &Path, version: &str, build: u64, file: &[u8]) {
+    let (program, feed) = (makers.join("program"), makers.join("afterhours"));
+    fs_err::write(&program, file).unwrap();
+    let (machine, build) = (Renewal::machine(), build.to_string());
+    let what = ["--updater", "--triple", &machine, "--binary", program.to_str().unwrap()];
+    let id = ["publish", feed.to_str().unwrap(), "--version", version, "--build", &build];
+    vendor(makers, &[&id[..], &what[..]].concat());
 }
 
 /// The program as it stands in its place.
@@ -115,23 +142,11 @@ pub(crate) fn bad_program(site: &Site, version: &str, flaw: Flaw) -> Vec<u8> {
     script.into_bytes()
 }
 
-/// Publishes any file as Afterhours.
+/// Publishes any file as Afterhours, and has the application's directory carry it.
 pub(crate) fn publish(site: &Site, version: &str, build: u64, file: &[u8]) {
-    let tree = tempfile::tempdir().unwrap();
-    let program = tree.path().join("afterhours");
-    fs_err::write(&program, file).unwrap();
-    fs_err::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
-    let id = ReleaseId { version: version.parse().unwrap(), build };
-    let packed = pack(tree.path(), &PackMeta::new(id), &site.path("feed/.new")).unwrap();
-    // One archive for each kind of machine; the description is the last to be right.
-    let (was, is) = (format!("{version}.tar.zst"), format!("afterhours-{}.tar.zst", Renewal::machine()));
-    fs_err::rename(packed.location.join(&was), packed.location.join(&is)).unwrap();
-    let description = packed.location.join("release.toml");
-    let text = fs_err::read_to_string(&description).unwrap().replace(&was, &is);
-    fs_err::write(&description, text).unwrap();
-    let folder = site.path("feed/updater");
-    fs_err::create_dir_all(&folder).unwrap();
-    fs_err::rename(&packed.location, folder.join(build.to_string())).unwrap();
+    publish_by(&site.path("makers"), version, build, file);
+    let (from, to) = (site.path("makers/afterhours/published"), site.path("feed/afterhours"));
+    assert!(Command::new("cp").args(["-a", "-T"]).args([from, to]).status().unwrap().success());
 }
 
 /// What the step said, and what it found.
