@@ -2,7 +2,8 @@
 //! it.
 //!
 //! While the command runs, the directory is that user's; afterwards it is ours again, so that nobody puts another dump in
-//! its place. The folders above it let everybody through and nobody look; whatever else is in them is closed.
+//! its place. While a command writes or reads the dump, the folders above let everybody through and nobody look, and whatever
+//! else is in them is closed; otherwise only root gets into the staging folder.
 
 use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +42,14 @@ pub(super) fn open_for(layout: &Layout, run: RunId, account: &Account) -> Result
     let dir = dir(layout, run);
     durable::remove_any(&dir)?;
     durable::create_dir(&dir)?;
-    if account.uid == Account::own().uid {
+    let_through(layout, run, account)?;
+    give(&dir, account.uid)
+}
+
+/// Lets `account` through to the dump.
+pub(super) fn let_through(layout: &Layout, run: RunId, account: &Account) -> Result<(), InstallError> {
+    let dir = dir(layout, run);
+    if account.uid == Account::own().uid || !dir.is_dir() {
         return Ok(());
     }
     for (folder, on_the_way) in [
@@ -52,14 +60,20 @@ pub(super) fn open_for(layout: &Layout, run: RunId, account: &Account) -> Result
         close_all_but(&folder, &on_the_way)?;
         set_mode(&folder, LET_THROUGH)?;
     }
-    give(&dir, account.uid)
+    Ok(())
+}
+
+/// Nobody but us gets into the staging folder any more.
+pub(super) fn close(layout: &Layout) -> Result<(), InstallError> {
+    set_mode(&layout.staging_dir, CLOSED)
 }
 
 /// Takes the directory back once the dump is written; whoever wrote the dump can still read it.
 pub(super) fn seal(layout: &Layout, run: RunId) -> Result<(), InstallError> {
     let dir = dir(layout, run);
     give(&dir, Account::own().uid)?;
-    set_mode(&dir, LET_THROUGH)
+    set_mode(&dir, LET_THROUGH)?;
+    close(layout)
 }
 
 /// Closes the directories in `folder` that do not lead to `on_the_way`.

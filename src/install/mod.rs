@@ -292,7 +292,12 @@ impl Installer {
         let state = self.work(move |inner, _| restore::usable(&inner.layout, run)).await?;
         match (&self.0.app.data, state.dump) {
             (DataSettings::Dump { restore, deadline, .. }, Some(path)) => {
-                self.change(move |inner, _| restore::begin_dump(&inner.layout, run)).await?;
+                let by = restore.clone();
+                let begun = self.change(move |inner, _| {
+                    let account = permit::account_of(&by).map_err(|source| refused("restore", &by, source))?;
+                    restore::begin_dump(&inner.layout, run, &account)
+                });
+                begun.await?;
                 self.command("restore", restore, &path, *deadline).await?;
                 self.change(move |inner, _| restore::end_dump(&inner.layout, run)).await
             }

@@ -11,6 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
+use crate::files::account::Account;
+use crate::install::dumped;
 use crate::install::durable;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
@@ -111,9 +113,10 @@ fn restore_part(
     Ok(mirror.done)
 }
 
-/// Notes that a command begins to put the data back.
-pub(super) fn begin_dump(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+/// Notes that a command of `account` begins to put the data back, and lets it through to the dump.
+pub(super) fn begin_dump(layout: &Layout, run: RunId, account: &Account) -> Result<(), InstallError> {
     let mut state = usable(layout, run)?;
+    dumped::let_through(layout, run, account)?;
     state::release_reserve(layout, run)?;
     state.reach(layout, SnapshotPhase::Restoring)
 }
@@ -121,6 +124,7 @@ pub(super) fn begin_dump(layout: &Layout, run: RunId) -> Result<(), InstallError
 /// Notes that it has.
 pub(super) fn end_dump(layout: &Layout, run: RunId) -> Result<RestoreReport, InstallError> {
     let mut state = usable(layout, run)?;
+    dumped::close(layout)?;
     state.reach(layout, SnapshotPhase::Restored)?;
     keep_room(layout, run);
     Ok(RestoreReport { files: state.files, restored_files: state.files, copied_bytes: state.bytes, removed: 0 })

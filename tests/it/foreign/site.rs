@@ -63,6 +63,10 @@ impl Site {
 
     /// What the daemon and everything it starts find in their environment.
     pub(super) fn set_env(&mut self, name: &'static str, value: String) {
+        // Commands see only what is configured.
+        let (path, app) = (self.at("/etc/afterhours/afterhours.toml"), format!("[app.{}]\n", self.app));
+        let text = fs_err::read_to_string(&path).expect("the configuration");
+        fs_err::write(&path, text.replace(&app, &format!("{app}env.{name} = {value:?}\n"))).expect("the configuration");
         self.env.push((name, value));
     }
 

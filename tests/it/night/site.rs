@@ -359,7 +359,8 @@ fn end_all(mark: &str) -> bool {
 /// A port of our own: bound and not listening, so that only who shares it can have it.
 fn keep_a_port() -> (OwnedFd, u16) {
     use rustix::net;
-    let socket = net::socket(net::AddressFamily::INET, net::SocketType::STREAM, None).unwrap();
+    let (family, kind) = (net::AddressFamily::INET, net::SocketType::STREAM);
+    let socket = net::socket_with(family, kind, net::SocketFlags::CLOEXEC, None).unwrap();
     net::sockopt::set_socket_reuseport(&socket, true).unwrap();
     net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = SocketAddr::try_from(net::getsockname(&socket).unwrap()).unwrap();
