@@ -485,6 +485,7 @@ impl PeopleSettings {
 
 /// Who is asked about sessions.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there are a few of them, and they live as long as the process")]
 pub enum SessionsSettings {
     /// Workstations connected to this daemon.
     Workstations,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The name of the superuser, as `as = "root"` writes it.
 pub const ROOT: &str = "root";
@@ -18,7 +19,7 @@ pub struct Command {
     /// Variables beyond those that every command sees.
     pub env: BTreeMap<String, String>,
     /// The application it is for.
-    pub tree: Tree,
+    pub tree: Arc<Tree>,
 }
 
 /// As whom a command runs.
@@ -28,7 +29,7 @@ pub enum RunAs {
     #[default]
     Owner,
     /// A user that was named; the superuser only in this way.
-    User(String),
+    User(Box<str>),
 }
 
 /// What says whom an application belongs to.
@@ -44,7 +45,8 @@ pub struct Tree {
 
 impl Command {
     /// Runs `argv` as the owner of `tree`.
-    pub fn of_owner(argv: Vec<String>, tree: Tree) -> Self {
+    pub fn of_owner(argv: Vec<String>, tree: impl Into<Arc<Tree>>) -> Self {
+        let tree = tree.into();
         Self { argv, run_as: RunAs::Owner, env: tree.env.clone(), tree }
     }
 

@@ -266,7 +266,7 @@ fn check_argument(arg: &str, dir: &Path) -> Result<(), Refusal> {
 
 /// `as = "root"` for a command that nobody configured: the vendor's, where the site allows it.
 pub fn as_root(command: Command) -> Command {
-    Command { run_as: RunAs::User(ROOT.to_owned()), ..command }
+    Command { run_as: RunAs::User(ROOT.into()), ..command }
 }
 
 #[cfg(test)]
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(whose().unwrap(), "root");
         std::os::unix::fs::chown(&tree, Some(Account::find("daemon").unwrap().uid), None).unwrap();
         assert_eq!(whose().unwrap(), "daemon");
-        let named = Command { tree: Tree::new(&tree, Some("bin:daemon")), ..command(&["true"], &tree) };
+        let named = Command { tree: Tree::new(&tree, Some("bin:daemon")).into(), ..command(&["true"], &tree) };
         assert_eq!(account_of(&named).unwrap().name, "bin");
 
         std::os::unix::fs::chown(&tree, Some(0), None).unwrap();

@@ -359,8 +359,8 @@ impl Installer {
 
     /// Looks for what would make a run fail.
     pub async fn check(&self, need: SpaceNeed) -> Vec<Finding> {
-        let resolve = |text: &String| owner::resolve(text).map_err(|error| error.to_string());
-        let owner = self.0.app.owner.as_ref().map(resolve);
+        let configured = self.0.app.owner.as_ref();
+        let owner = configured.map(|text| owner::resolve(text).map_err(|error| error.to_string()));
         let looked = self.work(move |inner, _| Ok(check::check(&inner.layout, &inner.app, need, owner))).await;
         looked.unwrap_or_else(|error| {
             if let InstallError::Untrusted { .. } = error {

@@ -145,7 +145,7 @@ enum Provider {
     /// The workstations connected to this daemon.
     Workstations(Arc<Hub>),
     /// Commands of the administrator's own.
-    Commands(Commands),
+    Commands(Box<Commands>),
 }
 
 impl Sessions {
@@ -154,7 +154,7 @@ impl Sessions {
         let provider = |settings: &SessionsSettings| match settings {
             SessionsSettings::Workstations => Provider::Workstations(Arc::clone(&hub)),
             SessionsSettings::Commands { list, message, end, deadline } => {
-                Provider::Commands(Commands::new(&app.name, list, message.as_ref(), end.as_ref(), *deadline))
+                Provider::Commands(Box::new(Commands::new(&app.name, list, message.as_ref(), end.as_ref(), *deadline)))
             }
         };
         Self {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use globset::Glob;
 use globset::GlobBuilder;
@@ -35,7 +36,7 @@ pub(super) fn command(place: &Place, args: Args, tree: &Tree) -> Result<Command,
             argv,
             run_as: run_as.map_or(Ok(RunAs::Owner), |user| self::run_as(&place.key("as"), user))?,
             env: tree.env.clone().into_iter().chain(environment(&place.key("env"), env)?).collect(),
-            tree: tree.clone(),
+            tree: Arc::new(tree.clone()),
         }),
     }
 }
@@ -50,7 +51,7 @@ pub(super) fn run_as(place: &Place, user: String) -> Result<RunAs, Problem> {
     if user.is_empty() || user.contains(|c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control()) {
         return Err(place.wrong(format!("\"{user}\" is no user")).hint("write \"root\" or the name of another user"));
     }
-    Ok(RunAs::User(user))
+    Ok(RunAs::User(user.into()))
 }
 
 /// Variables of a command.
