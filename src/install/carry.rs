@@ -9,7 +9,6 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs;
 use std::fs::Metadata;
 use std::io;
@@ -19,6 +18,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::files::dirs::make_public;
+use crate::files::staged::state_dir;
 use crate::install::anchor::Anchor;
 use crate::install::durable;
 use crate::install::durable::Touched;
@@ -28,7 +28,6 @@ use crate::install::index::Index;
 use crate::install::index::Trust;
 use crate::install::keep::Keep;
 use crate::install::keep::Kept;
-use crate::install::layout::PREPARED;
 use crate::install::layout::dot_new;
 use crate::install::layout::parent;
 use crate::install::prepare;
@@ -112,7 +111,8 @@ fn pass(
     live: bool,
 ) -> Result<(Carried, Index), InstallError> {
     let (old_root, new_root) = (hold(old)?, hold(new)?);
-    let side = new_root.child(OsStr::new(PREPARED))?.ok_or_else(gone).at("open", &new.join(PREPARED))?;
+    // What is ours of this swap lies beside the tree, on the same file system, where root alone can change it.
+    let side = hold(&state_dir(new))?;
     let mut maker = Maker::new(side);
     maker.set_root(&new_root)?;
     let mut carry = Carry {

@@ -47,7 +47,11 @@ fn station(site: &Site, user: &str, way: &str, more: &[&str]) -> Station {
     let said = format!("{user}-{way}");
     let out = fs_err::File::create(site.path(&said)).unwrap();
     let mut command = as_user(user, "/usr/bin/python3");
-    command.args(["-c", include_str!("station.py")]).arg(site.path("workstations.sock")).args(["orders", way]).args(more);
+    command
+        .args(["-c", include_str!("station.py")])
+        .arg(site.path("workstations.sock"))
+        .args(["orders", way])
+        .args(more);
     command.stdin(Stdio::null()).stdout(out.into_parts().0);
     Station { child: command.spawn().unwrap(), said }
 }
