@@ -226,7 +226,11 @@ fn check_for_root(command: &Command, dir: &Path) -> Result<Option<PathBuf>, Refu
 fn check_program(program: &Path, dir: &Path, path: &str, left: u32) -> Result<(), Refusal> {
     let refused = |source| Refusal::Untrusted { path: program.to_owned(), source };
     let left = left.checked_sub(1).ok_or_else(|| Refusal::Interpreters { path: program.to_owned() })?;
-    let found = trusted_file(program).map_err(refused)?;
+    let found = match trusted_file(program) {
+        // An interpreter that is absent is said to be when the script is started, unless somebody else could make it.
+        Err(absent) if absent.is_absent() => return trusted_way(program).map_err(refused),
+        found => found.map_err(refused)?,
+    };
     let Some(line) = shebang(found.path()) else { return Ok(()) };
     let mut words = line.split_whitespace();
     let Some(interpreter) = words.next() else { return Ok(()) };
