@@ -414,15 +414,19 @@ async fn post_reports(mut live: broadcast::Receiver<Live>, post: Arc<PostOffice>
     }
 }
 
-/// Everything, for operators.
-fn routes(house: &House, stop: &CancellationToken) -> axum::Router {
-    let api = Api {
+/// What the operators' routes ask of the house.
+fn api(house: &House, stop: &CancellationToken) -> Api {
+    Api {
         control: Arc::clone(&house.control),
         operators: Operators::of_group(&house.settings.daemon.operator_group),
         stop: stop.clone(),
         followers: Places::new(events::FOLLOWERS),
-    };
-    crate::api::server::router(api).merge(open_routes(house, stop))
+    }
+}
+
+/// Everything, for operators.
+fn routes(house: &House, stop: &CancellationToken) -> axum::Router {
+    crate::api::server::router(api(house, stop)).merge(open_routes(house, stop))
 }
 
 /// What everybody on the machine may ask.

@@ -110,11 +110,16 @@ fn with_status<T: Serialize>(status: StatusCode, result: Result<T, ControlError>
     }
 }
 
-/// What is answered where the operators' routes are not: that they are, and where.
-pub fn not_here(socket: &std::path::Path) -> Router {
+/// What is answered where the operators' routes are not: that they are, and where. Who asked is noted.
+pub fn not_here(api: Api, socket: &std::path::Path) -> Router {
     let view = ErrorView::new(ErrorKind::NotPermitted, "failed to do that at the workstations' socket")
         .hint(format!("operators ask at {}", socket.display()));
-    Router::new().fallback(async move || refusal(view))
+    let refused = async move |State(api): State<Api>, caller: PeerCaller, request: Request| {
+        let asked = format!("{} {}", request.method(), request.uri().path());
+        api.control.note_refusal(&caller.0, &asked, &view).await;
+        refusal(view.clone())
+    };
+    Router::new().fallback(refused).with_state(api)
 }
 
 /// A refusal with its kind and remedy.

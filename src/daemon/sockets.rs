@@ -21,6 +21,7 @@ use crate::api::door::Shares;
 use crate::api::server::not_here;
 use crate::config::settings::DaemonSettings;
 use crate::daemon::House;
+use crate::daemon::api;
 use crate::daemon::open_routes;
 use crate::daemon::routes;
 use crate::files::account::find_group;
@@ -57,7 +58,7 @@ impl Sockets {
     pub(super) fn serve(self, house: &House, descriptors: usize, stop: &CancellationToken) -> TaskTracker {
         let per_user = house.settings.apps.values().map(|app| app.sessions_per_user_max as usize).sum();
         let Shares { operators, workstations } = Shares::of(descriptors, per_user);
-        let elsewhere = not_here(&house.settings.daemon.socket);
+        let elsewhere = not_here(api(house, stop), &house.settings.daemon.socket);
         let open_routes = open_routes(house, stop).fallback_service(elsewhere);
         let patience = Patience::default();
         let doors = TaskTracker::new();

@@ -186,7 +186,7 @@ pub(super) async fn obstacle(check: &str, program: &Path) -> Option<Finding> {
         }
         let args = args.iter().map(|arg| (*arg).to_owned()).chain([program.display().to_string()]);
         // One that does not answer does not own it.
-        if Exec::ours(asked, args, ASK_DEADLINE).run().await.is_ok() {
+        if Exec::ours(asked, args, ASK_DEADLINE).inherit(&["DPKG_ADMINDIR"]).run().await.is_ok() {
             let text =
                 format!("Afterhours cannot update itself: {} belongs to a package ({})", program.display(), owner[0]);
             return Some(Finding::warning(check, text, format!("update the package, {by_hand}")));

@@ -320,6 +320,10 @@ async fn trouble_with_one_application_keeps_no_chore_from_the_others() {
         )
     };
     let desk = Desk::with(&(app("attic") + &app("cellar"))).await;
+    for name in ["attic", "cellar"] {
+        // Whose they are decides whose commands these are.
+        fs_err::create_dir_all(desk.dir.path().join("opt").join(name)).unwrap();
+    }
     let client = Client::new(&desk.dir.path().join("afterhours.sock")).unwrap();
     let until = SystemClock.now() + TimeDelta::seconds(2);
     for name in ["attic", "cellar"] {

@@ -90,6 +90,10 @@ impl Carried {
 
     /// The releases that the makers vouch for now; none where none is carried.
     pub(in crate::feed) async fn releases(&self) -> Result<Vec<Release>, FeedError> {
+        // Where a directory carries nothing, looking makes nothing.
+        if dir_of(&self.0.settings.url).is_some_and(|dir| !dir.exists()) {
+            return Ok(Vec::new());
+        }
         match self.0.listed(Folder::Updaters).await {
             Err(error) if is_absent(&error) || is_away(&error) && !self.was_seen() => Ok(Vec::new()),
             listed => Ok(listed.map_err(doubtful)?.releases),

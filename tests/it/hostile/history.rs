@@ -129,7 +129,8 @@ async fn open_site() -> Site {
 #[tokio::test]
 async fn a_stranger_who_is_refused_stands_in_the_history() {
     let mut site = open_site().await;
-    let command = site.command(&["gate", "open", "orders"]);
+    let door = site.path("workstations.sock");
+    let command = site.command(&["gate", "open", "orders", "--socket", door.to_str().unwrap()]);
     let mut command = (as_user(STRANGER, command.as_std().get_program()), command.as_std().get_args());
     assert_eq!(command.0.args(command.1).output().unwrap().status.code(), Some(8));
     let found = refusals(&site).await;
@@ -170,7 +171,11 @@ print(refused)
 #[tokio::test]
 async fn a_flood_of_refused_attempts_does_not_fill_the_store() {
     let mut site = open_site().await;
-    let flood = as_user(STRANGER, "python3").args(["-I", "-c", FLOOD]).arg(site.path("s")).output().unwrap();
+    let flood = as_user(STRANGER, "/usr/bin/python3")
+        .args(["-I", "-c", FLOOD])
+        .arg(site.path("workstations.sock"))
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&flood.stdout).trim(), "1000", "{}", String::from_utf8_lossy(&flood.stderr));
     site.stop().await;
     let found = refusals(&site).await;

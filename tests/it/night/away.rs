@@ -72,7 +72,7 @@ async fn a_full_disk_under_the_store_is_waited_out(#[case] edition: Edition, #[c
     while file.write_all(&[0; 4096]).is_ok() {}
     drop(file);
     site.go_on();
-    eventually("the run is left", async || site.read("log").contains("the run is left as it stands")).await;
+    eventually("the log waits for room", async || site.read("log").contains("the log waits")).await;
     // The daemon is there, says where the run stands, and lets nobody in.
     let view = site.client().show_run(run).await.unwrap();
     assert_eq!(view.state, RunStateName::Running, "{view:#?}");
