@@ -296,6 +296,7 @@ fn note_refusals(control: &Arc<Control>) -> Chore {
 /// It cannot start: the store, the socket, or another daemon in its place.
 pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
     must_be_ours(&settings)?;
+    system::make_files_our_own();
     let _only_one = only_one(&settings).await?;
     let descriptors = system::raise_open_files();
     let mut stop = Stop::new()?;

@@ -39,6 +39,7 @@ use crate::db::store::StoreError;
 use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
+use crate::exec::system;
 use crate::files::account::user_name;
 use crate::jobs::driver::Live;
 use crate::jobs::kit::state_dir;
@@ -63,6 +64,7 @@ use crate::wire::run::RunView;
 async fn house(settings: Settings) -> Result<(House, Notebook)> {
     let renewal = renewal(&settings)?;
     must_be_over(&renewal)?;
+    system::make_files_our_own();
     House::build(open_store(&settings)?, settings, None, &renewal).await
 }
 

@@ -22,12 +22,19 @@ use rustix::thread;
 
 use crate::files::account::Account;
 
+/// What this process makes is for its own user alone; what others may read is given its mode by name.
+const OWN_UMASK: u32 = 0o077;
 /// What a child may do with files that it makes: others may read them, as everywhere. The daemon's own are its own.
 const CHILD_UMASK: u32 = 0o022;
 /// More descriptors than this are of no use, and where there is no limit at all, some programs try to close every one.
 const OPEN_FILES_MAX: u64 = 65_536;
 /// What this process was given, if it has asked for more.
 static FIRST_LIMIT: OnceLock<Rlimit> = OnceLock::new();
+
+/// Makes what this process makes from now on its own, whatever it was started with.
+pub fn make_files_our_own() {
+    rustix::process::umask(Mode::from_raw_mode(OWN_UMASK));
+}
 
 /// Lets this process have as many files open as it may; how many that is.
 pub fn raise_open_files() -> usize {

@@ -30,7 +30,8 @@ fn walk(dir: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 
 /// Path and text of every document.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut found = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].map(|name| repository().join(name)).to_vec();
+    let mut found =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md"].map(|name| repository().join(name)).to_vec();
     walk(&repository().join("docs"), "md", &mut found);
     assert!(found.len() > 8, "{found:?}");
     found.into_iter().map(|path| (path.clone(), fs_err::read_to_string(path).unwrap())).collect()
