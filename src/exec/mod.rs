@@ -162,13 +162,6 @@ impl Exec {
         Self::new(What::Ours { argv, inherited: &[] }, deadline)
     }
 
-    /// Runs Afterhours itself, from a file that was verified.
-    pub fn afterhours(program: &Path, args: impl IntoIterator<Item: Into<String>>, deadline: Span) -> Self {
-        let program = program.display().to_string();
-        let argv = [program].into_iter().chain(args.into_iter().map(Into::into)).collect();
-        Self::new(What::Ours { argv, inherited: &[] }, deadline)
-    }
-
     /// Runs another Afterhours, which has not run here yet, as `account`. Nothing that it starts outlives it.
     pub fn candidate(
         program: &Path,
