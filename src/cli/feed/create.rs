@@ -29,7 +29,7 @@ use crate::feed::vendor::Scheme;
 Examples:
   afterhours feed create /srv/feeds/orders
   afterhours feed create /srv/feeds/orders --keys /media/stick --root-keys 3 --root-threshold 2
-  afterhours feed create /srv/feeds/orders --passphrase-file /etc/orders-feed.pw --timestamp-holds 1d")]
+  afterhours feed create /srv/feeds/orders --passphrase-file ~/orders.pw --online-passphrase-file /etc/orders-feed.pw")]
 pub(crate) struct CreateArgs {
     /// A folder that does not exist, or is empty
     dir: PathBuf,
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Endin
             CliError::usage(format!("{} gives no name for archives", dir.display()), "say one with --name")
         })?,
     };
-    let passphrases = passphrase.passphrases(context.ui, true)?;
+    let passphrases = passphrase.new_passphrases(context.ui)?;
     let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
     let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };
     let wish =

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use dialoguer::Password;
+use secrecy::ExposeSecret;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
@@ -12,6 +13,17 @@ use crate::cli::exit::CliError;
 use crate::cli::out::Ui;
 use crate::feed::vendor::Passphrases;
 use crate::feed::vendor::Place;
+
+/// What somebody is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// A new one, twice.
+    New,
+    /// One that there is.
+    Known,
+    /// One that there is, or nothing.
+    OrEmpty,
+}
 
 /// Where the keys are, and what opens them.
 #[derive(Debug, Args)]
@@ -32,25 +44,71 @@ pub(crate) struct PassphraseArgs {
     /// A file whose first line opens the keys of the root [default: the same passphrase]
     #[arg(long, value_name = "FILE")]
     root_passphrase_file: Option<PathBuf>,
+    /// A file whose first line opens the keys of timestamp and snapshot, and no other [default: the same passphrase]
+    #[arg(long, value_name = "FILE")]
+    online_passphrase_file: Option<PathBuf>,
 }
+
+/// How the passphrases are asked for.
+const KEYS: &str = "Passphrase of the feed's keys";
+const ONLINE: &str = "Passphrase of the timer, for timestamp and snapshot";
 
 impl KeyArgs {
     /// The feed in `dir` with these keys.
     pub(crate) fn place(self, dir: PathBuf, ui: &Ui) -> Result<Place, CliError> {
-        let passphrases = Some(self.passphrase.passphrases(ui, false)?);
+        let passphrases = Some(self.passphrase.passphrases(ui)?);
         Ok(Place { dir, keys: self.keys, passphrases })
+    }
+
+    /// The same where that of timestamp and snapshot alone is enough: nobody is asked for another one.
+    pub(crate) fn place_for_timer(self, dir: PathBuf, ui: &Ui) -> Result<Place, CliError> {
+        let PassphraseArgs { passphrase_file, root_passphrase_file, online_passphrase_file } = &self.passphrase;
+        let asks =
+            passphrase_file.is_some() || (!self.keys.is_empty() && root_passphrase_file.is_none() && ui.can_ask());
+        match online_passphrase_file {
+            Some(online) if !asks => {
+                let root = root_passphrase_file.as_deref().map(read).transpose()?;
+                let passphrases = Some(Passphrases::online(read(online)?).with_root(root));
+                Ok(Place { dir, keys: self.keys, passphrases })
+            }
+            _ => self.place(dir, ui),
+        }
     }
 }
 
 impl PassphraseArgs {
-    /// Reads the files, or asks; twice for keys that are `new`.
-    pub(crate) fn passphrases(&self, ui: &Ui, new: bool) -> Result<Passphrases, CliError> {
+    /// Reads the files, or asks.
+    fn passphrases(&self, ui: &Ui) -> Result<Passphrases, CliError> {
         let root = self.root_passphrase_file.as_deref().map(read).transpose()?;
-        let keys = match &self.passphrase_file {
-            Some(file) => read(file)?,
-            None => ask(ui, new)?,
+        let online = self.online_passphrase_file.as_deref().map(read).transpose()?;
+        let (keys, online) = match &self.passphrase_file {
+            Some(file) => (read(file)?, online),
+            None => {
+                let keys = ask(ui, KEYS, Asked::Known)?;
+                let asked =
+                    online.map_or_else(|| ask(ui, &format!("{ONLINE} (empty: the same)"), Asked::OrEmpty), Ok)?;
+                (keys, Some(asked).filter(|asked| !asked.expose_secret().is_empty()))
+            }
         };
-        Ok(Passphrases::new(keys, root))
+        Ok(Passphrases::new(keys, root).with_online(online))
+    }
+
+    /// Those for new keys: reads the files, or asks, twice for each. Timestamp and snapshot have one of their own.
+    pub(crate) fn new_passphrases(&self, ui: &Ui) -> Result<Passphrases, CliError> {
+        if self.online_passphrase_file.is_none() && !ui.can_ask() {
+            return Err(CliError::usage(
+                "there is no passphrase for timestamp and snapshot: a timer signs them every night, and what it reads must not \
+                 open the keys that vouch for releases",
+                "name a file with another one: --online-passphrase-file FILE",
+            ));
+        }
+        let root = self.root_passphrase_file.as_deref().map(read).transpose()?;
+        let of = |file: &Option<PathBuf>, question: &str| {
+            file.as_deref().map_or_else(|| ask(ui, question, Asked::New), read)
+        };
+        let keys = of(&self.passphrase_file, KEYS)?;
+        let online = of(&self.online_passphrase_file, ONLINE)?;
+        Ok(Passphrases::new(keys, root).with_online(Some(online)))
     }
 }
 
@@ -66,16 +124,18 @@ fn read(file: &Path) -> Result<SecretString, CliError> {
     Ok(SecretString::from(line))
 }
 
-fn ask(ui: &Ui, new: bool) -> Result<SecretString, CliError> {
+fn ask(ui: &Ui, what: &str, asked: Asked) -> Result<SecretString, CliError> {
     if !ui.can_ask() {
         return Err(CliError::refused(
             "nobody is here to type the passphrase",
             "name a file with it: --passphrase-file FILE",
         ));
     }
-    let mut question = Password::new().with_prompt("Passphrase of the feed's keys");
-    if new {
-        question = question.with_confirmation("Once more", "They differ.");
-    }
+    let question = Password::new().with_prompt(what);
+    let question = match asked {
+        Asked::New => question.with_confirmation("Once more", "They differ."),
+        Asked::Known => question,
+        Asked::OrEmpty => question.allow_empty_password(true),
+    };
     question.interact().map(SecretString::from).map_err(|error| CliError::failed("ask for the passphrase", &error))
 }

@@ -20,11 +20,11 @@ use crate::feed::vendor::Signed;
 ///
 /// The timestamp is signed anew every time, everything else when a third of its time is left. Run it every day by a timer,
 /// and upload afterwards: sites refuse a feed whose signatures have run out. A root that waits for signatures gets those
-/// whose keys are in DIR/keys or in --keys.
+/// whose keys are in DIR/keys or in --keys. A timer needs the passphrase of timestamp and snapshot only.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  afterhours feed sign /srv/feeds/orders --passphrase-file /etc/orders-feed.pw
+  afterhours feed sign /srv/feeds/orders --online-passphrase-file /etc/orders-feed.pw
   afterhours feed sign /srv/feeds/orders --keys /media/stick")]
 pub(crate) struct SignArgs {
     /// The feed's folder
@@ -36,14 +36,14 @@ pub(crate) struct SignArgs {
 /// Does what the arguments say.
 pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     let SignArgs { dir, keys } = args;
-    let place = keys.place(dir, context.ui)?;
+    let place = keys.place_for_timer(dir, context.ui)?;
     let now = context.now();
     let signed = blocking(move || vendor::sign(place, now)).await?;
     let times = context.times();
     context.ui.answer(&signed, |signed| text(signed, &times))?;
-    for ClosedKey { problem, hint } in &signed.closed {
+    for ClosedKey { role, problem, hint } in &signed.closed {
         let hint = hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-        context.ui.warn(format_args!("the root lacks a signature: failed to {problem}{hint}"));
+        context.ui.warn(format_args!("{role} lacks a signature: failed to {problem}{hint}"));
     }
     if let Some(at) = signed.root_expires_at {
         context.ui.warn(format_args!(
@@ -53,7 +53,8 @@ pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending,
     }
     if let Some(at) = signed.targets_expire_at {
         context.ui.warn(format_args!(
-            "the list of releases expires {} and too few of its keys are here; name their folder with --keys",
+            "the list of releases expires {} and too few of its keys are here or can be opened; name their folder with --keys, \
+             and their passphrase",
             times.at_and_away(at)
         ));
     }

@@ -70,9 +70,15 @@ pub enum VendorError {
         /// The limit.
         chars_min: usize,
     },
+    /// What a timer reads every night would open the other keys, too.
+    #[error("accept the passphrases: that of timestamp and snapshot opens other keys as well")]
+    SamePassphrase,
     /// Keys have to be opened, and nobody said how.
-    #[error("open the keys: there is no passphrase")]
-    NoPassphrase,
+    #[error("open the keys of {role}: there is no passphrase")]
+    NoPassphrase {
+        /// Whose keys.
+        role: Role,
+    },
     /// The passphrase is not the one that the key is sealed with.
     #[error("open {}: the passphrase is wrong", .file.display())]
     WrongPassphrase {
@@ -365,7 +371,8 @@ impl VendorError {
             Self::BadThreshold { .. }
             | Self::ShortSpan { .. }
             | Self::ShortPassphrase { .. }
-            | Self::NoPassphrase
+            | Self::SamePassphrase
+            | Self::NoPassphrase { .. }
             | Self::BadTriple { .. }
             | Self::TripleTwice { .. }
             | Self::NotAProgram { .. }
@@ -434,10 +441,17 @@ impl VendorError {
             Self::BadThreshold { .. } => "make it 1 to the number of --root-keys, of 16 at most",
             Self::ShortSpan { .. } => "make it longer; it is renewed when a third of it is left",
             Self::ShortPassphrase { .. } => "take a longer one; nobody asks for it often",
-            Self::NoPassphrase => "name a file with it: --passphrase-file FILE",
+            Self::SamePassphrase => {
+                "take another one for the keys that a timer signs with: whoever reads the timer's file must not be able to \
+                 publish"
+            }
+            Self::NoPassphrase { role: Role::Timestamp | Role::Snapshot } => {
+                "name a file with it: --online-passphrase-file FILE, or --passphrase-file FILE where there is one for all"
+            }
+            Self::NoPassphrase { .. } => "name a file with it: --passphrase-file FILE",
             Self::WrongPassphrase { .. } => {
-                "type the right one, or name the file with it: --passphrase-file, or --root-passphrase-file for root keys of \
-                 their own"
+                "type the right one, or name the file with it: --passphrase-file, or, where they have one of their own, \
+                 --root-passphrase-file for root keys and --online-passphrase-file for timestamp and snapshot"
             }
             Self::NotAKey { .. } | Self::OtherKey { .. } => {
                 "take the file out of the folder, or put back what was there"

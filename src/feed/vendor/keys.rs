@@ -78,26 +78,56 @@ impl FromStr for Scheme {
 /// What opens the keys.
 #[derive(Debug, Clone)]
 pub struct Passphrases {
-    keys: SecretString,
+    keys: Option<SecretString>,
     root: Option<SecretString>,
+    online: Option<SecretString>,
 }
 
 impl Passphrases {
     /// `keys` opens every key; `root` those of the root, where they have one of their own.
     pub const fn new(keys: SecretString, root: Option<SecretString>) -> Self {
-        Self { keys, root }
+        Self { keys: Some(keys), root, online: None }
     }
 
-    fn of(&self, role: Role) -> &str {
-        let own = self.root.as_ref().filter(|_| role == Role::Root);
-        own.unwrap_or(&self.keys).expose_secret()
+    /// Opens only what a timer signs every night: timestamp and snapshot.
+    pub const fn online(online: SecretString) -> Self {
+        Self { keys: None, root: None, online: Some(online) }
+    }
+
+    /// Timestamp and snapshot have a passphrase of their own, which opens nothing else.
+    #[must_use]
+    pub fn with_online(self, online: Option<SecretString>) -> Self {
+        Self { online: online.or(self.online), ..self }
+    }
+
+    /// The keys of the root have a passphrase of their own.
+    #[must_use]
+    pub fn with_root(self, root: Option<SecretString>) -> Self {
+        Self { root: root.or(self.root), ..self }
+    }
+
+    /// What may open the keys of a role, its own passphrase first. The first one seals new keys.
+    fn of(&self, role: Role) -> impl Iterator<Item = &str> {
+        let own = match role {
+            Role::Root => self.root.as_ref(),
+            Role::Targets => None,
+            Role::Snapshot | Role::Timestamp => self.online.as_ref(),
+        };
+        own.into_iter().chain(&self.keys).map(SecretString::expose_secret)
     }
 
     /// Whether new keys may be sealed with them.
     pub(in crate::feed::vendor) fn check(&self) -> Result<(), VendorError> {
+        let all = [&self.keys, &self.root, &self.online];
         let short = |secret: &SecretString| secret.expose_secret().chars().count() < PASSPHRASE_CHARS_MIN;
-        if short(&self.keys) || self.root.as_ref().is_some_and(short) {
+        if all.into_iter().flatten().any(short) {
             return Err(VendorError::ShortPassphrase { chars_min: PASSPHRASE_CHARS_MIN });
+        }
+        // What a timer can read must not open what it does not need.
+        let Some(online) = &self.online else { return Ok(()) };
+        let same = |other: &SecretString| other.expose_secret() == online.expose_secret();
+        if [&self.keys, &self.root].into_iter().flatten().any(same) {
+            return Err(VendorError::SamePassphrase);
         }
         Ok(())
     }
@@ -170,8 +200,9 @@ impl Signer {
         passphrases: &Passphrases,
     ) -> Result<PathBuf, VendorError> {
         let path = folder.join(file_name(role, &self.id));
+        let passphrase = passphrases.of(role).next().ok_or(VendorError::NoPassphrase { role })?;
         disk::make_private(folder)?;
-        disk::write_private(&path, self.sealed(passphrases.of(role))?.as_bytes())?;
+        disk::write_private(&path, self.sealed(passphrase)?.as_bytes())?;
         Ok(path)
     }
 
@@ -193,8 +224,19 @@ impl Signer {
             .map_err(|_| VendorError::MakeKey)
     }
 
-    /// Opens what [`Signer::keep`] or another program sealed.
-    fn open(path: &Path, passphrase: &str) -> Result<Self, VendorError> {
+    /// Opens what [`Signer::keep`] or another program sealed, with the first passphrase that does.
+    fn open(path: &Path, role: Role, passphrases: &Passphrases) -> Result<Self, VendorError> {
+        let mut opened = Err(VendorError::NoPassphrase { role });
+        for passphrase in passphrases.of(role) {
+            opened = Self::open_with(path, passphrase);
+            if !matches!(opened, Err(VendorError::WrongPassphrase { .. })) {
+                break;
+            }
+        }
+        opened
+    }
+
+    fn open_with(path: &Path, passphrase: &str) -> Result<Self, VendorError> {
         let bytes = Zeroizing::new(disk::read(path, KEY_BYTES_MAX)?);
         let not_a_key = || VendorError::NotAKey { file: path.to_owned() };
         let text = std::str::from_utf8(&bytes).map_err(|_| not_a_key())?;
@@ -250,8 +292,8 @@ impl KeyRing {
         places.join(", ")
     }
 
-    pub(in crate::feed::vendor) fn passphrases(&self) -> Result<&Passphrases, VendorError> {
-        self.passphrases.as_ref().ok_or(VendorError::NoPassphrase)
+    pub(in crate::feed::vendor) fn passphrases(&self, role: Role) -> Result<&Passphrases, VendorError> {
+        self.passphrases.as_ref().ok_or(VendorError::NoPassphrase { role })
     }
 
     /// The file of a key, where it is here.
@@ -271,7 +313,7 @@ impl KeyRing {
                 continue;
             }
             let Some(file) = self.find(role, id) else { continue };
-            let signer = Signer::open(&file, self.passphrases()?.of(role))?;
+            let signer = Signer::open(&file, role, self.passphrases(role)?)?;
             if signer.id != *id {
                 return Err(VendorError::OtherKey { file, found: signer.id });
             }

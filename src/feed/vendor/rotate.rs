@@ -72,11 +72,13 @@ pub fn rotate(
         let (here, needed) = (0, keys_of(root, Role::Root).1);
         return Err(VendorError::KeysMissing { role: Role::Root, here, needed, places: workshop.keys.places() });
     }
+    // A passphrase that is not that of the old key would be that of the new one, and whoever signs every night not have it.
+    workshop.keys.open(role, &old)?;
     let folder = folder.unwrap_or_else(|| workshop.dir.join(KEYS));
     let mut new = Vec::new();
     for id in &old {
         let signer = Signer::generate(workshop.settings.scheme)?;
-        signer.keep(role, &folder, workshop.keys.passphrases()?)?;
+        signer.keep(role, &folder, workshop.keys.passphrases(role)?)?;
         own["keys"][&signer.id] = signer.public.clone();
         for place in own["roles"][role.name()]["keyids"].as_array_mut().into_iter().flatten() {
             if place == id.as_str() {

@@ -43,17 +43,36 @@ pub struct Signed {
     pub root_expires_at: Option<DateTime<Utc>>,
     /// When the targets have to be renewed and too few of their keys are here: when they expire.
     pub targets_expire_at: Option<DateTime<Utc>>,
-    /// Keys of the root that are here, but could not be opened. They count as if they were not here.
+    /// Keys of the root and of targets that are needed and here, but could not be opened. They count as if they were not here.
     pub closed: Vec<ClosedKey>,
 }
 
 /// A key that is here and cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClosedKey {
+    /// Whose key.
+    pub role: Role,
     /// A fragment that fits after "failed to".
     pub problem: String,
     /// What a person can do about it.
     pub hint: Option<String>,
+}
+
+impl ClosedKey {
+    fn new(role: Role, error: &VendorError) -> Self {
+        Self { role, problem: error.to_string(), hint: error.hint() }
+    }
+}
+
+/// Whether the keys of targets, which are opened first, are missing or closed. A passphrase that is wrong for all is told
+/// by the next one.
+const fn is_of_targets(error: &VendorError) -> bool {
+    matches!(
+        error,
+        VendorError::KeysMissing { role: Role::Targets, .. }
+            | VendorError::NoPassphrase { role: Role::Targets }
+            | VendorError::WrongPassphrase { .. }
+    )
 }
 
 /// What was done about the root.
@@ -76,7 +95,7 @@ pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
     let root = workshop.renew_root(&workshop.current()?, now);
     let mut current = workshop.current()?;
     let mut roles = root.as_ref().map_or_else(|_| Vec::new(), |work| work.roles.clone());
-    let mut targets_expire_at = None;
+    let (mut targets_expire_at, mut targets_closed) = (None, None);
     if !roles.contains(&Role::Timestamp) {
         if let Err(expired) = workshop.check_root(&current, now) {
             // Nothing can be renewed below it, so what kept it from being renewed is what matters.
@@ -85,8 +104,9 @@ pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
         let present = [current.root.signed()];
         let mut renewal = Renewal::due(&current, &workshop, current.root.signed(), now);
         let files = match renewal.clone().files(&workshop, &current, &present, now) {
-            // Who vouches for releases may keep the keys elsewhere; the timestamp does not wait for them.
-            Err(VendorError::KeysMissing { role: Role::Targets, .. }) => {
+            // Who vouches for releases may keep the keys elsewhere, or their passphrase; the timestamp does not wait for them.
+            Err(error) if renewal.targets.is_some() && is_of_targets(&error) => {
+                targets_closed = Some(error).filter(|error| !matches!(error, VendorError::KeysMissing { .. }));
                 targets_expire_at = Some(expires_at(current.targets.signed().expires));
                 renewal = Renewal { targets: None, ..renewal };
                 renewal.clone().files(&workshop, &current, &present, now)?
@@ -98,7 +118,8 @@ pub fn sign(place: Place, now: DateTime<Utc>) -> Result<Signed, VendorError> {
         current = workshop.current()?;
     }
     let RootWork { closed, expires_at: root_expires_at, .. } = root?;
-    let closed = closed.iter().map(|error| ClosedKey { problem: error.to_string(), hint: error.hint() }).collect();
+    let closed = closed.iter().map(|error| ClosedKey::new(Role::Root, error));
+    let closed = closed.chain(targets_closed.iter().map(|error| ClosedKey::new(Role::Targets, error))).collect();
     let pending = workshop.waiting(&current)?;
     Ok(Signed { roles, pending, holds_until: current.holds_until(), root_expires_at, targets_expire_at, closed })
 }

@@ -28,6 +28,7 @@ impl Vendor {
         fs::write(vendor.path("tree/bin/migrate"), "#!/bin/sh\n").unwrap();
         fs::set_permissions(vendor.path("tree/bin/migrate"), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(vendor.path("pw"), format!("{PASSPHRASE}\n")).unwrap();
+        fs::write(vendor.path("timer-pw"), "what the timer reads\n").unwrap();
         vendor
     }
 
@@ -53,6 +54,7 @@ impl Vendor {
         command.args(&program[1..]).arg("--json").arg("feed").args(args);
         if !["show"].contains(&args[0]) && !args.contains(&"--passphrase-file") {
             command.arg("--passphrase-file").arg(self.path("pw"));
+            command.arg("--online-passphrase-file").arg(self.path("timer-pw"));
         }
         command
     }
@@ -194,7 +196,9 @@ fn keys_are_private_and_open_with_other_programs() {
     assert_eq!(mode("orders/keys"), 0o700);
     for (key, _) in listing(&vendor.path("orders/keys")) {
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-        let pass = format!("file:{}", text(&vendor.path("pw")));
+        let name = key.file_name().unwrap().to_str().unwrap();
+        let online = name.starts_with("timestamp-") || name.starts_with("snapshot-");
+        let pass = format!("file:{}", text(&vendor.path(if online { "timer-pw" } else { "pw" })));
         let shown = run("openssl", "openssl", &["pkey", "-in", text(&key), "-passin", &pass, "-noout", "-text"]);
         assert!(shown.contains("ED25519"), "{shown}");
     }

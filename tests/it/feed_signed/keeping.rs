@@ -160,6 +160,39 @@ async fn a_root_key_that_the_timer_cannot_open_does_not_stop_it() {
     assert_eq!(keeper.site_sees().await.unwrap(), [243, 244, 300, 364]);
 }
 
+/// What a timer knows, and nobody else has to.
+fn timer() -> SecretString {
+    SecretString::from("what the timer reads")
+}
+
+#[tokio::test]
+async fn a_feed_with_one_passphrase_for_all_gets_one_for_the_timer_by_rotation() {
+    let keeper = Keeper::new(1, 1, &everyday()).await;
+    let online = Passphrases::online(timer());
+    assert!(matches!(keeper.sign(&[], &online), Err(VendorError::WrongPassphrase { .. })));
+    let all = everyday().with_online(Some(timer()));
+    for role in [Role::Timestamp, Role::Snapshot] {
+        // It goes on with the one for all, whatever else is said.
+        keeper.sign(&[], &all).unwrap();
+        let place = keeper.place(&[], &all);
+        assert_eq!(vendor::rotate(place, role, None, None, keeper.clock.now()).unwrap().pending, None);
+    }
+    assert!(matches!(keeper.sign(&[], &everyday()), Err(VendorError::WrongPassphrase { .. })));
+    for day in [59, 61, 89] {
+        keeper.day(day);
+        let signed = keeper.sign(&[], &online).unwrap();
+        assert!(signed.roles.contains(&Role::Timestamp) && !signed.roles.contains(&Role::Targets), "{signed:?}");
+        // The list of releases waits for somebody who has the other one, and it is said.
+        assert_eq!(signed.targets_expire_at.is_some(), day > 60, "day {day}");
+        assert_eq!(
+            signed.closed.iter().map(|closed| closed.role).collect::<Vec<_>>(),
+            [Role::Targets][..usize::from(day > 60)]
+        );
+        assert_eq!(keeper.site_sees().await.unwrap(), [0_u64; 0]);
+    }
+    assert!(keeper.sign(&[], &all).unwrap().roles.contains(&Role::Targets));
+}
+
 #[tokio::test]
 async fn a_spoilt_root_key_does_not_stop_the_timer_while_a_root_waits() {
     let keeper = Keeper::new(2, 2, &everyday()).await;
