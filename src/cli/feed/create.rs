@@ -22,23 +22,26 @@ use crate::feed::vendor::Scheme;
 ///
 /// DIR/published is what is uploaded; DIR/root.json is what sites are given once, on a way that they trust; DIR/keys are
 /// the keys, sealed with a passphrase. The keys of the root are needed once a year and when a key is replaced: put them on
-/// a stick with --keys, several of them with --root-keys, and keep it in a safe. Keys of targets may be carried away as
+/// a stick with --keys, several of them with --root-keys, and keep it in a safe; or say --together. Keys of targets may be carried away as
 /// well; `feed publish --keys` finds them where they are.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  afterhours feed create /srv/feeds/orders
+  afterhours feed create /srv/feeds/orders --keys /media/stick
   afterhours feed create /srv/feeds/orders --keys /media/stick --root-keys 3 --root-threshold 2
-  afterhours feed create /srv/feeds/orders --passphrase-file ~/orders.pw --online-passphrase-file /etc/orders-feed.pw")]
+  afterhours feed create /srv/feeds/orders --together --passphrase-file ~/orders.pw --online-passphrase-file /etc/orders-feed.pw")]
 pub(crate) struct CreateArgs {
     /// A folder that does not exist, or is empty
     dir: PathBuf,
     /// How archives are called before their version [default: the name of DIR]
     #[arg(long)]
     name: Option<AppName>,
-    /// Where the keys of the root are put [default: DIR/keys, with the others]
-    #[arg(long, value_name = "DIR")]
+    /// Where the keys of the root are put, apart from the others, such as a stick
+    #[arg(long, value_name = "DIR", conflicts_with = "together")]
     keys: Option<PathBuf>,
+    /// Put the keys of the root into DIR/keys, with the others
+    #[arg(long)]
+    together: bool,
     /// For releases of Afterhours itself, which other feeds carry: `feed publish DIR --updater --from DIR/published`
     #[arg(long)]
     updater: bool,
@@ -92,6 +95,13 @@ pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Endin
             CliError::usage(format!("{} gives no name for archives", dir.display()), "say one with --name")
         })?,
     };
+    if keys.is_none() && !args.together {
+        return Err(CliError::usage(
+            "nobody said where the keys of the root are put: whoever has them can replace every other key, and sites follow",
+            "--keys DIR puts them apart, on a stick that is locked away: a stolen machine is then no stolen feed. --together puts \
+             them into the feed's folder, with the others: simpler, and whoever steals that has everything",
+        ));
+    }
     let passphrases = passphrase.new_passphrases(context.ui)?;
     let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
     let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };

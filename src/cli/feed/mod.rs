@@ -45,7 +45,7 @@ use crate::wire::error::ErrorView;
     arg_required_else_help = true,
     after_help = "\
 A vendor's first release:
-  afterhours feed create /srv/feeds/orders
+  afterhours feed create /srv/feeds/orders --keys /media/stick
   afterhours feed publish /srv/feeds/orders --version 2.4.1 --build 24 --tree build/orders --notes NEWS.md
   rsync the folder /srv/feeds/orders/published to the web server
   afterhours feed sign /srv/feeds/orders     every day, by a timer; then rsync again

@@ -426,13 +426,15 @@ impl VendorError {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::WrongContent { is_updater: true } => "make a feed of its own for it: `afterhours feed create DIR`",
+            Self::WrongContent { is_updater: true } => {
+                "make a feed of its own for it: `afterhours feed create DIR --keys STICK`"
+            }
             Self::WrongContent { is_updater: false } => {
                 "carry it as its makers have signed it: `afterhours feed publish DIR --updater --from PUBLISHED`"
             }
             Self::NothingToCarry { .. } => "name the published folder of a feed of Afterhours",
             Self::Occupied { .. } => "name a folder that does not exist, or an empty one",
-            Self::NoFeed { .. } => "make one with `afterhours feed create DIR`",
+            Self::NoFeed { .. } => "make one with `afterhours feed create DIR --keys STICK`",
             Self::BadSettings { .. } => "correct it; the manual on publishing shows one",
             Self::Busy { .. } => "wait until the other command has ended",
             Self::BadThreshold { role: Role::Targets, .. } => {

@@ -19,7 +19,7 @@ fn make_root(dir: &Path) {
     fs_err::write(dir.join("pw"), "correct horse battery\n").unwrap();
     fs_err::write(dir.join("timer-pw"), "what the timer reads\n").unwrap();
     let mut create = Command::new(env!("CARGO_BIN_EXE_afterhours"));
-    create.args(["feed", "create"]).arg(dir.join("orders")).arg("--passphrase-file").arg(dir.join("pw"));
+    create.args(["feed", "create", "--together"]).arg(dir.join("orders")).arg("--passphrase-file").arg(dir.join("pw"));
     create.arg("--online-passphrase-file").arg(dir.join("timer-pw"));
     let made = create.output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

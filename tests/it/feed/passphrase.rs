@@ -25,7 +25,7 @@ fn somebody_at_the_terminal_types_it_and_nobody_sees_it() {
     let feed = feed.to_str().unwrap();
     // New keys are asked for twice, until both times are the same.
     let (code, shown) = at_a_terminal(
-        &program(&["create", feed]),
+        &program(&["create", feed, "--together"]),
         &[
             (QUESTION, PASSPHRASE),
             ("Once more", "correct horse"),
@@ -52,7 +52,7 @@ fn somebody_at_the_terminal_types_it_and_nobody_sees_it() {
     // One that is too short is refused before anything is made.
     let other = dir.path().join("other");
     let (code, shown) = at_a_terminal(
-        &program(&["create", other.to_str().unwrap()]),
+        &program(&["create", other.to_str().unwrap(), "--together"]),
         &[(QUESTION, "short"), ("Once more", "short"), (TIMER_QUESTION, TIMER), ("Once more", TIMER)],
     );
     assert_eq!((code, other.exists()), (2, false), "{shown}");
@@ -91,12 +91,14 @@ fn what_the_timer_reads_renews_the_feed_and_opens_nothing_else() {
     fs::write(path("tree/orders"), "orders").unwrap();
 
     // A new feed has both, and they are not the same.
-    let (code, said) = done(&["create", &feed, "--passphrase-file", &pw]);
+    let (code, said) = done(&["create", &feed, "--together", "--passphrase-file", &pw]);
     assert_eq!((code, said.contains("--online-passphrase-file FILE")), (2, true), "{said}");
-    let (code, said) = done(&["create", &feed, "--passphrase-file", &pw, "--online-passphrase-file", &pw]);
+    let (code, said) =
+        done(&["create", &feed, "--together", "--passphrase-file", &pw, "--online-passphrase-file", &pw]);
     assert_eq!((code, said.contains("opens other keys as well")), (2, true), "{said}");
     assert!(!dir.path().join("orders").exists());
-    let (code, said) = done(&["create", &feed, "--passphrase-file", &pw, "--online-passphrase-file", &timer]);
+    let (code, said) =
+        done(&["create", &feed, "--together", "--passphrase-file", &pw, "--online-passphrase-file", &timer]);
     assert_eq!(code, 0, "{said}");
 
     let (code, said) = done(&["sign", &feed, "--online-passphrase-file", &timer]);
@@ -128,4 +130,27 @@ fn what_the_timer_reads_renews_the_feed_and_opens_nothing_else() {
     assert_eq!(code, 0, "{said}");
     let (code, said) = done(&["sign", &feed, "--online-passphrase-file", &timer]);
     assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn where_the_keys_of_the_root_go_is_said_by_somebody() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (feed, pw, timer, stick) = (path("orders"), path("pw"), path("timer-pw"), path("stick"));
+    fs::write(&pw, PASSPHRASE).unwrap();
+    fs::write(&timer, TIMER).unwrap();
+    let create = ["create", &feed, "--passphrase-file", &pw, "--online-passphrase-file", &timer];
+    let (code, said) = done(&create);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("--keys DIR puts them apart") && said.contains("--together puts them"), "{said}");
+    assert_eq!(done(&[&create[..], &["--together", "--keys", &stick]].concat()).0, 2);
+    assert!(!dir.path().join("orders").exists() && !dir.path().join("stick").exists());
+
+    let (code, said) = done(&[&create[..], &["--keys", &stick]].concat());
+    assert_eq!(code, 0, "{said}");
+    let roots = |folder: &str| {
+        let files = fs::read_dir(path(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        files.filter(|name| name.to_str().unwrap().starts_with("root-")).count()
+    };
+    assert_eq!((roots("stick"), roots("orders/keys")), (1, 0));
 }

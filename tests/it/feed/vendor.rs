@@ -35,7 +35,8 @@ impl Vendor {
     /// The same with a feed in it, made with these flags.
     fn with_feed(flags: &[&str]) -> Self {
         let vendor = Self::new();
-        vendor.good(&[&["create", vendor.feed().as_str(), "--name", "orders"], flags].concat());
+        let place: &[&str] = if flags.contains(&"--keys") { &[] } else { &["--together"] };
+        vendor.good(&[&["create", vendor.feed().as_str(), "--name", "orders"], place, flags].concat());
         fs::copy(vendor.path("orders/root.json"), vendor.path("first-root.json")).unwrap();
         vendor
     }
@@ -233,7 +234,7 @@ fn what_must_not_be_published_is_refused() {
     assert!(message.contains("0 of the keys it needs 1 of"), "{message}");
     fs::rename(vendor.path("orders/elsewhere"), vendor.path("orders/keys")).unwrap();
 
-    assert_eq!(vendor.bad(&["create", &feed]).0, 4);
+    assert_eq!(vendor.bad(&["create", &feed, "--together"]).0, 4);
     assert_eq!(vendor.bad(&["sign", text(&vendor.path("tree"))]).0, 3);
     assert_eq!(vendor.bad(&["rotate", &feed, "targets", "--only", "zz"]).0, 3);
     vendor.publish("2.4.2", "25".parse().unwrap());

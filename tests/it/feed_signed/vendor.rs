@@ -13,7 +13,8 @@ pub(crate) fn create(dir: &Path, flags: &[&str]) {
 pub(crate) fn create_named(dir: &Path, name: &str, flags: &[&str]) {
     fs::write(dir.join("pw"), "correct horse battery\n").unwrap();
     fs::write(dir.join("timer-pw"), "what the timer reads\n").unwrap();
-    vendor(dir, &[&["create", dir.join(name).to_str().unwrap(), "--name", name], flags].concat());
+    let place: &[&str] = if flags.contains(&"--keys") { &[] } else { &["--together"] };
+    vendor(dir, &[&["create", dir.join(name).to_str().unwrap(), "--name", name], place, flags].concat());
 }
 
 /// One of the commands on a feed, which has to go well.
