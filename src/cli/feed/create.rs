@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::feed::blocking;
 use crate::cli::feed::passphrase::PassphraseArgs;
+use crate::cli::feed::passphrase::Shown;
 use crate::cli::feed::show;
+use crate::cli::text::Times;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
 use crate::feed::vendor;
+use crate::feed::vendor::FeedStanding;
 use crate::feed::vendor::Hold;
 use crate::feed::vendor::NewFeed;
 use crate::feed::vendor::Quorum;
@@ -62,8 +66,33 @@ pub(crate) struct CreateArgs {
     scheme: Scheme,
     #[command(flatten)]
     hold: HoldArgs,
+    /// Make the passphrases: written into the files that are named, else shown once
+    #[arg(long)]
+    generate_passphrases: bool,
     #[command(flatten)]
     passphrase: PassphraseArgs,
+}
+
+/// What was made.
+#[derive(Debug, Serialize)]
+struct Created {
+    #[serde(flatten)]
+    standing: FeedStanding,
+    passphrases: Shown,
+}
+
+fn text(created: &Created, times: &Times) -> String {
+    let Shown { keys, root, online } = &created.passphrases;
+    let mut text = show::text(&created.standing, times);
+    for (whose, secret) in [("targets", keys), ("the root", root), ("timestamp and snapshot", online)] {
+        if let Some(secret) = secret {
+            text += "\nPassphrase of ";
+            text += whose;
+            text += ", shown only now: ";
+            text += secret;
+        }
+    }
+    text
 }
 
 /// For how long signatures hold.
@@ -102,14 +131,19 @@ pub(crate) async fn run(args: CreateArgs, context: &Context<'_>) -> Result<Endin
              them into the feed's folder, with the others: simpler, and whoever steals that has everything",
         ));
     }
-    let passphrases = passphrase.new_passphrases(context.ui)?;
+    let (passphrases, shown) = match args.generate_passphrases {
+        true => passphrase.make()?,
+        false => (passphrase.new_passphrases(context.ui)?, Shown::default()),
+    };
     let HoldArgs { root_holds, targets_holds, snapshot_holds, timestamp_holds } = hold;
     let hold = Hold { root: root_holds, targets: targets_holds, snapshot: snapshot_holds, timestamp: timestamp_holds };
     let wish =
         NewFeed { name: name.to_string(), scheme, updater: args.updater, root, targets, hold, root_folder: keys };
     let now = context.now();
     let standing = blocking(move || vendor::create(&dir, &wish, &passphrases, now)).await?;
-    context.ui.answer(&standing, |standing| show::text(standing, &context.times()))?;
+    let created = Created { standing, passphrases: shown };
+    context.ui.answer(&created, |created| text(created, &context.times()))?;
+    let Created { standing, .. } = created;
     context.ui.say(format_args!(
         "Give {} to the sites, and upload {} after each change.",
         standing.root.display(),

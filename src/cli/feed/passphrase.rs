@@ -1,16 +1,20 @@
 //! What opens the keys of a feed: a file or somebody at the terminal, never the command line.
 
+use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 
 use clap::Args;
 use dialoguer::Password;
+use fs_err::os::unix::fs::OpenOptionsExt;
 use secrecy::ExposeSecret;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
+use serde::Serialize;
 
 use crate::cli::exit::CliError;
 use crate::cli::out::Ui;
+use crate::feed::vendor;
 use crate::feed::vendor::Passphrases;
 use crate::feed::vendor::Place;
 
@@ -99,7 +103,7 @@ impl PassphraseArgs {
             return Err(CliError::usage(
                 "there is no passphrase for timestamp and snapshot: a timer signs them every night, and what it reads must not \
                  open the keys that vouch for releases",
-                "name a file with another one: --online-passphrase-file FILE",
+                "name a file with another one: --online-passphrase-file FILE; or have all made: --generate-passphrases",
             ));
         }
         let root = self.root_passphrase_file.as_deref().map(read).transpose()?;
@@ -110,6 +114,51 @@ impl PassphraseArgs {
         let online = of(&self.online_passphrase_file, ONLINE)?;
         Ok(Passphrases::new(keys, root).with_online(Some(online)))
     }
+}
+
+/// Passphrases that were made, and not written into a file: shown once.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Shown {
+    /// Opens the keys of targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keys: Option<String>,
+    /// Opens the keys of the root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<String>,
+    /// Opens the keys of timestamp and snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) online: Option<String>,
+}
+
+impl PassphraseArgs {
+    /// Makes all three. Those whose file is named are written into it, the others have to be shown.
+    pub(crate) fn make(&self) -> Result<(Passphrases, Shown), CliError> {
+        let made = |file: &Option<PathBuf>| {
+            let secret = vendor::make_passphrase()?;
+            match file {
+                Some(file) => write(file, &secret).map(|()| (secret, None)),
+                None => Ok((secret.clone(), Some(secret.expose_secret().to_owned()))),
+            }
+        };
+        let (keys, keys_shown) = made(&self.passphrase_file)?;
+        let (root, root_shown) = made(&self.root_passphrase_file)?;
+        let (online, online_shown) = made(&self.online_passphrase_file)?;
+        let passphrases = Passphrases::new(keys, Some(root)).with_online(Some(online));
+        Ok((passphrases, Shown { keys: keys_shown, root: root_shown, online: online_shown }))
+    }
+}
+
+/// Writes a passphrase into a file that was not there.
+fn write(file: &Path, secret: &SecretString) -> Result<(), CliError> {
+    let mut options = fs_err::OpenOptions::new();
+    let made = options.write(true).create_new(true).mode(0o600).open(file).and_then(|mut made| {
+        writeln!(made, "{}", secret.expose_secret())?;
+        made.sync_all()
+    });
+    made.map_err(|error| {
+        CliError::failed("write the passphrase that was made", &error)
+            .hint("name a file that is not there yet, or leave the flag out and it is shown")
+    })
 }
 
 fn read(file: &Path) -> Result<SecretString, CliError> {

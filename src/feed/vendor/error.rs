@@ -442,7 +442,9 @@ impl VendorError {
             }
             Self::BadThreshold { .. } => "make it 1 to the number of --root-keys, of 16 at most",
             Self::ShortSpan { .. } => "make it longer; it is renewed when a third of it is left",
-            Self::ShortPassphrase { .. } => "take a longer one; nobody asks for it often",
+            Self::ShortPassphrase { .. } => {
+                "take a longer one, nobody asks for it often; or have it made: `feed create --generate-passphrases`"
+            }
             Self::SamePassphrase => {
                 "take another one for the keys that a timer signs with: whoever reads the timer's file must not be able to \
                  publish"

@@ -50,7 +50,13 @@ const KEY_BYTES_MAX: u64 = 64 * 1024;
 /// The label of a sealed key.
 const SEALED: &str = "ENCRYPTED PRIVATE KEY";
 /// The fewest characters of a passphrase for new keys.
-const PASSPHRASE_CHARS_MIN: usize = 8;
+const PASSPHRASE_CHARS_MIN: usize = 12;
+/// What a made passphrase consists of: 32 characters that nobody takes for one another.
+const PASSPHRASE_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+/// How many of them: 125 bits.
+const PASSPHRASE_CHARS: usize = 25;
+/// As many stand together.
+const PASSPHRASE_GROUP: usize = 5;
 
 /// What a key signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -73,6 +79,23 @@ impl FromStr for Scheme {
             _ => Err("there are ed25519 and ecdsa-p256".to_owned()),
         }
     }
+}
+
+/// A new passphrase that nobody can guess.
+///
+/// # Errors
+/// There is no randomness.
+pub fn make_passphrase() -> Result<SecretString, VendorError> {
+    let mut bytes = Zeroizing::new([0; PASSPHRASE_CHARS]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| VendorError::MakeKey)?;
+    let mut text = String::with_capacity(PASSPHRASE_CHARS * 2);
+    for (index, byte) in bytes.iter().enumerate() {
+        if index > 0 && index % PASSPHRASE_GROUP == 0 {
+            text.push('-');
+        }
+        text.extend(PASSPHRASE_ALPHABET.get(usize::from(byte % 32)).copied().map(char::from));
+    }
+    Ok(SecretString::from(text))
 }
 
 /// What opens the keys.

@@ -42,6 +42,7 @@ pub use crate::feed::vendor::error::VendorError;
 pub use crate::feed::vendor::error::VendorFailure;
 pub use crate::feed::vendor::keys::Passphrases;
 pub use crate::feed::vendor::keys::Scheme;
+pub use crate::feed::vendor::keys::make_passphrase;
 pub use crate::feed::vendor::publish::Content;
 pub use crate::feed::vendor::publish::Published;
 pub use crate::feed::vendor::publish::publish;

@@ -154,3 +154,37 @@ fn where_the_keys_of_the_root_go_is_said_by_somebody() {
     };
     assert_eq!((roots("stick"), roots("orders/keys")), (1, 0));
 }
+
+#[test]
+fn passphrases_are_long_enough_or_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (feed, short, timer) = (path("orders"), path("short"), path("timer-pw"));
+    fs::write(&short, "eleven char").unwrap();
+    fs::write(&timer, TIMER).unwrap();
+    let flags = ["--passphrase-file", &short, "--online-passphrase-file", &timer];
+    let (code, said) = done(&[&["create", &feed, "--together"], &flags[..]].concat());
+    assert_eq!((code, said.contains("fewer than 12 characters")), (2, true), "{said}");
+    assert!(said.contains("--generate-passphrases"), "{said}");
+
+    // What is there is not overwritten.
+    let make = ["create", &feed, "--together", "--generate-passphrases", "--json", "--online-passphrase-file"];
+    assert_eq!(done(&[&make[..], &[&timer]].concat()).0, 1);
+    assert_eq!(fs::read_to_string(&timer).unwrap(), TIMER);
+    assert!(!dir.path().join("orders").exists());
+    let made = path("made");
+    let output = program(&[&make[..], &[&made]].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown = &answer["passphrases"];
+    assert_eq!((shown["keys"].as_str().unwrap().len(), shown.get("online")), (29, None), "{shown}");
+    assert_ne!(shown["keys"], shown["root"]);
+    let (code, said) = done(&["sign", &feed, "--online-passphrase-file", &made]);
+    assert_eq!(code, 0, "{said}");
+    let (keys, root) = (path("keys-pw"), path("root-pw"));
+    fs::write(&keys, shown["keys"].as_str().unwrap()).unwrap();
+    fs::write(&root, shown["root"].as_str().unwrap()).unwrap();
+    let all = ["--passphrase-file", &keys, "--root-passphrase-file", &root, "--online-passphrase-file", &made];
+    let (code, said) = done(&[&["rotate", &feed, "targets"], &all[..]].concat());
+    assert_eq!(code, 0, "{said}");
+}
