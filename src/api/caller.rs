@@ -43,9 +43,15 @@ impl FromRequestParts<Api> for PeerCaller {
         let peer = parts.extensions.get::<ConnectInfo<Peer>>().map(|info| info.0);
         let caller = match peer {
             Some(peer) => {
-                let account = Account::of_uid(peer.uid);
-                let role = if api.operators.admits(&account) { Role::Operator } else { Role::Workstation };
-                Caller { who: account.name, via: "socket", role }
+                // Where users come from may be slow, and other requests must not wait for it.
+                let operators = api.operators.clone();
+                let found = tokio::task::spawn_blocking(move || {
+                    let account = Account::of_uid(peer.uid);
+                    let role = if operators.admits(&account) { Role::Operator } else { Role::Workstation };
+                    (account.name, role)
+                });
+                let (who, role) = found.await.unwrap_or_else(|_| (peer.uid.to_string(), Role::Workstation));
+                Caller { who, via: "socket", role }
             }
             None => Caller { who: "somebody unknown".to_owned(), via: "socket", role: Role::Workstation },
         };

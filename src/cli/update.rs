@@ -278,7 +278,8 @@ fn offer_restart(
     let program = restart_by.program();
     let mut command = restarting(restart_by)
         .map_err(|refusal| CliError::failed(format!("start {program}"), &refusal).hint(refusal.remedy()))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    system::leave_the_terminal(&mut command);
     command.spawn().map_err(|error| CliError::failed(format!("start {program}"), &error))?;
     context.ui.say(format_args!("Started {program}."));
     Ok(())

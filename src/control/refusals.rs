@@ -1,4 +1,4 @@
-//! Refused attempts in the history: every one of them, and never so many that a stranger could fill the store.
+//! Refused attempts in the history: commands and log-ins, and never so many that a stranger could fill the store.
 //!
 //! The first refusal of somebody within a minute is written at once; those that follow are counted, and stand in one entry
 //! when the minute is over. Somebody with very many names counts as one after the first few. Once a day has had many

@@ -26,6 +26,7 @@ use crate::daemon::open_routes;
 use crate::daemon::routes;
 use crate::files::account::find_group;
 use crate::files::dirs::make_public;
+use crate::files::trusted::required;
 
 /// Both, open.
 pub(super) struct Sockets {
@@ -81,6 +82,8 @@ pub(super) fn remove(daemon: &DaemonSettings) {
 fn listen(socket: &Path) -> Result<UnixListener> {
     if let Some(dir) = socket.parent() {
         make_public(dir).context("make the directory of the socket")?;
+        // Whoever can write there can put a link in the socket's place.
+        required(dir).with_context(|| format!("listen in {}", dir.display()))?;
     }
     // We hold the lock of the data directory: whoever listened here before is gone.
     match fs_err::remove_file(socket) {

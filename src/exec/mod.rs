@@ -236,18 +236,24 @@ impl Exec {
         let permitted = tokio::task::spawn_blocking(move || what.permit(&at)).await;
         let permit = permitted
             .map_err(|source| ExecError::Spawn { program: program.clone(), source: source.into() })?
-            .map_err(|source| ExecError::Refused { program: program.clone(), source: Box::new(source) })?;
+            .map_err(|refusal| match refusal {
+                Refusal::Absent { source } => ExecError::Spawn { program: program.clone(), source },
+                other => ExecError::Refused { program: program.clone(), source: Box::new(other) },
+            })?;
         let path: OsString = permit.program.map_or_else(|| program.clone().into(), PathBuf::into_os_string);
         let mut command = tokio::process::Command::new(path);
         let filled = |arg: &String| self.filling.as_ref().map_or_else(|| arg.clone(), |text| arg.replace("{}", text));
         command
             .arg0(&program)
             .args(self.what.argv().iter().skip(1).map(filled))
-            .current_dir(dir)
+            .current_dir(permit.dir)
             .env_clear()
             .envs(permit.env)
             .envs(&self.env);
-        if let What::Theirs(_) | What::Candidate { .. } = self.what {
+        if let What::Ours { .. } = self.what {
+            command.process_group(0);
+        } else {
+            system::leave_the_terminal(command.as_std_mut());
             system::hand_over_outputs(command.as_std_mut(), &permit.account);
             system::become_user(command.as_std_mut(), &permit.account);
         }
@@ -261,7 +267,7 @@ impl Exec {
     pub async fn output(self) -> Result<Output, ExecError> {
         let program = self.program();
         let mut command = self.command().await?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let log = match &self.log {
             None => None,
             Some(path) => {
@@ -350,7 +356,8 @@ impl What {
         match self {
             Self::Theirs(command) => permit::permit(command, dir),
             Self::Candidate { account, .. } => {
-                Ok(Permit { account: account.clone(), program: None, env: permit::base_env(account) })
+                let env = permit::base_env(account);
+                Ok(Permit { account: account.clone(), program: None, dir: dir.to_owned(), env })
             }
             Self::Ours { inherited, .. } => {
                 let account = Account::own();
@@ -358,7 +365,7 @@ impl What {
                 let handed_on = |key: &str| inherited.iter().any(|prefix| key.starts_with(prefix));
                 let ours = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
                 env.extend(ours.filter(|(key, _)| handed_on(key)));
-                Ok(Permit { account, program: None, env })
+                Ok(Permit { account, program: None, dir: dir.to_owned(), env })
             }
         }
     }

@@ -7,7 +7,8 @@
 //! Nothing of this process's own environment is inherited but the language and the time zone: it holds passwords of
 //! proxies, the way to credentials, and the socket of the init system.
 //!
-//! Deliberately absent: what a program reads later. A script that runs another is the administrator's to look at.
+//! Deliberately absent: what a program reads later, and directories among its arguments. A script that runs another is the
+//! administrator's to look at.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 
 use rustix::fs::Access;
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::domain::command::Command;
@@ -86,6 +88,13 @@ pub enum Refusal {
         #[source]
         source: Untrusted,
     },
+    /// It is not there, or cannot be executed.
+    #[error("find it")]
+    Absent {
+        /// Which of the two.
+        #[source]
+        source: io::Error,
+    },
     /// A script's interpreter is a script whose interpreter is a script, and so on.
     #[error("it would run as root, but {} leads through too many interpreters", .path.display())]
     Interpreters {
@@ -111,6 +120,7 @@ impl Refusal {
             Self::Untrusted { source, .. } => {
                 source.remedy().map_or_else(|| leave.to_owned(), |remedy| format!("{remedy}, {leave}"))
             }
+            Self::Absent { .. } => "install it, or correct the command in the configuration".to_owned(),
             Self::Interpreters { .. } => format!("let the script name a program in its first line, {leave}"),
         }
     }
@@ -123,6 +133,8 @@ pub struct Permit {
     pub account: Account,
     /// The program as it was found, where it runs as root; else nothing.
     pub program: Option<PathBuf>,
+    /// Where it is started: where it was asked for, but for root only where root alone can put something; else `/`.
+    pub dir: PathBuf,
     /// All variables.
     pub env: BTreeMap<String, OsString>,
 }
@@ -133,10 +145,19 @@ pub struct Permit {
 /// It may not.
 pub fn permit(command: &Command, dir: &Path) -> Result<Permit, Refusal> {
     let account = account_of(command)?;
-    let program = if account.is_root() { check_for_root(command, dir)? } else { None };
+    let mut dir = dir.to_owned();
+    let mut program = None;
+    if account.is_root() {
+        // Many a program takes code from where it is started.
+        if trusted_dir(&dir).is_err() {
+            dir = PathBuf::from("/");
+        }
+        program = Some(check_for_root(command, &dir)?);
+        check_env(&command.env)?;
+    }
     let mut env = base_env(&account);
     env.extend(command.env.iter().map(|(key, value)| (key.clone(), value.into())));
-    Ok(Permit { account, program, env })
+    Ok(Permit { account, program, dir, env })
 }
 
 /// As whom `command` runs.
@@ -212,15 +233,38 @@ pub(crate) fn find_in(program: &str, dir: &Path, path: &str) -> Option<PathBuf> 
     std::env::split_paths(path).map(|folder| dir.join(folder).join(program)).find(executable)
 }
 
-/// The program, where it is there, once nobody but root can change what it will be.
-fn check_for_root(command: &Command, dir: &Path) -> Result<Option<PathBuf>, Refusal> {
-    // A program that is absent is said to be when it is started.
-    let Some(program) = find_program(command, dir) else { return Ok(None) };
+/// The program, once nobody but root can change what it will be.
+fn check_for_root(command: &Command, dir: &Path) -> Result<PathBuf, Refusal> {
+    let Some(program) = find_program(command, dir) else {
+        let path = dir.join(command.program());
+        if command.program().contains('/') {
+            // Who can make it, or make it executable, could do so a moment later.
+            trusted_way(&path).map_err(|source| Refusal::Untrusted { path: path.clone(), source })?;
+        }
+        let errno = if command.program().contains('/') && path.exists() { Errno::ACCESS } else { Errno::NOENT };
+        return Err(Refusal::Absent { source: errno.into() });
+    };
     check_program(&program, dir, path_of(command), INTERPRETERS_MAX)?;
     for arg in command.argv.iter().skip(1) {
         check_argument(arg, dir)?;
     }
-    Ok(Some(program))
+    Ok(program)
+}
+
+/// Files and directories among the variables, where a program or its loader may take code from.
+fn check_env(env: &BTreeMap<String, String>) -> Result<(), Refusal> {
+    for (key, value) in env {
+        let holds_code = key.starts_with("LD_") || ["PATH", "LIB", "ENV", "OPT"].iter().any(|word| key.contains(word));
+        for path in value.split(':').map(Path::new).filter(|path| path.is_absolute()) {
+            let refused = |source| Refusal::Untrusted { path: path.to_owned(), source };
+            match std::fs::metadata(path) {
+                Ok(about) if about.is_file() => drop(trusted_file(path).map_err(refused)?),
+                _ if holds_code => trusted_way(path).map_err(refused)?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_program(program: &Path, dir: &Path, path: &str, left: u32) -> Result<(), Refusal> {
@@ -302,6 +346,22 @@ mod tests {
         let by_bad = script(dir, "by-bad", &format!("#!{bad}\n"), 0o755);
         let option = format!("--file={bad}");
         std::os::unix::fs::symlink(&bad, dir.join("link")).unwrap();
+        let by_env_of = |key: &str, value: &Path| {
+            let mut command = as_root(command(&["true"], dir));
+            command.env.insert(key.to_owned(), format!("/usr/lib:{}", value.display()));
+            permit(&command, dir).map(|_| ()).map_err(|refusal| refusal.remedy())
+        };
+        let open = dir.join("open");
+        fs_err::create_dir(&open).unwrap();
+        fs_err::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        for (key, value) in
+            [("PYTHONPATH", open.as_path()), ("LD_PRELOAD", Path::new(&bad)), ("BASH_ENV", Path::new(&bad))]
+        {
+            assert!(by_env_of(key, value).unwrap_err().contains("chmod go-w"), "{key}");
+        }
+        by_env_of("APP_HOME", &open).unwrap();
+        assert_eq!(permit(&as_root(command(&["true"], dir)), &open).unwrap().dir, Path::new("/"));
+        assert_eq!(permit(&as_root(command(&["true"], dir)), dir).unwrap().dir, dir);
         let refused = |argv: &[&str]| {
             let mut command = as_root(command(argv, dir));
             command.env.insert("PATH".to_owned(), format!("{PATH}:{}", dir.display()));
@@ -309,7 +369,9 @@ mod tests {
         };
         assert_eq!(refused(&[&good]).unwrap().unwrap(), dir.join("good"));
         assert_eq!(refused(&["good", "start", "s/a/b/", "--x=1", "/dev/null"]).unwrap().unwrap(), dir.join("good"));
-        assert_eq!(refused(&["absent"]).unwrap(), None, "it is said to be absent when it is started");
+        assert!(refused(&["absent"]).unwrap_err().contains("install it"));
+        let switched_off = script(dir, "off", "#!/bin/sh\n", 0o666);
+        assert!(refused(&[&switched_off]).unwrap_err().contains("chmod go-w"), "it can be switched on a moment later");
         for argv in [
             &[bad.as_str()][..],
             &["bad"],

@@ -84,6 +84,18 @@ pub fn become_user(command: &mut Command, account: &Account) {
     }
 }
 
+/// Starts `command` in a session of its own: whoever shares a terminal with root can type into it. It leads its process
+/// group, too.
+pub fn leave_the_terminal(command: &mut Command) {
+    // SAFETY: the closure runs in the child between fork and exec, and makes one system call.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
+}
+
 /// Becomes as likely to be ended as anybody, where the kernel lets us say so.
 fn forget_oom_score() {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
@@ -156,6 +168,18 @@ mod tests {
         let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
         let hard = limit.maximum.map_or("unlimited".to_owned(), |maximum| maximum.to_string());
         assert_eq!(said.lines().collect::<Vec<_>>(), [given.to_string(), hard]);
+    }
+
+    #[test]
+    fn a_command_has_no_terminal_of_ours() {
+        let mut command = Command::new("cat");
+        command.arg("/proc/self/stat");
+        leave_the_terminal(&mut command);
+        let stat = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let pid = stat.split(' ').next().unwrap();
+        // State, parent, group, session, terminal.
+        assert_eq!((fields[2], fields[3], fields[4]), (pid, pid, "0"), "{stat}");
     }
 
     #[test]

@@ -175,6 +175,9 @@ fn look(dir: &Path) -> Result<Look, FeedError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(unlisted(error)),
         }
+        for path in [&folder, &folder.join(DESCRIPTION)] {
+            required(path).map_err(|source| FeedError::Untrusted { path: path.clone(), source })?;
+        }
         match read_description(&folder)? {
             Some(text) => look.releases.push(manifest::parse_for_a_site(&text, &folder)?),
             None => look.incomplete.push(folder),

@@ -5,11 +5,12 @@
 //! `/tmp` may be shared, since nobody can take another's entry away there. A link is followed where root made it: it
 //! lies in a directory that only root can change. What is found is held open, so the answer cannot grow old.
 //!
-//! Access lists need no separate look: where one grants writing, the mode's group bits show it.
+//! An access list that grants writing shows in the group bits of the mode, which are then its mask.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Component;
@@ -22,10 +23,13 @@ use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::Stat;
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::files::account;
 
+/// The attribute that holds an access list.
+const ACCESS_LIST: &str = "system.posix_acl_access";
 /// How many links one path may go through.
 const LINKS_MAX: usize = 40;
 
@@ -70,6 +74,8 @@ pub enum Untrusted {
 pub enum Who {
     /// The group with this number.
     Group(u32),
+    /// Whoever is in its access list.
+    Listed,
     /// Everybody.
     Everybody,
 }
@@ -78,6 +84,7 @@ impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Group(gid) => write!(f, "the group {}", account::group_name(*gid)),
+            Self::Listed => f.write_str("users or groups in its access list"),
             Self::Everybody => f.write_str("everybody"),
         }
     }
@@ -90,6 +97,7 @@ impl Untrusted {
         match self {
             Self::Owner { path, .. } => Some(format!("chown root {}", quoted(path))),
             Self::Writable { path, who: Who::Group(_) } => Some(format!("chmod g-w {}", quoted(path))),
+            Self::Writable { path, who: Who::Listed } => Some(format!("setfacl -b {}", quoted(path))),
             Self::Writable { path, who: Who::Everybody } => Some(format!("chmod go-w {}", quoted(path))),
             Self::Links { .. } | Self::Look { .. } => None,
         }
@@ -158,7 +166,7 @@ pub fn trusted_file(path: &Path) -> Result<Trusted, Untrusted> {
 pub fn trusted(path: &Path) -> Result<Trusted, Untrusted> {
     let found = walk(path)?;
     // At its end nothing may be shared: in a sticky directory everybody may still make entries.
-    judge(&found.path, &found.stat, Shared::Refused)?;
+    judge(&found.fd, &found.path, &found.stat, Shared::Refused)?;
     Ok(found)
 }
 
@@ -216,7 +224,7 @@ fn walk(asked: &Path) -> Result<Trusted, Untrusted> {
             return Ok(Trusted { fd, stat, path });
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            judge(path, &stat, Shared::Allowed)?;
+            judge(fd, path, &stat, Shared::Allowed)?;
         }
         if part == ".." {
             if walked.len() > 1 {
@@ -273,7 +281,7 @@ fn judge_owner(path: &Path, stat: &Stat) -> Result<(), Untrusted> {
     Err(Untrusted::Owner { path: path.to_owned(), owner: account::user_name(stat.st_uid) })
 }
 
-fn judge(path: &Path, stat: &Stat, shared: Shared) -> Result<(), Untrusted> {
+fn judge(fd: &OwnedFd, path: &Path, stat: &Stat, shared: Shared) -> Result<(), Untrusted> {
     judge_owner(path, stat)?;
     let mode = Mode::from_raw_mode(stat.st_mode);
     if shared == Shared::Allowed && mode.contains(Mode::SVTX) {
@@ -283,10 +291,22 @@ fn judge(path: &Path, stat: &Stat, shared: Shared) -> Result<(), Untrusted> {
         return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Everybody });
     }
     // Whoever is in root's own group is root's choice.
+    if mode.contains(Mode::WGRP) && has_access_list(&Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string())) {
+        return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Listed });
+    }
     if mode.contains(Mode::WGRP) && stat.st_gid != 0 && !is_own_group(stat.st_gid) {
         return Err(Untrusted::Writable { path: path.to_owned(), who: Who::Group(stat.st_gid) });
     }
     Ok(())
+}
+
+/// Whether an access list names others than the owner and the group. What cannot be asked counts as one.
+fn has_access_list(path: &Path) -> bool {
+    match xattr::get_deref(path, ACCESS_LIST) {
+        Ok(list) => list.is_some(),
+        // A file system without access lists.
+        Err(error) => error.raw_os_error() != Some(Errno::OPNOTSUPP.raw_os_error()),
+    }
 }
 
 /// Whether a group is the private one of this process's user, by whose name it goes: then nobody else is in it.
@@ -299,7 +319,7 @@ fn is_own_group(gid: u32) -> bool {
 pub fn read_by_others(path: &Path) -> io::Result<bool> {
     let stat = rustix::fs::statat(CWD, path, AtFlags::empty())?;
     let mode = Mode::from_raw_mode(stat.st_mode);
-    Ok(mode.contains(Mode::ROTH) || (mode.contains(Mode::RGRP) && stat.st_gid != 0))
+    Ok(mode.contains(Mode::ROTH) || (mode.contains(Mode::RGRP) && (stat.st_gid != 0 || has_access_list(path))))
 }
 
 #[cfg(test)]
@@ -345,6 +365,37 @@ mod tests {
 
         assert!(trusted_file(&deep.join("absent")).unwrap_err().is_absent());
         assert!(trusted_way(&deep.join("absent/too")).is_ok());
+    }
+
+    #[test]
+    fn an_access_list_is_seen() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs_err::write(&file, "").unwrap();
+        chmod(&file, 0o660);
+        assert!(trusted_file(&file).is_ok(), "the group is root's");
+        // Version 2; owner, user 65534, group and mask read and write, others nothing.
+        let entry =
+            |tag: u16, may: u16, id: u32| [&tag.to_le_bytes()[..], &may.to_le_bytes(), &id.to_le_bytes()].concat();
+        let none = u32::MAX;
+        let list = [
+            2u32.to_le_bytes().to_vec(),
+            entry(0x01, 6, none),
+            entry(0x02, 6, 65534),
+            entry(0x04, 0, none),
+            entry(0x10, 6, none),
+            entry(0x20, 0, none),
+        ];
+        match xattr::set(&file, ACCESS_LIST, &list.concat()) {
+            Err(error) if error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error()) => return,
+            set => set.unwrap(),
+        }
+        let refused = trusted_file(&file).unwrap_err();
+        assert_eq!(refused.remedy().unwrap(), format!("setfacl -b {}", file.display()));
+        assert!(read_by_others(&file).unwrap());
     }
 
     #[test]

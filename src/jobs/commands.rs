@@ -34,6 +34,8 @@ pub(crate) async fn findings(app: &AppSettings, path: &[Release]) -> Vec<Finding
                 users.entry(permit.account.name.clone()).or_default().insert(key);
                 accounts.insert(key, permit.account);
             }
+            // That a program is missing is said where it is used.
+            Err(Refusal::Absent { .. }) => {}
             Err(refusal) => findings.push(refused(key, &refusal)),
         }
     }

@@ -36,6 +36,7 @@ use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
 use crate::exec;
 use crate::exec::permit;
+use crate::exec::permit::Refusal;
 use crate::exec::permit::find_program;
 use crate::exec::system;
 use crate::service::ServiceStatus;
@@ -61,7 +62,7 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How many lines of its log are told when the new version does not work.
 const LAST_LINES: usize = 3;
 /// Gives a program its own session without changing its process number; part of util-linux.
-const SETSID: &str = "setsid";
+const SETSID: &str = "/usr/bin/setsid";
 
 /// An application that this daemon runs itself.
 #[derive(Debug)]
@@ -270,9 +271,12 @@ impl Supervised {
         let program = self.run.program().to_owned();
         let (run, dir) = (self.run.clone(), self.install_dir.clone());
         let permitted = blocking(move || Ok(permit::permit(&run, &dir))).await;
-        let permit = permitted
-            .map_err(|source| ServiceError::Spawn { program: program.clone(), source })?
-            .map_err(|source| ServiceError::Refused { program: program.clone(), source })?;
+        let permit = permitted.map_err(|source| ServiceError::Spawn { program: program.clone(), source })?.map_err(
+            |refusal| match refusal {
+                Refusal::Absent { source } => ServiceError::Spawn { program: program.clone(), source },
+                source => ServiceError::Refused { program: program.clone(), source },
+            },
+        )?;
         let (log, from) = self.log.open().await?;
         let bad = |source| ServiceError::Spawn { program: program.clone(), source };
         let found = permit.program.as_ref().map(|program| program.to_string_lossy().into_owned());
@@ -283,7 +287,7 @@ impl Supervised {
         let mut command = tokio::process::Command::new(SETSID);
         command
             .args(&argv)
-            .current_dir(&self.install_dir)
+            .current_dir(&permit.dir)
             .env_clear()
             .envs(&state.env)
             .envs(&permit.env)

@@ -309,6 +309,10 @@ impl Hub {
     /// # Errors
     /// This user has done so too often in a short time.
     pub fn knock(&self, peer: Option<Peer>) -> Result<(), HubError> {
+        if peer.is_some_and(Peer::vouches) {
+            // An agent of root's registers for everybody.
+            return Ok(());
+        }
         let may = self.lock().quota.knock(peer.map(|peer| peer.uid), Instant::now());
         if may { Ok(()) } else { Err(HubError::TooOften) }
     }

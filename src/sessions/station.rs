@@ -75,7 +75,7 @@ impl Member {
     pub(super) fn belongs_to(&self, peer: Option<Peer>) -> bool {
         match (self.uid, peer) {
             (None, _) => true,
-            (Some(owner), Some(peer)) => peer.uid == owner || peer.uid == 0,
+            (Some(owner), Some(peer)) => peer.uid == owner || peer.vouches(),
             (Some(_), None) => false,
         }
     }

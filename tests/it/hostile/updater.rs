@@ -34,7 +34,9 @@ fn sign_with_the_applications_keys(vendor: &Vendor, program: &[u8]) {
     fs_err::write(&settings, format!("updater = true\n{own}")).unwrap();
     let feed = vendor.path("orders");
     let as_makers = tempfile::tempdir().unwrap();
-    fs_err::copy(vendor.path("pw"), as_makers.path().join("pw")).unwrap();
+    for name in ["pw", "timer-pw"] {
+        fs_err::copy(vendor.path(name), as_makers.path().join(name)).unwrap();
+    }
     std::os::unix::fs::symlink(&feed, as_makers.path().join("afterhours")).unwrap();
     publish_by(as_makers.path(), "0.2.0", 2, program);
     fs_err::write(&settings, own).unwrap();
