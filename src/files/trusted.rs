@@ -164,10 +164,31 @@ pub fn trusted_file(path: &Path) -> Result<Trusted, Untrusted> {
 /// # Errors
 /// Somebody else can, or there is nothing by that name.
 pub fn trusted(path: &Path) -> Result<Trusted, Untrusted> {
-    let found = walk(path)?;
+    let found = walk(path, Way::Judged)?;
     // At its end nothing may be shared: in a sticky directory everybody may still make entries.
     judge(&found.fd, &found.path, &found.stat, Shared::Refused)?;
     Ok(found)
+}
+
+/// What a path names, held open. Who may change it is not said.
+#[derive(Debug)]
+pub struct Reached {
+    /// The descriptor, opened with `O_PATH`.
+    pub fd: OwnedFd,
+    /// Owner, mode and kind.
+    pub stat: Stat,
+    /// The path without any link.
+    pub path: PathBuf,
+}
+
+/// Holds what `path` names, where the directories on the way, and the thing itself, may be anybody's. A link that is
+/// neither root's nor this process's own is not followed, the last part included: whoever made it chose where it leads.
+///
+/// # Errors
+/// It leads over somebody else's link, or there is nothing by that name.
+pub fn reach(path: &Path) -> Result<Reached, Untrusted> {
+    let Trusted { fd, stat, path } = walk(path, Way::Anybodys)?;
+    Ok(Reached { fd, stat, path })
 }
 
 /// As root, asks [`trusted`] of what Afterhours goes by. Whoever is not root can be harmed by others only in what is
@@ -209,7 +230,14 @@ enum Shared {
     Refused,
 }
 
-fn walk(asked: &Path) -> Result<Trusted, Untrusted> {
+/// Whose the directories on the way may be. Links must be root's or our own in any case.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Judged,
+    Anybodys,
+}
+
+fn walk(asked: &Path, way: Way) -> Result<Trusted, Untrusted> {
     let look = |path: &Path, error: rustix::io::Errno| Untrusted::Look { path: path.to_owned(), source: error.into() };
     let absolute = std::path::absolute(asked).map_err(|source| Untrusted::Look { path: asked.to_owned(), source })?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -223,7 +251,7 @@ fn walk(asked: &Path) -> Result<Trusted, Untrusted> {
             let (fd, path) = walked.pop().expect("just seen");
             return Ok(Trusted { fd, stat, path });
         };
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        if way == Way::Judged && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             judge(fd, path, &stat, Shared::Allowed)?;
         }
         if part == ".." {
@@ -414,6 +442,27 @@ mod tests {
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::lchown(dir.path().join("link"), Some(65534), None).unwrap();
             assert!(matches!(trusted(&dir.path().join("link")), Err(Untrusted::Owner { .. })));
+        }
+    }
+    #[test]
+    fn anybodys_directory_is_reached_but_not_over_their_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs_err::create_dir_all(open.join("deep")).unwrap();
+        chmod(&open, 0o777);
+        symlink("open", dir.path().join("link")).unwrap();
+        let real = fs_err::canonicalize(open.join("deep")).unwrap();
+        assert_eq!(reach(&dir.path().join("link/deep")).unwrap().path, real);
+        assert!(reach(&dir.path().join("link/absent")).unwrap_err().is_absent());
+        if rustix::process::geteuid().is_root() {
+            chown(&open, Some(65534), None).unwrap();
+            assert_eq!(reach(&open.join("deep")).unwrap().path, real);
+            let theirs = open.join("theirs");
+            symlink("/etc", &theirs).unwrap();
+            std::os::unix::fs::lchown(&theirs, Some(65534), None).unwrap();
+            for path in [theirs.clone(), theirs.join("passwd"), theirs.join("absent")] {
+                assert!(matches!(reach(&path), Err(Untrusted::Owner { path, .. }) if path.ends_with("open/theirs")));
+            }
         }
     }
 }
