@@ -107,6 +107,12 @@ impl Untrusted {
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Look { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether there is nothing by that name, also because what it should be in is no directory.
+    pub fn is_missing(&self) -> bool {
+        let is_no_dir = matches!(self, Self::Look { source, .. } if source.kind() == io::ErrorKind::NotADirectory);
+        is_no_dir || self.is_absent()
+    }
 }
 
 /// What a path names, held open, and changed by root alone.

@@ -11,17 +11,21 @@ use std::ffi::OsStr;
 use std::fs;
 use std::fs::File;
 use std::fs::Metadata;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::path::PathBuf;
 
 use rustix::fs::CWD;
+use rustix::fs::FileType;
 use rustix::fs::Mode;
 use rustix::fs::OFlags;
 use rustix::fs::ResolveFlags;
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
+use crate::files::trusted::reach;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 
@@ -48,6 +52,19 @@ impl Anchor {
     pub(super) fn straight(path: &Path) -> Result<Option<Self>, InstallError> {
         let resolve = ResolveFlags::NO_SYMLINKS;
         found(held(|flags| rustix::fs::openat2(CWD, path, flags, Mode::empty(), resolve)), path)
+    }
+
+    /// Holds the directory `path` like [`straight`](Self::straight), and is nothing only where nobody put a link in the way.
+    pub(super) fn noted(path: &Path) -> Result<Option<Self>, InstallError> {
+        if let Some(anchor) = Self::straight(path)? {
+            return Ok(Some(anchor));
+        }
+        let is_dir = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        match reach(path) {
+            Ok(found) if !is_dir(&found.stat) => Ok(None),
+            Err(error) if error.is_missing() => Ok(None),
+            Ok(_) | Err(_) => Err(io::Error::other("a link was put in the way")).at("open", path),
+        }
     }
 
     /// Holds a directory in this one; nothing when there is no directory by that name.

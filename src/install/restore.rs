@@ -12,8 +12,10 @@ use std::sync::atomic::AtomicBool;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::files::account::Account;
+use crate::install::anchor::Anchor;
 use crate::install::dumped;
 use crate::install::durable;
+use crate::install::durable::Touched;
 use crate::install::error::InstallError;
 use crate::install::index::Index;
 use crate::install::index::Trust;
@@ -98,8 +100,13 @@ fn restore_part(
     watch: &mut Watch<'_>,
 ) -> Result<Done, InstallError> {
     if part.absent {
-        durable::remove_any(&part.data)?;
-        durable::sync_file_system(parent(&part.data))?;
+        // By now somebody may have put a link in the way, or a pipe.
+        if let Some(above) = Anchor::noted(parent(&part.data))? {
+            durable::remove_any(&above.entry(part.data.file_name().unwrap_or_default()))?;
+            let mut touched = Touched::default();
+            touched.dir(&above)?;
+            touched.sync()?;
+        }
         return Ok(Done::default());
     }
     let index_file = state::index_file(layout, run, place);

@@ -4,6 +4,7 @@ mod commands;
 mod door;
 mod facts;
 mod history;
+mod links;
 mod people;
 mod places;
 mod settings;

@@ -1,0 +1,106 @@
+//! The application's user puts a link where root goes by a name.
+
+use std::fs;
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterhours::config::settings::AppSettings;
+use afterhours::config::settings::DataSettings;
+use afterhours::domain::progress::Silent;
+use afterhours::domain::run::RunId;
+use afterhours::install::Installer;
+use rustix::fs::CWD;
+
+use crate::install::app;
+use crate::install::app::put;
+use crate::support::users::APP;
+use crate::support::users::account;
+use crate::support::users::as_user;
+
+const RUN: RunId = RunId(7);
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// An application with a directory of its user's, and a directory that is root's alone.
+struct Scene {
+    root: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        app::install(root.path());
+        let scene = Self { root };
+        put(scene.victim().join("db/rows"), "root's");
+        fs::set_permissions(scene.victim(), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::create_dir(scene.theirs("")).unwrap();
+        let user = account(APP);
+        std::os::unix::fs::chown(scene.theirs(""), Some(user.uid), Some(user.gid)).unwrap();
+        scene
+    }
+
+    fn victim(&self) -> PathBuf {
+        self.root.path().join("victim")
+    }
+
+    fn theirs(&self, name: &str) -> PathBuf {
+        self.root.path().join("theirs").join(name)
+    }
+
+    fn settings(&self, data: PathBuf) -> AppSettings {
+        let mut settings = app::settings(self.root.path());
+        settings.data =
+            DataSettings::Paths { paths: vec![data], include: app::patterns(&[]), exclude: app::patterns(&[]) };
+        settings
+    }
+
+    /// What root keeps, as it should be.
+    fn is_unharmed(&self) -> bool {
+        fs::read_to_string(self.victim().join("db/rows")).is_ok_and(|rows| rows == "root's")
+    }
+}
+
+/// The application's user runs a command.
+fn they_run(program: &str, args: &[&Path]) {
+    assert!(as_user(APP, program).args(args).status().unwrap().success(), "{program}");
+}
+
+fn they_link(target: &Path, link: &Path) {
+    they_run("ln", &[Path::new("-s"), target, link]);
+}
+
+#[tokio::test]
+async fn a_link_above_data_that_were_absent_leads_no_rollback_to_roots() {
+    let scene = Scene::new();
+    they_run("mkdir", &[&scene.theirs("data")]);
+    let installer = Installer::new(&scene.settings(scene.theirs("data/db")));
+    installer.snapshot(RUN, Arc::new(Silent)).await.unwrap();
+    they_run("rmdir", &[&scene.theirs("data")]);
+    they_link(&scene.victim(), &scene.theirs("data"));
+    let error = installer.restore(RUN).await.unwrap_err();
+    assert!(scene.is_unharmed());
+    assert!(error.to_string().contains("theirs/data"), "{error}");
+
+    they_run("rm", &[&scene.theirs("data")]);
+    they_run("mkdir", &[&scene.theirs("data")]);
+    they_run("mkdir", &[&scene.theirs("data/db")]);
+    installer.restore(RUN).await.unwrap();
+    assert!(!scene.theirs("data/db").exists(), "what was not there at the snapshot goes");
+}
+
+#[tokio::test]
+async fn a_pipe_above_data_that_were_absent_keeps_no_rollback_waiting() {
+    let scene = Scene::new();
+    let installer = Installer::new(&scene.settings(scene.theirs("data/db")));
+    installer.snapshot(RUN, Arc::new(Silent)).await.unwrap();
+    let pipe = scene.theirs("data");
+    rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let restored = tokio::time::timeout(WITHIN, installer.restore(RUN)).await;
+    // Whoever waits for the other end of the pipe is let go, so that the test can end.
+    let _ = File::options().read(true).write(true).open(&pipe);
+    restored.unwrap().unwrap();
+}
