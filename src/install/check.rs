@@ -19,10 +19,13 @@ use walkdir::WalkDir;
 
 use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
+use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::exec::missing_program;
+use crate::files::trusted::Untrusted;
 use crate::files::trusted::trusted_dir;
 use crate::install::durable;
+use crate::install::error::InstallError;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
@@ -326,6 +329,13 @@ fn data(app: &AppSettings) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for path in paths {
         let shown = path.display();
+        if let Err(error @ InstallError::LeadsElsewhere { source: Untrusted::Owner { .. }, .. }) =
+            snapshot::resolve(path)
+        {
+            let remedy = error.hint().unwrap_or_default();
+            findings.push(Finding::fatal(CHECK, Failure::from_error(&error).to_string(), remedy));
+            continue;
+        }
         if let Err(error) = tree::open_file(&fs::canonicalize(path).unwrap_or_else(|_| path.clone())) {
             findings.push(Finding::fatal(
                 CHECK,
@@ -378,7 +388,7 @@ fn amount_of_data(app: &AppSettings) -> Vec<(PathBuf, measure::Amount)> {
     let scope = Scope::new(&snapshot::scope_texts(app));
     let measured =
         |path: PathBuf| scope.as_ref().ok().map(|scope| (measure::measure(&path, scope), path)).map(|(a, p)| (p, a));
-    snapshot::data_paths(app).into_iter().filter_map(measured).collect()
+    snapshot::data_paths(app).unwrap_or_default().into_iter().filter_map(measured).collect()
 }
 
 /// What one file system must take.

@@ -113,6 +113,15 @@ pub enum InstallError {
         #[source]
         source: Untrusted,
     },
+    /// A data path leads over a link that is not root's, so whoever made it chooses whose data are copied and put back.
+    #[error("follow {} to the data: only links of root's are followed", .path.display())]
+    LeadsElsewhere {
+        /// The data path.
+        path: PathBuf,
+        /// The link and its owner, or why it cannot be known.
+        #[source]
+        source: Untrusted,
+    },
     /// While an exchange was done, another tree came to stand in the installation's place; it was put back.
     #[error("exchange {}: somebody put another tree in its place meanwhile", .path.display())]
     Replaced {
@@ -221,6 +230,10 @@ impl InstallError {
                 install_dir.display()
             )),
             Self::Untrusted { remedy, .. } => Some(remedy.clone()),
+            Self::LeadsElsewhere { path, .. } => Some(format!(
+                "see where {} leads; if that is right, name in the data paths where it leads, without the link",
+                path.display()
+            )),
             Self::Replaced { path } => {
                 Some(format!("see that nobody else works on {} while it is updated, then try again", path.display()))
             }

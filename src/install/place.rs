@@ -95,7 +95,7 @@ pub(super) fn check(layout: &Layout, app: &AppSettings) -> Vec<Finding> {
 fn too_far(dir: &Path, app: &AppSettings) -> Option<Finding> {
     let dev = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
     let there = dir.ancestors().find_map(dev)?;
-    let far = snapshot::data_paths(app).into_iter().find(|data| dev(data).is_some_and(|dev| dev != there))?;
+    let far = snapshot::data_paths(app).ok()?.into_iter().find(|data| dev(data).is_some_and(|dev| dev != there))?;
     let text = format!("snapshot_dir {} is on another file system than the data in {}", dir.display(), far.display());
     let remedy =
         format!("set snapshot_dir of [app.{}] to a directory of root's beside the data, or take it out", app.name);

@@ -22,8 +22,10 @@ use crate::config::settings::DataSettings;
 use crate::domain::progress::Progress;
 use crate::domain::run::RunId;
 use crate::files::account::Account;
+use crate::files::trusted::reach;
 use crate::files::trusted::trusted_dir;
 use crate::files::trusted::trusted_way;
+use crate::install::anchor::Anchor;
 use crate::install::dumped;
 use crate::install::durable;
 use crate::install::error::InstallError;
@@ -69,20 +71,33 @@ pub(super) enum Pass {
 }
 
 /// The data paths outside the installation, without links and without those inside another one.
-pub(super) fn data_paths(app: &AppSettings) -> Vec<PathBuf> {
-    let DataSettings::Paths { paths, .. } = &app.data else { return Vec::new() };
-    let resolve = |path: &Path| match (fs::canonicalize(path), fs::canonicalize(parent(path)), path.file_name()) {
-        (Ok(path), _, _) => path,
-        (Err(_), Ok(parent), Some(name)) => parent.join(name),
-        _ => path.to_owned(),
-    };
-    let install_dir = resolve(&app.install_dir);
+///
+/// # Errors
+/// One leads over a link that is somebody else's, who would choose whose data are copied and put back.
+pub(super) fn data_paths(app: &AppSettings) -> Result<Vec<PathBuf>, InstallError> {
+    let DataSettings::Paths { paths, .. } = &app.data else { return Ok(Vec::new()) };
+    let install_dir = resolve(&app.install_dir)?;
     // A link inside the installation is kept as a link; what it leads to is copied like all data outside.
-    let mut found: Vec<PathBuf> =
-        paths.iter().map(|path| resolve(path)).filter(|path| !path.starts_with(&install_dir)).collect();
+    let mut found = paths.iter().map(|path| resolve(path)).collect::<Result<Vec<_>, _>>()?;
+    found.retain(|path| !path.starts_with(&install_dir));
     found.sort();
     found.dedup_by(|inner, outer| inner.starts_with(outer));
-    found
+    Ok(found)
+}
+
+/// Where a data path leads, as far as it is there.
+pub(super) fn resolve(path: &Path) -> Result<PathBuf, InstallError> {
+    let mut known = path;
+    loop {
+        match (reach(known), known.parent()) {
+            (Ok(found), _) => {
+                let rest = path.strip_prefix(known).unwrap_or(Path::new(""));
+                return Ok(if rest.as_os_str().is_empty() { found.path } else { found.path.join(rest) });
+            }
+            (Err(error), Some(above)) if error.is_missing() => known = above,
+            (Err(source), _) => return Err(InstallError::LeadsElsewhere { path: path.to_owned(), source }),
+        }
+    }
 }
 
 /// The patterns of the data.
@@ -124,7 +139,7 @@ pub(super) fn folder_for(app: &AppSettings, data: &Path) -> Option<PathBuf> {
     Some(folder)
 }
 
-fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Vec<Part> {
+fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Result<Vec<Part>, InstallError> {
     let scope = scope_texts(app);
     let place = |(place, data): (usize, PathBuf)| {
         let copy = match folder_for(app, &data) {
@@ -135,7 +150,7 @@ fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Vec<Part> {
         };
         Part { data, copy, scope: scope.clone(), absent: false }
     };
-    data_paths(app).into_iter().enumerate().map(place).collect()
+    Ok(data_paths(app)?.into_iter().enumerate().map(place).collect())
 }
 
 /// The state to go on with: that of the pass before when the configuration is still the same.
@@ -145,19 +160,20 @@ fn begin(layout: &Layout, app: &AppSettings, run: RunId) -> Result<State, Instal
         return Err(InstallError::RestoreUnfinished { run });
     }
     let scope = scope_texts(app);
+    let paths = data_paths(app)?;
     let same = |state: &State| {
         let data: Vec<&PathBuf> = state.parts.iter().map(|part| &part.data).collect();
-        data == data_paths(app).iter().collect::<Vec<_>>() && state.parts.iter().all(|part| part.scope == scope)
+        data == paths.iter().collect::<Vec<_>>() && state.parts.iter().all(|part| part.scope == scope)
     };
     let mut state = match found {
         Some(state) if same(&state) && state.phase == SnapshotPhase::Ahead => return Ok(state),
         Some(state) if same(&state) => state,
         Some(_) => {
             state::remove(layout, run)?;
-            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run), dump: None, files: 0, bytes: 0 }
+            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run)?, dump: None, files: 0, bytes: 0 }
         }
         None => {
-            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run), dump: None, files: 0, bytes: 0 }
+            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run)?, dump: None, files: 0, bytes: 0 }
         }
     };
     state.reach(layout, SnapshotPhase::Ahead)?;
@@ -202,15 +218,28 @@ fn copy_parts(
     cancelled: &AtomicBool,
 ) -> Result<Done, InstallError> {
     let mut total = 0;
+    let mut sources = Vec::new();
     for part in &state.parts {
-        total += measure::measure(&part.data, &Scope::new(&part.scope)?).bytes;
+        // Held from here on: whoever owns a directory on the way may put a link in its place.
+        let above = Anchor::noted(parent(&part.data))?;
+        let data = above.as_ref().map(|above| above.entry(part.data.file_name().unwrap_or_default()));
+        if let Some(data) = &data {
+            total += measure::measure(data, &Scope::new(&part.scope)?).bytes;
+        }
+        sources.push((above, data));
     }
     let what = if pass == Pass::Final { "copying what changed" } else { "copying data ahead" };
     let mut watch = Watch { progress, total_bytes: Some(total), done_bytes: 0, what, cancelled };
     let mut sum = Done::default();
-    for (place, part) in state.parts.iter_mut().enumerate() {
-        part.absent = !durable::exists(&part.data)?;
+    for (place, (part, (_above, data))) in state.parts.iter_mut().zip(&sources).enumerate() {
         let index_file = state::index_file(layout, state.run, place);
+        let Some(data) = data else {
+            part.absent = true;
+            durable::remove_any(&part.copy)?;
+            Index::default().write(&index_file)?;
+            continue;
+        };
+        part.absent = !durable::exists(data)?;
         let index = Index::read(&index_file)?;
         if index.is_none() {
             // A copy nobody can vouch for.
@@ -218,9 +247,8 @@ fn copy_parts(
         }
         durable::create_dir(parent(&part.copy))?;
         let (scope, index, side) = (Scope::new(&part.scope)?, index.unwrap_or_default(), parent(&part.copy));
-        let trust = Trust::begin(&part.data, side, pass == Pass::Ahead)?;
-        let mut mirror =
-            Mirror::new((&part.data, &part.copy), side, (&scope, &index), Known::Source, trust, &mut watch)?;
+        let trust = Trust::begin(data, side, pass == Pass::Ahead)?;
+        let mut mirror = Mirror::new((data, &part.copy), side, (&scope, &index), Known::Source, trust, &mut watch)?;
         mirror.live = pass == Pass::Ahead;
         mirror.run()?;
         sum.add(mirror.done);

@@ -10,9 +10,13 @@ use std::time::Duration;
 
 use afterhours::config::settings::AppSettings;
 use afterhours::config::settings::DataSettings;
+use afterhours::domain::finding::Finding;
+use afterhours::domain::finding::Severity;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::run::RunId;
+use afterhours::install::InstallError;
 use afterhours::install::Installer;
+use afterhours::install::SpaceNeed;
 use rustix::fs::CWD;
 
 use crate::install::app;
@@ -103,4 +107,27 @@ async fn a_pipe_above_data_that_were_absent_keeps_no_rollback_waiting() {
     // Whoever waits for the other end of the pipe is let go, so that the test can end.
     let _ = File::options().read(true).write(true).open(&pipe);
     restored.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_link_of_theirs_makes_nobody_elses_data_the_applications() {
+    let scene = Scene::new();
+    they_link(&scene.victim(), &scene.theirs("data"));
+    let installer = Installer::new(&scene.settings(scene.theirs("data")));
+    let error = installer.snapshot(RUN, Arc::new(Silent)).await.unwrap_err();
+    assert!(matches!(error, InstallError::LeadsElsewhere { .. }), "{error}");
+    let findings = installer.check(SpaceNeed::default()).await;
+    let link = scene.theirs("data").display().to_string();
+    let named = |finding: &Finding| finding.text.contains(&format!("{link} belongs to {APP}"));
+    let found = findings.iter().find(|finding| named(finding)).unwrap_or_else(|| panic!("{findings:?}"));
+    assert!(found.severity == Severity::Fatal && found.remedy.is_some(), "{found:?}");
+
+    // A link of root's is root's choice.
+    let chosen = scene.root.path().join("chosen");
+    std::os::unix::fs::symlink(scene.victim(), &chosen).unwrap();
+    let installer = Installer::new(&scene.settings(chosen.join("db")));
+    installer.snapshot(RUN, Arc::new(Silent)).await.unwrap();
+    put(scene.victim().join("db/rows"), "spoilt");
+    installer.restore(RUN).await.unwrap();
+    assert!(scene.is_unharmed());
 }
