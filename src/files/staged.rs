@@ -19,6 +19,7 @@ use std::io::BufWriter;
 use std::io::Read;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -82,11 +83,44 @@ pub struct Sealed {
     pub root: Identity,
 }
 
+/// One entry of a tree as it was sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where in the tree.
+    pub path: PathBuf,
+    /// Its mode; 0 for a link.
+    pub mode: u32,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What an entry of a tree is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File {
+        /// How long it is.
+        bytes: u64,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it leads.
+        target: PathBuf,
+    },
+}
+
 /// Where what is known of `tree` stands.
 pub fn state_dir(tree: &Path) -> PathBuf {
     let mut name = tree.file_name().unwrap_or_default().to_owned();
     name.push(".state");
     tree.with_file_name(name)
+}
+
+/// The list of what is in `tree`.
+fn files(tree: &Path) -> PathBuf {
+    state_dir(tree).join("files")
 }
 
 /// The tree that a name in a folder of staged trees keeps the state of, which may be elsewhere by now.
@@ -112,9 +146,9 @@ pub fn seal(now: &Path, tree: &Path, marker: &Marker) -> io::Result<()> {
         removed => removed?,
     }
     DirBuilder::new().mode(0o700).create(&state)?;
-    let mut files = BufWriter::new(File::create_new(state.join("files"))?);
-    lines(now, |line| writeln!(files, "{line}"))?;
-    files.into_inner().map_err(io::IntoInnerError::into_error)?;
+    let mut list = BufWriter::new(File::create_new(files(tree))?);
+    lines(now, |line| writeln!(list, "{line}"))?;
+    list.into_inner().map_err(io::IntoInnerError::into_error)?;
     let root = Identity::of(now)?.ok_or(io::ErrorKind::NotADirectory)?;
     let text = serde_json::json!(Sealed { marker: marker.clone(), root }).to_string();
     std::fs::write(state.join("release.json"), text)
@@ -148,21 +182,65 @@ pub fn is_spoilt(tree: &Path) -> io::Result<bool> {
     state_dir(tree).join("spoilt").try_exists()
 }
 
-/// What in `tree` is not as it was when it was sealed: changed, missing, or new; nothing where all is.
+/// What at `now` is not as `tree` was when it was sealed: changed, missing, or new; nothing where all is.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn difference(tree: &Path) -> io::Result<Option<PathBuf>> {
-    let text = std::fs::read_to_string(state_dir(tree).join("files"))?;
+pub fn difference(now: &Path, tree: &Path) -> io::Result<Option<PathBuf>> {
+    let text = std::fs::read_to_string(files(tree))?;
     let mut known = text.lines();
     let mut differs = None;
-    lines(tree, |line| {
+    lines(now, |line| {
         if differs.is_none() && known.next() != Some(line) {
             differs = Some(name_in(line));
         }
         Ok(())
     })?;
     Ok(differs.or_else(|| known.next().map(name_in)))
+}
+
+/// What `tree` held when it was sealed, directories before their content.
+///
+/// # Errors
+/// The record cannot be read or understood.
+pub fn entries(tree: &Path) -> io::Result<Vec<Entry>> {
+    let text = std::fs::read_to_string(files(tree))?;
+    text.lines().map(|line| entry(line).ok_or_else(|| io::ErrorKind::InvalidData.into())).collect()
+}
+
+fn entry(line: &str) -> Option<Entry> {
+    let mut fields = line.split('\t');
+    let mut field = || fields.next();
+    let (letter, mode, size, content, path) = (field()?, field()?, field()?, field()?, field()?);
+    let kind = match letter {
+        "d" => Kind::Dir,
+        "f" => Kind::File { bytes: size.parse().ok()? },
+        "l" => Kind::Link { target: unescaped(content)? },
+        _ => return None,
+    };
+    Some(Entry { path: unescaped(path)?, mode: u32::from_str_radix(mode, 8).ok()?, kind })
+}
+
+/// Undoes [`escape_ascii`](slice::escape_ascii).
+fn unescaped(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next()? {
+                b't' => b'\t',
+                b'r' => b'\r',
+                b'n' => b'\n',
+                b'x' => {
+                    let digits = [rest.next()?, rest.next()?];
+                    u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                }
+                itself => itself,
+            },
+            plain => plain,
+        });
+    }
+    Some(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
 /// The path at the end of a line, as people read it.
@@ -252,9 +330,22 @@ mod tests {
         ];
         for (path, what, change) in changes {
             let (_dir, tree, _) = scene();
-            assert_eq!(difference(&tree).unwrap(), None);
+            assert_eq!(difference(&tree, &tree).unwrap(), None);
             change(&tree);
-            assert_eq!(difference(&tree).unwrap(), Some(PathBuf::from(path)), "{what}");
+            assert_eq!(difference(&tree, &tree).unwrap(), Some(PathBuf::from(path)), "{what}");
         }
+    }
+
+    #[test]
+    fn every_name_can_be_told_from_the_record() {
+        let (_dir, tree, marker) = scene();
+        let name = std::ffi::OsString::from_vec(b"a\tb\\x41'\"\n\xff".to_vec());
+        std::os::unix::fs::symlink(&name, tree.join(&name)).unwrap();
+        seal(&tree, &tree, &marker).unwrap();
+        let entries = entries(&tree).unwrap();
+        let told: Vec<_> = entries.iter().map(|entry| entry.path.clone()).collect();
+        assert_eq!(told, [PathBuf::from(&name), "bin".into(), "bin/desk".into(), "bin/link".into()]);
+        assert_eq!(entries[0].kind, Kind::Link { target: name.into() });
+        assert_eq!(entries[2].kind, Kind::File { bytes: 3 });
     }
 }

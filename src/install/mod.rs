@@ -188,15 +188,13 @@ impl Installer {
         self.change(move |inner, _| swap::prepare(&inner.layout, &id, owner, &Keep::of(&inner.app)?)).await
     }
 
-    /// Makes a copy of the staged tree of `id` that is root's, for a migration that must run as root.
+    /// Makes a copy of what the vendor shipped as `id` that is root's, for a migration that must run as root.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The release is not staged, or the copy cannot be made.
     pub async fn copy_for_root(&self, id: &ReleaseId) -> Result<(), InstallError> {
-        let of = id.clone();
-        let to = self.change(move |inner, _| for_root::begin(&inner.layout, &of)).await?;
-        let copied = for_root::copy(&self.0.layout, id, to).await;
-        copied.map_err(|source| InstallError::Command { what: "copy", source })
+        let id = id.clone();
+        self.change(move |inner, cancelled| for_root::copy(&inner.layout, &id, cancelled)).await
     }
 
     /// Where that copy is.

@@ -82,12 +82,16 @@ fn compare(tree: &Path) -> Result<(), InstallError> {
     if durable::exists(&checked_file(tree))? {
         return Ok(());
     }
-    if let Some(what) = staged::difference(tree).at("compare", tree)? {
-        // The next download does not take it for the release any more.
-        staged::spoil(tree).at("mark", tree)?;
-        return Err(InstallError::Altered { tree: tree.to_owned(), what });
+    if let Some(what) = staged::difference(tree, tree).at("compare", tree)? {
+        return Err(altered(tree, what)?);
     }
     durable::write(&checked_file(tree), b"")
+}
+
+/// Lets the next download not take `tree` for its release any more, for the sake of `what`.
+pub(super) fn altered(tree: &Path, what: PathBuf) -> Result<InstallError, InstallError> {
+    staged::spoil(tree).at("mark", tree)?;
+    Ok(InstallError::Altered { tree: tree.to_owned(), what })
 }
 
 /// How a tree is prepared, if it is.

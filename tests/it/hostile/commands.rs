@@ -181,11 +181,16 @@ async fn a_supervised_program_that_the_application_can_write_is_not_started_as_r
     assert_eq!(site.read("roots-own"), "");
 }
 
-/// A release whose migration says that it must be root; `mine.sh` is in its tree.
-fn publish_for_root(site: &Site) {
+const AS_ROOT: &str = "#!/bin/sh\nid -u > DIR/migrated-by\necho 2 > DIR/data/schema\n";
+
+/// A release whose migration says that it must be root; `mine.sh` is in its tree, and what else is said.
+fn publish_for_root(site: &Site, migration: &str, more: &[(&str, &str)]) {
     let tree = tempfile::tempdir().unwrap();
     V2.tree(tree.path());
-    script(&tree.path().join("mine.sh"), "#!/bin/sh\nid -u > DIR/migrated-by\necho 2 > DIR/data/schema\n", site);
+    for (name, text) in [&[("mine.sh", migration)], more].concat() {
+        fs_err::create_dir_all(tree.path().join(name).parent().unwrap()).unwrap();
+        script(&tree.path().join(name), text, site);
+    }
     let meta = PackMeta {
         migrate: Some(vec!["./mine.sh".to_owned()]),
         migrate_as_root: true,
@@ -194,10 +199,61 @@ fn publish_for_root(site: &Site) {
     pack(tree.path(), &meta, &site.feed()).unwrap();
 }
 
+/// A vendor's migration may read the settings beside it as a program; what it finds there is its own.
+#[tokio::test]
+async fn a_line_in_a_kept_file_does_not_run_as_root() {
+    const SETTINGS: [(&str, &str); 3] = [
+        ("allow_migrate_as_root", "true"),
+        ("keep", r#"["config/**", "plugins/*.on", "extra"]"#),
+        ("data", r#"{ paths = ["DIR/data", "DIR/opt/orders/var"] }"#),
+    ];
+    const MIGRATION: &str = "#!/bin/sh\ncd \"$(dirname \"$0\")\" || exit 1\nfor part in config/*.sh plugins/* extra/* var/*; do \
+                             . \"./$part\"; done >> DIR/sourced\nid -u > DIR/migrated-by\necho 2 > DIR/data/schema\n";
+    const OWNED: &str = "echo kept; echo owned >> DIR/roots-own\n";
+    let mut site = site(&SETTINGS).await;
+    let installed = site.installed();
+    // What is kept is longer, of the same length, without a model, a link in place of a directory, and data.
+    for (name, text) in [
+        ("config/settings.sh", OWNED),
+        ("config/same.sh", "echo kept #\n"),
+        ("config/mine.sh", OWNED),
+        ("extra", OWNED),
+    ] {
+        script(&installed.join(name), text, &site);
+    }
+    for folder in ["opt/orders/var", "said/plugins"] {
+        fs_err::create_dir_all(site.path(folder)).unwrap();
+        script(&site.path(folder).join("run.sh"), OWNED, &site);
+    }
+    script(&site.path("said/plugins/a.on"), OWNED, &site);
+    std::os::unix::fs::symlink(site.path("said/plugins"), installed.join("plugins")).unwrap();
+    give(&installed);
+    give(&site.path("said"));
+    let vendors = [
+        ("config/settings.sh", "echo settings\n"),
+        ("config/same.sh", "echo same #\n"),
+        ("plugins/a.on", "echo a\n"),
+        ("plugins/run.sh", "echo run\n"),
+        ("extra/part.sh", "echo part\n"),
+        ("var/seed.sh", "echo seed\n"),
+    ];
+    publish_for_root(&site, MIGRATION, &vendors);
+    site.open().await;
+    let run = site.update().await;
+    let view = site.settled(run).await;
+    assert_eq!(view.outcome, Some(Outcome::Succeeded), "{view:#?}");
+    let words: Vec<String> = site.read("sourced").lines().map(str::to_owned).collect();
+    assert_eq!(words, ["same", "settings", "a", "run", "part", "seed"]);
+    assert_eq!((site.read("roots-own").as_str(), site.read("migrated-by").as_str()), ("", "0"));
+    // In place is what was kept.
+    assert!(site.read("opt/orders/config/settings.sh").contains("kept"));
+    assert!(installed.join("plugins").is_symlink() && installed.join("var/run.sh").exists());
+}
+
 #[tokio::test]
 async fn a_migration_is_root_only_where_the_site_allows_it() {
     let mut site = site(&[]).await;
-    publish_for_root(&site);
+    publish_for_root(&site, AS_ROOT, &[]);
     site.open().await;
     let run = site.update().await;
     let view = site.settled(run).await;
