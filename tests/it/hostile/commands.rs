@@ -13,6 +13,7 @@ use crate::night::releases::V2;
 use crate::night::site::Site;
 use crate::support::users::APP;
 use crate::support::users::account;
+use crate::support::users::as_user;
 
 /// What the application's user has put into a file of its own tree: it tells who runs it, whether it could gain rights,
 /// and what it can see; and it tries to write where only root may.
@@ -27,7 +28,11 @@ test) cat "$2" > /dev/null ;;
 dump) cat DIR/data/orders > "$AFTERHOURS_SNAPSHOT" ;;
 verify) test -s "$AFTERHOURS_SNAPSHOT" ;;
 restore) cat "$AFTERHOURS_SNAPSHOT" > DIR/data/orders ;;
-list) echo '[]' ;;
+list) test -e DIR/said/anna && echo '[{"id": 7, "user": "anna"}]' || echo '[]' ;;
+kick) rm -f DIR/said/anna ;;
+start) cd DIR/opt/orders && setsid python3 -I -S desk.py "$2" < /dev/null > /dev/null 2>&1 & ;;
+stop) kill "$(cat DIR/pid)" ;;
+status) kill -0 "$(cat DIR/pid)" || exit 3 ;;
 migrate) echo spoilt > DIR/data/orders ;;
 deep) test "$(cat DIR/opt/orders/version)" = 1.0 ;;
 run) exec python3 -I -S desk.py "$2" ;;
@@ -139,6 +144,44 @@ async fn a_line_in_a_file_of_the_application_does_not_run_as_root() {
     let said = site.read("said/log");
     let silent = COMMANDS.iter().find(|name| !said.lines().any(|line| line.starts_with(&format!("{name} "))));
     assert_eq!(silent, None, "{said}");
+    assert_eq!(strangers(&site), Vec::<String>::new());
+    assert_eq!(site.read("roots-own"), "");
+}
+
+/// A night in which somebody is told and logged out, by a service that is started and stopped by commands.
+#[tokio::test]
+async fn who_logs_people_out_and_starts_and_stops_is_not_root() {
+    const SETTINGS: [(&str, &str); 4] = [
+        ("keep", r#"["ctl"]"#),
+        (
+            "service",
+            r#"{ start = ["DIR/opt/orders/ctl", "start", "PORT"], stop = ["DIR/opt/orders/ctl", "stop"], status = ["DIR/opt/orders/ctl", "status"], deadline = "15s", port = "127.0.0.1:PORT" }"#,
+        ),
+        (
+            "sessions",
+            r#"[{ list = ["DIR/opt/orders/ctl", "list"], message = ["DIR/opt/orders/ctl", "tell"], end = ["DIR/opt/orders/ctl", "kick"] }]"#,
+        ),
+        ("grace", r#""1s""#),
+    ];
+    let mut site = site(&SETTINGS).await;
+    let settings = site.read("afterhours.toml");
+    let port = settings.split("http://127.0.0.1:").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+    let mut start = as_user(APP, site.installed().join("ctl"));
+    assert!(start.args(["start", port]).env("NIGHT_SITE", site.path("")).status().unwrap().success());
+    fs_err::write(site.path("said/anna"), "").unwrap();
+    give(&site.path("said"));
+    V2.publish(&site.feed());
+    site.open().await;
+    // What was said so far was said by us.
+    fs_err::write(site.path("said/log"), "").unwrap();
+    let run = site.update().await;
+    let view = site.settled(run).await;
+    assert_eq!(view.outcome, Some(Outcome::Succeeded), "{view:#?}");
+    site.desk_answers("2.0").await;
+    let said = site.read("said/log");
+    for name in ["list", "tell", "kick", "stop", "status", "start"] {
+        assert!(said.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}: {said}");
+    }
     assert_eq!(strangers(&site), Vec::<String>::new());
     assert_eq!(site.read("roots-own"), "");
 }
