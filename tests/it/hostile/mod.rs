@@ -3,6 +3,7 @@
 mod commands;
 mod door;
 mod facts;
+mod gate;
 mod history;
 mod links;
 mod people;
