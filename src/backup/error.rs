@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::domain::foreign::masked;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
+use crate::files::trusted::Untrusted;
 
 /// How much of a program's own words is kept, in characters.
 const TOLD_CHARS_MAX: usize = 300;
@@ -41,6 +42,15 @@ pub enum BackupError {
         backup: String,
         /// How far.
         by: Span,
+    },
+    /// Its directory lies behind a link that is not root's, so nothing is removed there.
+    #[error("remove old backups in {}: only links of root's are followed", .dir.display())]
+    LeadsElsewhere {
+        /// The directory.
+        dir: PathBuf,
+        /// The link and its owner, or why it cannot be known.
+        #[source]
+        source: Untrusted,
     },
     /// It is smaller than any backup can be.
     #[error("accept {backup}: it has {size_bytes} bytes, and at least {min_bytes} are expected")]
@@ -250,6 +260,7 @@ impl BackupError {
             | Self::NotAsked { .. }
             | Self::BadGlob { .. }
             | Self::Io { .. }
+            | Self::LeadsElsewhere { .. }
             | Self::TestOverdue { .. }
             | Self::NoMake
             | Self::MakeFailed { .. }
@@ -315,6 +326,9 @@ impl BackupError {
             }
             Self::BadGlob { .. } => "write for example `/srv/backup/orders-*.dump`".to_owned(),
             Self::Io { .. } => "give the user Afterhours runs as the right to read it".to_owned(),
+            Self::LeadsElsewhere { .. } => {
+                "write in `backup.evidence` where the directory really is, without the link".to_owned()
+            }
             Self::NoMake => "set `backup.make` to the command that makes a backup".to_owned(),
             Self::MakeFailed { .. } => "run the command of `backup.make` by hand and read what it says".to_owned(),
             Self::MadeNothing { .. } => {

@@ -8,6 +8,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub(super) struct Dump {
     pub(super) modified_at: DateTime<Utc>,
     /// What it is.
     pub(super) shape: Shape,
+    /// Device and inode of what goes by that name, a link's own.
+    pub(super) entry: (u64, u64),
 }
 
 /// What a dump is on disk.
@@ -112,6 +115,11 @@ impl Files<'_> {
         })
         .await
         .map_err(|_| BackupError::Interrupted { place: self.glob.to_owned() })?
+    }
+
+    /// The directory of the dumps.
+    pub(super) fn dir(self) -> Result<PathBuf, BackupError> {
+        self.split().map(|(dir, _)| dir)
     }
 
     fn split(self) -> Result<(PathBuf, GlobMatcher), BackupError> {
@@ -188,7 +196,8 @@ fn counts(name: &[u8]) -> bool {
 }
 
 fn measure(path: &Path) -> io::Result<Option<Dump>> {
-    let is_link = fs_err::symlink_metadata(path)?.is_symlink();
+    let itself = fs_err::symlink_metadata(path)?;
+    let is_link = itself.is_symlink();
     let meta = fs_err::metadata(path)?;
     let (size_bytes, modified, shape) = if meta.is_file() {
         (meta.len(), meta.modified()?, Shape::File)
@@ -204,7 +213,13 @@ fn measure(path: &Path) -> io::Result<Option<Dump>> {
         return Ok(None);
     };
     let shape = if is_link { Shape::Link } else { shape };
-    Ok(Some(Dump { path: path.to_owned(), size_bytes, modified_at: modified.into(), shape }))
+    Ok(Some(Dump {
+        path: path.to_owned(),
+        size_bytes,
+        modified_at: modified.into(),
+        shape,
+        entry: (itself.dev(), itself.ino()),
+    }))
 }
 
 fn drop_links_to_each_other(dumps: &mut Vec<Dump>) {

@@ -47,6 +47,7 @@ pub use crate::backup::error::BackupError;
 pub use crate::backup::judge::CLOCK_SKEW_MAX;
 pub use crate::backup::judge::Verdict;
 pub use crate::backup::judge::judge;
+use crate::backup::rotate::Place;
 use crate::backup::source::Found;
 use crate::backup::source::Source;
 use crate::config::settings::BackupSettings;
@@ -211,9 +212,10 @@ impl BackupGate {
             Err(BackupError::NotFound { .. }) => return Err(BackupError::MadeNothing { newest: None }),
             found => found?,
         };
-        let tested = found.dump_path();
+        // Before its test, which may be the application's own.
+        let (tested, dir) = (found.dump_path(), self.hold_dumps().await);
         let evidence = self.accept(Ok(found), clock.now()).await?;
-        Ok((evidence, self.rotate_after_making(tested).await))
+        Ok((evidence, self.rotate_after_making(tested, dir).await))
     }
 
     /// Finds the newest backup. Waits for one that is being written, unless there is another that
@@ -257,11 +259,19 @@ impl BackupGate {
         }
     }
 
-    async fn rotate_after_making(&self, tested: Option<PathBuf>) -> Made {
-        let rotated = match (self.source(), self.settings.keep_last, tested) {
-            (Source::Files(files), Some(keep_last), Some(tested)) => {
-                rotate::keep_tested(files, keep_last, tested).await
+    async fn hold_dumps(&self) -> Result<Option<Place>, BackupError> {
+        match (self.source(), self.settings.keep_last) {
+            (Source::Files(files), Some(_)) => Place::hold(files).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn rotate_after_making(&self, tested: Option<PathBuf>, dir: Result<Option<Place>, BackupError>) -> Made {
+        let rotated = match (self.source(), self.settings.keep_last, tested, dir) {
+            (Source::Files(files), Some(keep_last), Some(tested), Ok(Some(dir))) => {
+                rotate::keep_tested(files, dir, keep_last, tested).await
             }
+            (.., Err(error)) => Err(error),
             _ => Ok(Vec::new()),
         };
         match rotated {

@@ -8,12 +8,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use afterhours::backup::BackupError;
+use afterhours::backup::BackupGate;
 use afterhours::config::settings::AppSettings;
+use afterhours::config::settings::BackupSettings;
 use afterhours::config::settings::DataSettings;
+use afterhours::config::settings::EvidenceSettings;
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::SystemClock;
+use afterhours::domain::command::Command;
+use afterhours::domain::command::Tree;
 use afterhours::domain::finding::Finding;
 use afterhours::domain::finding::Severity;
 use afterhours::domain::progress::Silent;
 use afterhours::domain::run::RunId;
+use afterhours::domain::span::Span;
 use afterhours::install::InstallError;
 use afterhours::install::Installer;
 use afterhours::install::SpaceNeed;
@@ -130,4 +139,43 @@ async fn a_link_of_theirs_makes_nobody_elses_data_the_applications() {
     put(scene.victim().join("db/rows"), "spoilt");
     installer.restore(RUN).await.unwrap();
     assert!(scene.is_unharmed());
+}
+
+#[tokio::test]
+async fn a_test_of_a_backup_leads_no_rotation_to_roots() {
+    let scene = Scene::new();
+    let (backup, victim) = (scene.theirs("backup"), scene.victim());
+    fs::create_dir(&backup).unwrap();
+    for name in ["orders-1", "orders-2", "orders-3"] {
+        put(backup.join(name), "their dump");
+        put(victim.join(name), "root's");
+    }
+    put(victim.join(".afterhours-removing-orders-0/deep"), "root's");
+    let bend = "mv $1 $1.old && ln -s $2 $1";
+    let args = ["sh", "-c", bend, "sh"].map(str::to_owned);
+    let test = args.into_iter().chain([backup.display().to_string(), victim.display().to_string()]);
+    let gate = |test: Option<Command>| {
+        let evidence = EvidenceSettings::Files {
+            glob: format!("{}/orders-*", backup.display()),
+            min_size_bytes: 1,
+            max_shrink_percent: 100,
+            test,
+        };
+        let (max_age, deadline) = (Span::days(2), Span::secs(60));
+        BackupGate::new(
+            &"orders".parse().unwrap(),
+            &BackupSettings { max_age, evidence, make: None, deadline, keep_last: Some(1) },
+        )
+    };
+    let now = SystemClock.now();
+    let rotated = gate(Some(Command::of_owner(test.collect(), Tree::new(scene.theirs(""), None)))).rotate(now).await;
+    assert!(fs::symlink_metadata(&backup).unwrap().is_symlink(), "the attack did not take place: {rotated:?}");
+    let unharmed = || {
+        let names = ["orders-1", "orders-2", "orders-3", ".afterhours-removing-orders-0/deep"];
+        names.iter().all(|name| victim.join(name).exists())
+    };
+    assert!(unharmed());
+    let error = gate(None).rotate(now).await.unwrap_err();
+    assert!(matches!(error, BackupError::LeadsElsewhere { .. }), "{error}");
+    assert!(unharmed() && error.hint().is_some());
 }
