@@ -38,6 +38,7 @@ use crate::people::bench::until;
 use crate::support::users::APP;
 use crate::support::users::STRANGER;
 use crate::support::users::as_user;
+use crate::support::users::within_reach;
 
 /// How long anything is waited for: a loaded machine must not fail a test.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -111,8 +112,9 @@ async fn the_workstations_door_serves_no_operator_and_the_operators_no_stranger(
     let (code, _, said) = site.run(&["--socket", workstations.to_str().unwrap(), "status"]).await;
     assert_eq!(code, 8, "{said}");
     assert!(said.contains(site.path("s").to_str().unwrap()), "it names the other one: {said}");
+    let reachable = within_reach(program(), &site.path(""));
     let as_stranger = |args: &[&str]| {
-        let output = as_user(STRANGER, program()).args(args).output().unwrap();
+        let output = as_user(STRANGER, &reachable).args(args).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let operators = site.path("s");

@@ -11,6 +11,7 @@ use crate::night::releases::V2;
 use crate::night::site::Site;
 use crate::support::users::STRANGER;
 use crate::support::users::as_user;
+use crate::support::users::within_reach;
 
 /// Changes the store as its owner can, and computes the chain anew behind what was changed.
 const REWRITE: &str = r"
@@ -131,7 +132,8 @@ async fn a_stranger_who_is_refused_stands_in_the_history() {
     let mut site = open_site().await;
     let door = site.path("workstations.sock");
     let command = site.command(&["gate", "open", "orders", "--socket", door.to_str().unwrap()]);
-    let mut command = (as_user(STRANGER, command.as_std().get_program()), command.as_std().get_args());
+    let program = within_reach(command.as_std().get_program(), &site.path(""));
+    let mut command = (as_user(STRANGER, program), command.as_std().get_args());
     assert_eq!(command.0.args(command.1).output().unwrap().status.code(), Some(8));
     let found = refusals(&site).await;
     assert_eq!(found.len(), 1, "{found:?}");
