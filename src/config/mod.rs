@@ -69,7 +69,13 @@ pub fn load_sockets(path: Option<&Path>) -> Result<(PathBuf, PathBuf), ConfigErr
 pub fn parse(text: &str, origin: &str) -> Result<Settings, ConfigError> {
     let mut source = Source::new(text, origin)?;
     let input: Input = source.read()?;
-    lower::settings(input).map_err(|problem| source.locate(problem))
+    let secrets = source.secrets();
+    lower::settings(input, secrets).map_err(|problem| source.locate(problem))
+}
+
+/// Whether the key of a configuration names a file with a secret in it.
+pub fn names_a_secret(key: &str) -> bool {
+    source::names_a_secret(key)
 }
 
 /// The text and what messages call it.

@@ -140,6 +140,24 @@ pub struct AppSettings {
     pub hooks: HookSettings,
     /// The program that `update now` starts again at the end; for programs that are no service.
     pub restart: Option<Command>,
+    /// Files with secrets that its runs need, its own and the daemon's: every one that the configuration names.
+    pub secrets: Vec<Secret>,
+}
+
+/// A file with a secret in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Where it is named, such as `daemon.mail.password_file`.
+    pub key: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Secret {
+    /// Whether it is named below `table`.
+    pub fn is_of(&self, table: &str) -> bool {
+        self.key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 impl AppSettings {

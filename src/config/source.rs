@@ -15,6 +15,13 @@ use crate::config::error::ConfigError;
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::schema::Schema;
+use crate::config::settings::Secret;
+
+/// Whether a key names a file with a secret in it: every one that names a file of ours does, but for authorities, which
+/// everybody may know.
+pub(super) fn names_a_secret(key: &str) -> bool {
+    key.ends_with("_file") && key != "ca_file"
+}
 
 /// A text with the places of its keys.
 pub(super) struct Source<'t> {
@@ -22,6 +29,7 @@ pub(super) struct Source<'t> {
     origin: &'t str,
     entries: BTreeMap<Place, Entry>,
     unknown: Vec<Problem>,
+    secrets: Vec<Secret>,
 }
 
 /// Where one key stands, in bytes.
@@ -36,7 +44,7 @@ impl<'t> Source<'t> {
     /// # Errors
     /// It is no TOML.
     pub(super) fn new(text: &'t str, origin: &'t str) -> Result<Self, ConfigError> {
-        let mut source = Self { text, origin, entries: BTreeMap::new(), unknown: Vec::new() };
+        let mut source = Self { text, origin, entries: BTreeMap::new(), unknown: Vec::new(), secrets: Vec::new() };
         let table = DeTable::parse(text).map_err(|error| source.toml_error(&error))?;
         source.enter_table(table.get_ref(), &Place::default());
         Ok(source)
@@ -55,6 +63,11 @@ impl<'t> Source<'t> {
             Some(problem) => Err(self.locate(problem)),
             None => toml::from_str(self.text).map_err(|error| self.toml_error(&error)),
         }
+    }
+
+    /// Every file with a secret that was named in what was [`read`](Self::read).
+    pub(super) fn secrets(&mut self) -> Vec<Secret> {
+        std::mem::take(&mut self.secrets)
     }
 
     /// Adds origin and line to a problem. A missing key is said to be missing where its table stands.
@@ -111,7 +124,12 @@ impl<'t> Source<'t> {
             let place = place.key(key);
             match schema {
                 Schema::Table(known) | Schema::Command(known) => match known.get(key.as_ref()) {
-                    Some(schema) => self.check(value.get_ref(), schema, whole, &place),
+                    Some(schema) => {
+                        if let (DeValue::String(path), true) = (value.get_ref(), names_a_secret(key)) {
+                            self.secrets.push(Secret { key: place.as_str().to_owned(), path: path.as_ref().into() });
+                        }
+                        self.check(value.get_ref(), schema, whole, &place);
+                    }
                     None => self.unknown.push(unknown(key, &place, known, whole)),
                 },
                 Schema::Map(schema) => self.check(value.get_ref(), schema, whole, &place),

@@ -1,5 +1,6 @@
 //! The messages, the reference, and what cannot be.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::Value;
@@ -89,6 +90,36 @@ fn the_example_and_each_of_its_alternatives_can_be_used() {
     for alternative in &alternatives {
         read(&with(&text, alternative)).unwrap_or_else(|error| panic!("{alternative}\n{error}"));
     }
+}
+
+/// Whatever key names a file of ours that is no authority is a secret of the application, or the daemon's.
+#[test]
+fn every_secret_that_the_example_names_is_known_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (text, alternatives) = example();
+    let texts = alternatives.iter().map(|alternative| with(&text, alternative)).chain([text.clone()]);
+    let mut known = BTreeSet::new();
+    for text in texts {
+        let other = "\n[app.other]\ninstall_dir = \"/opt/other\"\nservice = { none = true }\nfeed = { dir = \"/f\" }\n";
+        let settings = parse(&with_secrets(&(text + other), dir.path()), "example").unwrap();
+        let keys = |app: &str| -> Vec<String> {
+            let secrets = &settings.apps[&app.parse().unwrap()].secrets;
+            secrets.iter().map(|secret| secret.key.clone()).collect()
+        };
+        assert!(keys("other").iter().all(|key| key.starts_with("daemon.")), "{:?}", keys("other"));
+        known.extend(keys("orders"));
+    }
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    assert_eq!(
+        known,
+        [
+            "app.orders.backup.evidence.passphrase_file",
+            "app.orders.backup.evidence.password_file",
+            "app.orders.feed.licence_file",
+            "app.orders.feed.proxy_password_file",
+            "daemon.mail.password_file",
+        ]
+    );
 }
 
 #[test]

@@ -1,14 +1,13 @@
 //! Everything that can be known to go wrong before anybody is disturbed. `doctor` shows the same.
 
-use std::path::PathBuf;
+use std::io;
 
 use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
 use crate::config::settings::DataSettings;
-use crate::config::settings::EvidenceSettings;
-use crate::config::settings::FeedSettings;
+use crate::config::settings::Secret;
 use crate::db::store::Store;
 use crate::domain::finding::Finding;
 use crate::domain::held::HeldBack;
@@ -78,27 +77,25 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
     findings
 }
 
-/// Files with secrets of this application that others can read.
+/// Files with secrets that a run of this application needs and that others can read.
 fn secrets(kit: &Kit) -> Vec<Finding> {
-    let licence = match &kit.app.feed {
-        FeedSettings::Signed(signed) => signed.transport.licence_file.as_ref(),
-        FeedSettings::Dir(_) => None,
+    let told = |secret: &Secret| {
+        let (key, file) = (&secret.key, secret.path.display());
+        let (text, remedy) = match read_by_others(&secret.path) {
+            Ok(false) => return None,
+            Ok(true) => {
+                (format!("{file} ({key}) holds a secret, and others can read it"), format!("chmod go-r {file}"))
+            }
+            // Whoever needs it says so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => (
+                format!("{file} ({key}) holds a secret, and it is not known whether others can read it: {error}"),
+                format!("ls -l {file}"),
+            ),
+        };
+        Some(Finding::warning("secrets", text, remedy))
     };
-    let backup = match kit.app.backup.as_ref().map(|backup| &backup.evidence) {
-        Some(EvidenceSettings::Restic { password_file, .. }) => Some(password_file),
-        Some(EvidenceSettings::Borg { passphrase_file, .. }) => passphrase_file.as_ref(),
-        _ => None,
-    };
-    let is_open = |file: &&PathBuf| read_by_others(file).unwrap_or(false);
-    let told = |file: &PathBuf| {
-        let file = file.display();
-        Finding::warning(
-            "secrets",
-            format!("{file} holds a secret, and others can read it"),
-            format!("chmod go-r {file}"),
-        )
-    };
-    [licence, backup].into_iter().flatten().filter(is_open).map(told).collect()
+    kit.app.secrets.iter().filter_map(told).collect()
 }
 
 /// How large the newest backup is, where that says how large a dump will be.

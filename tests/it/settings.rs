@@ -56,5 +56,6 @@ pub(crate) fn app_settings() -> AppSettings {
         report: ReportSettings { started_by: false, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
         restart: None,
+        secrets: Vec::new(),
     }
 }

@@ -24,6 +24,7 @@ use crate::config::input::Input;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DaemonSettings;
 use crate::config::settings::DataSettings;
+use crate::config::settings::Secret;
 use crate::config::settings::Settings;
 use crate::domain::command::Tree;
 use crate::domain::name::AppName;
@@ -44,8 +45,8 @@ const SELF_UPDATE_DEADLINE: Span = Span::mins(1);
 /// The name that Afterhours keeps for itself; see `renewal::UPDATER`.
 const OURS: &str = "afterhours";
 
-/// The whole file.
-pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
+/// The whole file, and the files with secrets that it names.
+pub(super) fn settings(input: Input, secrets: Vec<Secret>) -> Result<Settings, Problem> {
     let top = Place::default();
     let daemon = daemon(&top.key("daemon"), input.daemon)?;
     let mut apps = BTreeMap::new();
@@ -57,7 +58,10 @@ pub(super) fn settings(input: Input) -> Result<Settings, Problem> {
                 .wrong(format!("\"{name}\" is the name of this program itself"))
                 .hint("call the application something else"));
         }
-        apps.insert(name.clone(), app(&place, name, input)?);
+        // A run of the application needs its own secrets, and the daemon's for its report.
+        let others = |secret: &&Secret| secret.is_of("app") && !secret.is_of(&format!("app.{name}"));
+        let secrets = secrets.iter().filter(|secret| !others(secret)).cloned().collect();
+        apps.insert(name.clone(), AppSettings { secrets, ..app(&place, name, input)? });
     }
     apart(&top.key("app"), &apps, &daemon.data_dir)?;
     Ok(Settings { daemon, apps })
@@ -160,6 +164,7 @@ fn app(place: &Place, name: AppName, input: AppInput) -> Result<AppSettings, Pro
         report: people::report(&place.key("report"), input.report)?,
         hooks: people::hooks(&place.key("hooks"), input.hooks, &tree)?,
         restart: check::maybe_command(&place.key("restart"), input.restart, &tree)?,
+        secrets: Vec::new(),
     })
 }
 

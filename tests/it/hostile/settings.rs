@@ -66,6 +66,36 @@ fn a_directory_above_the_configuration_that_is_somebody_elses_is_refused() {
     assert!(text.contains(&format!("belongs to {APP}")), "{text}");
 }
 
+/// Every file with a secret is named, whatever it is for.
+#[test]
+fn secrets_that_others_can_read_are_named() {
+    let dir = scene();
+    let root = dir.path();
+    let config = fs_err::read_to_string(root.join("afterhours.toml")).unwrap();
+    let feed = "feed = { url = \"http://127.0.0.1:1/\", proxy = \"http://127.0.0.1:1\", proxy_user = \"a\", \
+        proxy_password_file = \"DIR/proxy\", licence_file = \"DIR/licence\" }\n\
+        backup = { evidence = { borg = \"DIR/borg\", passphrase_file = \"DIR/borg-pass\" } }"
+        .replace("DIR", &root.display().to_string());
+    let old = format!("feed = {{ dir = \"{}/feed\" }}", root.display());
+    assert!(config.contains(&old));
+    fs_err::write(root.join("afterhours.toml"), config.replace(&old, &feed)).unwrap();
+    let secrets = ["password", "proxy", "licence", "borg-pass"];
+    for secret in secrets {
+        fs_err::write(root.join(secret), "sesame\n").unwrap();
+        fs_err::set_permissions(root.join(secret), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let told = |secret: &str| format!("chmod go-r {}", root.join(secret).display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
+    command.arg("--config").arg(root.join("afterhours.toml")).args(["doctor", "orders", "--json"]);
+    let found = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    for secret in secrets {
+        assert!(found.contains(&told(secret)), "{secret}: {found}");
+        fs_err::set_permissions(root.join(secret), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let found = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    assert!(!found.contains("chmod go-r"), "{found}");
+}
+
 #[tokio::test]
 async fn a_feed_directory_that_others_can_write_gives_no_release() {
     let dir = scene();

@@ -78,6 +78,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         report: ReportSettings { started_by: true, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
         restart: None,
+        secrets: Vec::new(),
     }
 }
 

@@ -187,6 +187,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         report: ReportSettings { started_by: false, group: Vec::new(), language: "en".to_owned() },
         hooks: HookSettings::default(),
         restart: None,
+        secrets: Vec::new(),
     }
 }
 
