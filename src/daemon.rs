@@ -9,6 +9,7 @@
 //! so, the chores end, the store closes.
 
 pub mod alone;
+mod feeds;
 mod renew;
 mod sockets;
 
@@ -296,6 +297,7 @@ fn note_refusals(control: &Arc<Control>) -> Chore {
 /// It cannot start: the store, the socket, or another daemon in its place.
 pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
     must_be_ours(&settings)?;
+    feeds::must_be_ours(&settings).await?;
     system::make_files_our_own();
     let _only_one = only_one(&settings).await?;
     let descriptors = system::raise_open_files();

@@ -66,6 +66,17 @@ fn a_directory_above_the_configuration_that_is_somebody_elses_is_refused() {
     assert!(text.contains(&format!("belongs to {APP}")), "{text}");
 }
 
+#[test]
+fn the_daemon_does_not_start_where_others_can_write_into_an_unsigned_feed() {
+    let dir = scene();
+    let feed = dir.path().join("feed");
+    fs_err::set_permissions(&feed, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, text) = said(dir.path(), &["serve"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("others than root") && text.contains(&format!("chmod go-w {}", feed.display())), "{text}");
+    assert!(!dir.path().join("state").exists(), "nothing was made");
+}
+
 /// Every file with a secret is named, whatever it is for.
 #[test]
 fn secrets_that_others_can_read_are_named() {
