@@ -14,13 +14,16 @@ use crate::db::quarantine::Quarantined;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
+use crate::domain::finding::Severity;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::name::AppName;
 use crate::domain::progress::Silent;
 use crate::domain::release::Release;
 use crate::domain::release::Version;
+use crate::domain::release::Word;
 use crate::domain::run::RunId;
+use crate::jobs::installed;
 use crate::jobs::kit::Kit;
 use crate::jobs::plan::self_update;
 use crate::jobs::preflight::findings;
@@ -153,7 +156,7 @@ impl Control {
         let gate = kit.backup.as_ref().ok_or_else(|| ControlError::NoBackup { app: app.clone() })?;
         self.audit(caller, "backup.make", app, ()).await?;
         let installed = kit.installed_as_it_stands().await.ok().flatten();
-        let env = kit.hook_env(RunId(0), installed.as_ref(), None);
+        let env = kit.hook_env(RunId(0), installed.as_ref().map(|installed| &installed.id), None);
         let made = gate.make(&env, Arc::new(Silent)).await;
         made.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
         let rotated = gate.rotate(self.now()).await;
@@ -208,6 +211,8 @@ pub async fn updates(kit: &Kit, store: &Store, clock: &dyn Clock) -> Result<Upda
 async fn updates_view(kit: &Kit, store: &Store, looked: Looked) -> Result<UpdatesView, Failure> {
     let Looked { selection, check } = looked;
     let selection = selection?;
+    let unverified = selection.word.is_some_and(Word::is_unverified);
+    let doubt = installed::finding(kit, &selection).await.filter(|finding| finding.severity > Severity::Good);
     let not_reached = match check.failure {
         None => None,
         Some(failure) => {
@@ -223,5 +228,6 @@ async fn updates_view(kit: &Kit, store: &Store, looked: Looked) -> Result<Update
     };
     let pending = selection.path.iter().chain(&selection.rest).map(shown).collect();
     let self_update = self_update(kit, store, &selection.path, check.at).await;
-    Ok(UpdatesView { app: kit.app.name.clone(), pending, self_update, installed: selection.from, not_reached })
+    let (app, installed) = (kit.app.name.clone(), selection.from);
+    Ok(UpdatesView { app, installed, unverified, doubt, pending, self_update, not_reached })
 }

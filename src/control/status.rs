@@ -83,12 +83,15 @@ impl Control {
         let filter = RunFilter { app: Some(app.clone()), limit: Some(5), ..RunFilter::default() };
         let last = self.store.runs(filter).await?.into_iter().find(|run| run.outcome.is_some());
         let installed = kit.installed_as_it_stands().await.ok().flatten();
+        let unverified = installed.as_ref().is_some_and(|installed| installed.word.is_unverified());
+        let installed = installed.map(|installed| installed.id);
         let last_check = self.store.update_check(app).await?;
         Ok(AppView {
             app: app.clone(),
             title: kit.app.title.clone(),
             last_check: last_check.map(|check| LastCheck::new(check, installed.as_ref())),
             installed,
+            unverified,
             gate: self.gate(app).await?,
             sessions: match kit.sessions.census().await {
                 Census::Known(sessions) => Some(sessions.len() as u64),

@@ -132,6 +132,35 @@ impl fmt::Display for ReleaseId {
     }
 }
 
+/// What is installed, and whose word that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// Which release.
+    pub id: ReleaseId,
+    /// Whose word.
+    pub word: Word,
+}
+
+/// Who says which release is installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Our own record: we have put it there.
+    Ours,
+    /// The administrator, in the configuration.
+    Administrator,
+    /// The tree itself, in its [`MARKER`]. Whoever owns it may say anything.
+    Tree,
+    /// The application, when it is asked.
+    Application,
+}
+
+impl Word {
+    /// Whether it is only what the application, or its user, says.
+    pub fn is_unverified(self) -> bool {
+        matches!(self, Self::Tree | Self::Application)
+    }
+}
+
 /// What the program is called in a release of Afterhours itself; nothing else is in it.
 pub const UPDATER_PROGRAM: &str = "afterhours";
 

@@ -39,7 +39,6 @@ use crate::install::scope::Scope;
 use crate::install::scope::ScopeTexts;
 use crate::install::snapshot;
 use crate::install::tree;
-use crate::install::trees;
 
 /// What a run will need beside the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -138,12 +137,7 @@ fn place(layout: &Layout) -> Vec<Finding> {
     if is_immutable(dir) {
         return fatal(format!("{shown} is marked immutable"), format!("chattr -i {shown}"));
     }
-    let claim = match trees::known(layout) {
-        Ok(None) => trees::claimed(dir).ok().flatten(),
-        _ => None,
-    };
-    let claim = claim.map(|id| format!("; it says itself that it is {id}, which nobody has verified"));
-    vec![Finding::good(CHECK, format!("{shown} is a directory of its own{}", claim.unwrap_or_default()))]
+    vec![Finding::good(CHECK, format!("{shown} is a directory of its own"))]
 }
 
 fn is_immutable(path: &Path) -> bool {

@@ -60,6 +60,15 @@ pub enum InstallError {
         /// What was changed, is missing, or is new.
         what: PathBuf,
     },
+    /// The file in a tree that says which release it is is no file that can be read.
+    #[error("read {}", .path.display())]
+    UnreadMarker {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file in a tree that says which release it is cannot be understood.
     #[error("understand {}", .path.display())]
     BadMarker {
@@ -221,6 +230,10 @@ impl InstallError {
             Self::NotStaged { .. } | Self::WrongTree { .. } | Self::Spoilt { .. } => {
                 Some("download the release again".to_owned())
             }
+            Self::UnreadMarker { path, .. } => Some(format!(
+                "look what {} is (ls -l), and remove it: it is no regular file that can be read",
+                path.display()
+            )),
             Self::BadMarker { path, .. } => Some(format!("correct or remove {}", path.display())),
             Self::NoWayBack { .. } => {
                 Some("put the old tree back by hand, then run `afterhours run resolve`".to_owned())

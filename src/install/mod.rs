@@ -61,6 +61,8 @@ use crate::config::settings::DataSettings;
 use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::progress::Progress;
+use crate::domain::release::Installed;
+use crate::domain::release::MARKER;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::domain::span::Span;
@@ -68,6 +70,7 @@ use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::permit;
 use crate::exec::permit::Refusal;
+use crate::files::trusted::trusted_file;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
 use crate::install::owner::Owner;
@@ -145,7 +148,21 @@ impl Installer {
     /// # Errors
     /// The tree cannot be read, or an interrupted exchange cannot be finished.
     pub async fn installed(&self) -> Result<Option<ReleaseId>, InstallError> {
+        Ok(self.installed_by().await?.map(|installed| installed.id))
+    }
+
+    /// The same, and whose word it is.
+    ///
+    /// # Errors
+    /// As for [`installed`](Self::installed).
+    pub async fn installed_by(&self) -> Result<Option<Installed>, InstallError> {
         self.work(|inner, _| trees::installed(&inner.layout)).await
+    }
+
+    /// Why what the tree in place says of itself may be somebody's invention; nothing where only root can change it.
+    pub async fn marker_flaw(&self) -> Option<String> {
+        let looked = self.block(|inner, _| Ok(trusted_file(&inner.layout.install_dir.join(MARKER)).err()));
+        looked.await.ok().flatten().map(|error| error.to_string())
     }
 
     /// Which release the tree in place says it is. Other than [`installed`](Self::installed), it changes nothing: an
@@ -153,7 +170,7 @@ impl Installer {
     ///
     /// # Errors
     /// The tree cannot be read.
-    pub async fn marked(&self) -> Result<Option<ReleaseId>, InstallError> {
+    pub async fn marked(&self) -> Result<Option<Installed>, InstallError> {
         self.block(|inner, _| match place::open(&inner.layout, &inner.app.name) {
             Ok(()) => match trees::installed(&inner.layout) {
                 // Our own folder is open to root only.

@@ -25,7 +25,7 @@ use crate::install::state::State;
 use crate::install::swap;
 use crate::install::tree;
 use crate::install::trees;
-use crate::install::trees::Installed;
+use crate::install::trees::Placed;
 use crate::install::trees::Retired;
 use crate::install::trees::Trees;
 use crate::install::trees::identity;
@@ -51,7 +51,7 @@ pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[Release
         durable::rename_free(&before, &place)?;
     }
     if let Some(root) = identity(&layout.install_dir)? {
-        trees.installed = Some(Installed { release: last.clone(), root });
+        trees.installed = Some(Placed { release: last.clone(), root });
         trees.write(layout)?;
     }
     for id in path {

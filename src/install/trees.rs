@@ -9,9 +9,11 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::release::Installed;
 use crate::domain::release::MARKER;
 use crate::domain::release::Marker;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Word;
 use crate::domain::run::RunId;
 use crate::files::small::read_small;
 use crate::files::small::read_small_text;
@@ -31,7 +33,7 @@ const BYTES_MAX: u64 = 1024 * 1024;
 pub(super) struct Trees {
     /// What was put in place by the last run that went well.
     #[serde(default)]
-    pub(super) installed: Option<Installed>,
+    pub(super) installed: Option<Placed>,
     /// Old trees that retention may remove.
     #[serde(default)]
     pub(super) retired: Vec<Retired>,
@@ -39,7 +41,7 @@ pub(super) struct Trees {
 
 /// A release, and the directory it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Installed {
+pub(super) struct Placed {
     pub(super) release: ReleaseId,
     pub(super) root: Identity,
 }
@@ -90,17 +92,19 @@ pub(super) fn known(layout: &Layout) -> Result<Option<ReleaseId>, InstallError> 
 }
 
 /// The same, and for a tree that we have not put there what it says of itself. That is a hint, and nothing is moved by it.
-pub(super) fn installed(layout: &Layout) -> Result<Option<ReleaseId>, InstallError> {
+pub(super) fn installed(layout: &Layout) -> Result<Option<Installed>, InstallError> {
     match known(layout)? {
-        Some(id) => Ok(Some(id)),
+        Some(id) => Ok(Some(Installed { id, word: Word::Ours })),
         None => claimed(&layout.install_dir),
     }
 }
 
 /// Which release a tree says it is. Whoever owns it may say anything.
-pub(super) fn claimed(tree: &Path) -> Result<Option<ReleaseId>, InstallError> {
+pub(super) fn claimed(tree: &Path) -> Result<Option<Installed>, InstallError> {
     let path = tree.join(MARKER);
-    let text = read_small_text(&path, BYTES_MAX).map_err(std::io::Error::from).at("read", &path)?;
+    let text = read_small_text(&path, BYTES_MAX)
+        .map_err(|error| InstallError::UnreadMarker { path: path.clone(), source: error.into() })?;
     let marker = text.map(|text| Marker::from_text(&text)).transpose();
-    marker.map(|marker| marker.map(|marker| marker.id)).map_err(|source| InstallError::BadMarker { path, source })
+    let said = |marker: Marker| Installed { id: marker.id, word: Word::Tree };
+    marker.map(|marker| marker.map(said)).map_err(|source| InstallError::BadMarker { path, source })
 }

@@ -12,9 +12,11 @@ use crate::config::settings::AppSettings;
 use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
+use crate::domain::release::Installed;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
+use crate::domain::release::Word;
 use crate::domain::run::RunId;
 use crate::feed::Feed;
 use crate::feed::FeedHome;
@@ -106,13 +108,14 @@ impl Kit {
     ///
     /// # Errors
     /// The tree's own word cannot be read, or the version that was told has no place among the releases.
-    pub async fn installed(&self, releases: &[Release]) -> Result<Option<ReleaseId>, Failure> {
-        let marked = self.installer.installed().await.map_err(|error| failed(&error, error.hint()))?;
+    pub async fn installed(&self, releases: &[Release]) -> Result<Option<Installed>, Failure> {
+        let marked = self.installer.installed_by().await.map_err(|error| failed(&error, error.hint()))?;
         if marked.is_some() {
             return Ok(marked);
         }
-        let told = self.version_told().await.map(|version| place(&version, releases));
-        told.transpose().map_err(|error| failed(&error, error.hint()))
+        let Some((version, word)) = self.version_told().await else { return Ok(None) };
+        let id = place(&version, releases).map_err(|error| failed(&error, error.hint()))?;
+        Ok(Some(Installed { id, word }))
     }
 
     /// The same for somebody who only looks: an interrupted exchange is left as it is, and no server is asked, which may be
@@ -120,22 +123,22 @@ impl Kit {
     ///
     /// # Errors
     /// The tree's own word cannot be read.
-    pub async fn installed_as_it_stands(&self) -> Result<Option<ReleaseId>, InstallError> {
+    pub async fn installed_as_it_stands(&self) -> Result<Option<Installed>, InstallError> {
         let marked = self.installer.marked().await?;
         if marked.is_some() {
             return Ok(marked);
         }
-        let Some(version) = self.version_told().await else { return Ok(None) };
+        let Some((version, word)) = self.version_told().await else { return Ok(None) };
         let placed = place(&version, &self.feed.known_releases().await);
-        Ok(Some(placed.unwrap_or(ReleaseId { version, build: 0 })))
+        Ok(Some(Installed { id: placed.unwrap_or(ReleaseId { version, build: 0 }), word }))
     }
 
-    async fn version_told(&self) -> Option<Version> {
+    async fn version_told(&self) -> Option<(Version, Word)> {
         if let Some(version) = &self.app.installed_version {
-            return Some(version.clone());
+            return Some((version.clone(), Word::Administrator));
         }
         let answer = self.probe.ask(None, &BTreeMap::new()).await.ok()?;
-        answer.version?.parse().ok()
+        Some((answer.version?.parse().ok()?, Word::Application))
     }
 
     /// The variables every hook sees.

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod engine;
 pub mod gatekeeper;
 pub mod history;
+pub(crate) mod installed;
 pub mod kit;
 pub mod lock;
 pub mod machine;

@@ -16,6 +16,7 @@ use crate::domain::release::Release;
 use crate::files::trusted::read_by_others;
 use crate::install::SpaceNeed;
 use crate::jobs::commands;
+use crate::jobs::installed;
 use crate::jobs::kit::Kit;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
@@ -44,6 +45,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
                 }
                 None => selection.nothing_because(),
             };
+            findings.extend(installed::finding(kit, &selection).await);
             // After Afterhours has updated itself, it is selected again.
             let is_beyond_us = |held: &HeldBack| matches!(held.why, HeldBy::NewerAfterhours { .. });
             findings.push(match selection.held.first().is_some_and(is_beyond_us) {

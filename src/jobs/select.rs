@@ -12,6 +12,7 @@ use crate::domain::job::Job;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Version;
+use crate::domain::release::Word;
 use crate::domain::run::Order;
 use crate::domain::run::RunId;
 use crate::domain::run::Trigger;
@@ -71,6 +72,10 @@ fn named_at(job: &Job) -> DateTime<Utc> {
 pub struct Selection {
     /// What is installed now, where that is known.
     pub from: Option<ReleaseId>,
+    /// Whose word that is.
+    pub word: Option<Word>,
+    /// Whether the feed has it.
+    pub is_published: bool,
     /// What will be installed, ascending.
     pub path: Vec<Release>,
     /// What is newer as well and is not installed now, ascending.
@@ -133,7 +138,7 @@ pub async fn objection(kit: &Kit, store: &Store, order: &Wish, now: DateTime<Utc
 async fn try_select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -> Result<Selection, Obstacle> {
     // Asked once: the build that is installed and what is newer must be of the same list.
     let releases = kit.feed.releases().await.map_err(|error| Obstacle::Trouble(failed(&error, error.hint())))?;
-    let from = kit.installed(&releases).await.map_err(Obstacle::Trouble)?;
+    let (from, word) = kit.installed(&releases).await.map_err(Obstacle::Trouble)?.map(|it| (it.id, it.word)).unzip();
     let quarantined =
         store.quarantined(&kit.app.name).await.map_err(|error| Obstacle::Trouble(Failure::from_error(&error)))?;
     let offered = path(from.as_ref(), &releases, wish.to.as_ref());
@@ -150,6 +155,8 @@ async fn try_select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -
     let opened = policy.divide(offered.clone(), now);
     policy.must_be_licensed(&opened).map_err(|error| Obstacle::NoWay(failed(&error, error.hint())))?;
     let rest = offered.into_iter().skip(opened.path.len()).collect();
+    let is_published = releases.iter().any(|release| Some(&release.id) == from.as_ref());
     let newest = releases.into_iter().map(|release| release.id).max_by_key(|id| id.build);
-    Ok(Selection { from, path: opened.path, rest, newest, held: opened.held, early: opened.early })
+    let (path, held, early) = (opened.path, opened.held, opened.early);
+    Ok(Selection { from, word, is_published, path, rest, newest, held, early })
 }

@@ -150,6 +150,12 @@ pub struct UpdatesView {
     pub app: AppName,
     /// What is installed now, where that is known.
     pub installed: Option<ReleaseId>,
+    /// Whether that is only what the application says: Afterhours has not put it there.
+    #[serde(default)]
+    pub unverified: bool,
+    /// Why that should be looked at; as `doctor` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<FindingView>,
     /// What is newer, ascending; what is `held` is not installed now.
     pub pending: Vec<ReleaseView>,
     /// What Afterhours would do for itself before it installs any of that.

@@ -63,6 +63,9 @@ pub struct AppView {
     pub title: String,
     /// What is installed, where that is known.
     pub installed: Option<ReleaseId>,
+    /// Whether that is only what the application says: Afterhours has not put it there.
+    #[serde(default)]
+    pub unverified: bool,
     /// Whether users may log in.
     pub gate: GateView,
     /// How many are logged in; absent when that cannot be known.

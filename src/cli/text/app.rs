@@ -178,6 +178,7 @@ pub(crate) fn quarantined(held: &[QuarantinedView], times: &Times) -> String {
 /// Newer releases, with their notes.
 pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
     let installed = match &view.installed {
+        Some(installed) if view.unverified => format!("{installed} is installed (unverified)"),
         Some(installed) => format!("{installed} is installed"),
         None => "which version is installed is not known".to_owned(),
     };
@@ -186,6 +187,7 @@ pub(crate) fn updates(view: &UpdatesView, times: &Times) -> String {
         true => format!("{}: {installed}, nothing newer", view.app),
         false => pending(view, &installed),
     });
+    parts.extend(view.doubt.iter().map(|doubt| indented(&findings(std::slice::from_ref(doubt)))));
     let first =
         |update: &SelfUpdateView| format!("first, Afterhours updates itself from {} to {}", update.from, update.to);
     parts.extend(view.self_update.as_ref().map(|update| indented(&first(update))));
@@ -329,7 +331,10 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
         vec![
             app.app.to_string(),
             app.title.clone(),
-            maybe(app.installed.as_ref()),
+            match (&app.installed, app.unverified) {
+                (Some(installed), true) => format!("{installed}, unverified"),
+                (installed, _) => maybe(installed.as_ref()),
+            },
             gate.to_owned(),
             app.sessions.map_or_else(|| "unknown".to_owned(), |number| number.to_string()),
             job::last_run(app.last_run.as_ref(), times),

@@ -13,6 +13,8 @@ use afterhours::install::InstallError;
 use crate::install::app;
 use crate::install::app::put;
 use crate::install::app::release;
+use crate::night::releases::V2;
+use crate::night::site::Site;
 use crate::support::users::APP;
 use crate::support::users::account;
 use crate::support::users::as_user;
@@ -140,4 +142,39 @@ async fn records_in_a_tree_lead_nowhere() {
     installer.swap_back(&release(2)).await.unwrap();
     installer.discard(RunId(1)).await.unwrap();
     assert_eq!(fs_err::read_to_string(root.join("outside/kept")).unwrap(), "root's");
+}
+
+/// A version that nobody has installed is shown as what it is: somebody's word. Too high a one stops all updates.
+#[tokio::test]
+async fn a_marker_that_lies_is_shown_as_unverified_with_what_it_stops() {
+    let mut site = Site::new().await;
+    std::fs::set_permissions(site.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    V2.publish(&site.feed());
+    give(&site.installed());
+    let marker = site.installed().join(MARKER);
+    let claim = "printf '{\"version\":\"9.9\",\"build\":999}' > \"$0\"";
+    attack("sh", &["-c", claim], &marker);
+    site.serve().await;
+
+    let (_, status, _) = site.run(&["status"]).await;
+    assert!(status.contains("9.9 (build 999), unverified"), "{status}");
+    let (_, status, _) = site.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["apps"][0]["unverified"], true, "{status}");
+    let (_, doctor, _) = site.run(&["doctor", "orders"]).await;
+    let (_, check, _) = site.run(&["update", "check", "orders"]).await;
+    assert!(check.contains("9.9 (build 999) is installed (unverified), nothing newer"), "{check}");
+    for said in [doctor, check] {
+        assert!(said.contains(&format!("belongs to {APP}")), "{said}");
+        assert!(said.contains("that is newer than all of the feed, whose newest is 2.0"), "{said}");
+        assert!(said.contains(&format!("remove {} and set installed_version", marker.display())), "{said}");
+    }
+    let (_, check, _) = site.run(&["update", "check", "orders", "--json"]).await;
+    let check: serde_json::Value = serde_json::from_str(&check).unwrap();
+    assert_eq!((&check["unverified"], &check["doubt"]["severity"]), (&true.into(), &"warning".into()), "{check}");
+
+    fs_err::remove_file(&marker).unwrap();
+    attack("mkfifo", &[], &marker);
+    let (_, doctor, _) = site.run(&["doctor", "orders"]).await;
+    assert!(doctor.contains(&format!("look what {} is", marker.display())), "{doctor}");
 }
