@@ -5,17 +5,32 @@
 //! first. It is known by a variable that it was given and that its children inherit, and by the
 //! process group it leads.
 //!
-//! Deliberately absent: what has left the group and cleared its environment is not found.
+//! Anybody can put any variable into their own environment. So what [`MARK`] holds is made of a secret and the user: who
+//! has not got it from us cannot know it, and who has got it can claim nobody else's processes with it.
+//!
+//! Deliberately absent: what has left the group and cleared its environment is not found, nor what has become another user.
 
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use sha2::Digest;
+use sha2::Sha256;
 use tokio::time::Instant;
 
+use crate::domain::hex::hex;
 use crate::exec::TERM_WAIT;
 use crate::exec::process;
+
+/// The variable by which a command is known that must not outlive us. Who starts one sets it to a secret; the command sees
+/// what [`mark_of`] makes of it.
+pub const MARK: &str = "AFTERHOURS_STEP";
+
+/// What [`MARK`] holds in a process of the user `uid`.
+pub fn mark_of(secret: &str, uid: u32) -> String {
+    hex(Sha256::digest(format!("{secret}\0{uid}")))
+}
 
 /// How long what was killed may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(30);
@@ -27,13 +42,13 @@ const SETTLE_WAIT: Duration = Duration::from_millis(500);
 /// More of an environment is not read.
 const ENVIRON_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Ends every process, other than this one, that has a variable for which `is_mark` holds (`NAME=value`), and
-/// whoever shares a group with one: TERM, two seconds, KILL. Answers with the numbers of those that were there, or, as an
-/// error, of those that would not go.
+/// Ends every process, other than this one, that has a variable for which `is_mark` holds for its user (`NAME=value`), and
+/// whoever of the same user shares a group with one: TERM, two seconds, KILL. Answers with the numbers of those that were
+/// there, or, as an error, of those that would not go.
 ///
 /// # Errors
 /// Somebody is still there long after KILL.
-pub async fn end(is_mark: impl Fn(&[u8]) -> bool + Send + Sync + Clone + 'static) -> Result<Vec<u32>, Vec<u32>> {
+pub async fn end(is_mark: impl Fn(u32, &[u8]) -> bool + Send + Sync + Clone + 'static) -> Result<Vec<u32>, Vec<u32>> {
     let began = Instant::now();
     let mut met = BTreeSet::new();
     let mut asked = BTreeSet::new();
@@ -45,15 +60,16 @@ pub async fn end(is_mark: impl Fn(&[u8]) -> bool + Send + Sync + Clone + 'static
         if left.is_empty() && (look.all_shown || began.elapsed() >= SETTLE_WAIT) {
             return Ok(met.into_iter().collect());
         }
-        met.extend(left.iter().map(|(pid, _)| *pid));
+        met.extend(left.iter().map(|found| found.pid));
         if began.elapsed() >= TERM_WAIT + KILL_WAIT {
-            return Err(left.into_iter().map(|(pid, _)| pid).collect());
+            return Err(left.into_iter().map(|found| found.pid).collect());
         }
-        for (pid, start_ticks) in left {
+        for Found { pid, start_ticks, uid } in left {
             let kill = began.elapsed() >= TERM_WAIT;
             if kill || asked.insert((pid, start_ticks)) {
+                let signal = if kill { Signal::KILL } else { Signal::TERM };
                 // Who may not be signalled is still there in the end, and is named then.
-                let _ = process::signal(pid, start_ticks, if kill { Signal::KILL } else { Signal::TERM });
+                let _ = process::signal_of_user(pid, start_ticks, uid, signal);
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -63,28 +79,41 @@ pub async fn end(is_mark: impl Fn(&[u8]) -> bool + Send + Sync + Clone + 'static
 /// What one look at the process table found.
 #[derive(Debug, Default)]
 struct Look {
-    /// The marked processes and their groups, each with its start.
-    marked: Vec<(u32, u64)>,
+    /// The marked processes and their groups.
+    marked: Vec<Found>,
     /// Whether every program showed its environment.
     all_shown: bool,
 }
 
-fn look(is_mark: &impl Fn(&[u8]) -> bool) -> Look {
+/// A process that is to be ended.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    pid: u32,
+    start_ticks: u64,
+    uid: u32,
+}
+
+fn look(is_mark: &impl Fn(u32, &[u8]) -> bool) -> Look {
     let Ok(entries) = fs_err::read_dir("/proc") else { return Look { all_shown: true, ..Look::default() } };
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let table: Vec<process::Entry> = pids.filter(|pid| *pid != std::process::id()).filter_map(process::entry).collect();
+    let table = pids.filter(|pid| *pid != std::process::id()).filter_map(process::entry);
+    // Who is in between two users is nobody's: a set-uid program that somebody else has started.
+    let table: Vec<_> = table.filter_map(|entry| Some((entry, process::only_user(entry.pid)?))).collect();
     let mut all_shown = true;
     let mut room = vec![0; ENVIRON_BYTES_MAX];
-    let is_marked = |entry: &&process::Entry| {
+    let is_marked = |(entry, uid): &&(process::Entry, u32)| {
         let environ = environ(entry.pid, &mut room);
         all_shown &= !environ.is_empty() || !runs_a_program(entry.pid);
-        environ.split(|byte| *byte == 0).any(is_mark)
+        environ.split(|byte| *byte == 0).any(|variable| is_mark(*uid, variable))
     };
-    let ours: Vec<&process::Entry> = table.iter().filter(is_marked).collect();
+    let ours: Vec<&(process::Entry, u32)> = table.iter().filter(is_marked).collect();
     // Only a group of the command's own: its leader is, or was, one of them.
-    let groups: BTreeSet<u32> = ours.iter().map(|entry| entry.group).filter(|group| *group != own_group()).collect();
-    let mates = table.iter().filter(|entry| groups.contains(&entry.group) || ours.contains(entry));
-    Look { marked: mates.map(|entry| (entry.pid, entry.start_ticks)).collect(), all_shown }
+    let mut groups: BTreeSet<(u32, u32)> = ours.iter().map(|(entry, uid)| (entry.group, *uid)).collect();
+    groups.retain(|(group, _)| *group != own_group());
+    let is_theirs = |found: &&(process::Entry, u32)| groups.contains(&(found.0.group, found.1)) || ours.contains(found);
+    let found =
+        |(entry, uid): &(process::Entry, u32)| Found { pid: entry.pid, start_ticks: entry.start_ticks, uid: *uid };
+    Look { marked: table.iter().filter(is_theirs).map(found).collect(), all_shown }
 }
 
 /// Not a thread of the kernel, nor one that has ended: those never show an environment.
@@ -124,16 +153,25 @@ mod tests {
         // One that does not care for TERM, one whose child has cleared its environment, and a stranger.
         let mut deaf = start("trap '' TERM; while :; do sleep 1000; done", &value);
         let mut parent = start("env -i sleep 1000 & wait", &value);
-        let mut stranger = start("sleep 1000", "another");
-        let is_mark = move |variable: &[u8]| variable == mark.as_bytes();
+        let mut stranger = start("exec sleep 1000", "another");
+        let own = rustix::process::geteuid().as_raw();
+        let is_mark = move |uid: u32, variable: &[u8]| uid == own && variable == mark.as_bytes();
         let ended = end(is_mark.clone()).await.unwrap();
         assert!(ended.contains(&deaf.id()) && ended.contains(&parent.id()), "{ended:?}");
         assert!(!ended.contains(&stranger.id()), "{ended:?}");
         deaf.wait().unwrap();
         parent.wait().unwrap();
-        assert_eq!(end(is_mark).await, Ok(Vec::new()));
+        assert_eq!(end(is_mark.clone()).await, Ok(Vec::new()));
+        assert_eq!(end(move |uid, variable: &[u8]| is_mark(uid + 1, variable)).await, Ok(Vec::new()));
         stranger.kill().unwrap();
         stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn a_mark_is_one_users() {
+        assert_eq!(mark_of("secret", 7), mark_of("secret", 7));
+        assert_ne!(mark_of("secret", 7), mark_of("secret", 0));
+        assert_ne!(mark_of("secret", 7), mark_of("other", 7));
     }
 
     /// While a program replaces itself, it shows no environment for a moment.
@@ -145,7 +183,7 @@ mod tests {
             restless.args(["-c", "exec sh -c \"$AGAIN\""]).env("AGAIN", "exec sh -c \"$AGAIN\"");
             restless.env("AFTERHOURS_TEST", mark.split_once('=').unwrap().1).process_group(0);
             let mut restless = restless.spawn().unwrap();
-            let ended = end(move |variable: &[u8]| variable == mark.as_bytes()).await.unwrap();
+            let ended = end(move |_: u32, variable: &[u8]| variable == mark.as_bytes()).await.unwrap();
             // Nobody is left running where it was not found.
             let _ = restless.kill();
             restless.wait().unwrap();

@@ -250,6 +250,9 @@ impl Exec {
             .env_clear()
             .envs(permit.env)
             .envs(&self.env);
+        if let Some(secret) = self.env.get(leftover::MARK) {
+            command.env(leftover::MARK, leftover::mark_of(secret, permit.account.uid));
+        }
         if let What::Ours { .. } = self.what {
             command.process_group(0);
         } else {

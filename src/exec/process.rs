@@ -34,6 +34,15 @@ pub fn uid(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
 }
 
+/// The user of a process that can do what that user can and nothing else: the real one, the effective one, the saved one and
+/// that of its files.
+pub(super) fn only_user(pid: u32) -> Option<u32> {
+    let status = fs_err::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mut users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace();
+    let first = users.next()?;
+    if users.all(|user| user == first) { first.parse().ok() } else { None }
+}
+
 /// Whether the process that had this number since `start_ticks` lives.
 pub fn life(pid: u32, start_ticks: u64) -> Life {
     match stat(pid) {

@@ -56,6 +56,8 @@ pub struct Kit {
     pub renewal: Arc<Renewal>,
     /// The random number of this site, once one was drawn.
     pub site: Option<Arc<str>>,
+    /// Where what must be known of it is kept.
+    pub state_dir: PathBuf,
 }
 
 /// The adapters of an application cannot be put together.
@@ -98,6 +100,7 @@ impl Kit {
             renewal: Arc::clone(renewal),
             site,
             app: app.clone(),
+            state_dir,
         })
     }
 

@@ -18,6 +18,7 @@ pub(crate) mod installed;
 pub mod kit;
 pub mod lock;
 pub mod machine;
+mod mark;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -20,7 +20,7 @@ mod app_log;
 mod bus;
 pub mod commands;
 pub mod error;
-mod files;
+pub(crate) mod files;
 mod hold;
 mod limits;
 mod restarts;

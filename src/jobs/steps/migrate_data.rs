@@ -44,7 +44,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     if release.migrate_as_root {
         command = permit::as_root(command);
     }
-    let exec = Exec::of(&command, context.kit.app.hooks.deadline).envs(&context.marked_env()).dir(dir);
+    let exec = Exec::of(&command, context.kit.app.hooks.deadline).envs(&context.marked_env().await?).dir(dir);
     let output = exec.run().await.map_err(|error| {
         let cause = failed(&error, None);
         Failure { said: cause.said.clone(), ..Failure::new(format!("run the migration of {}", release.id)) }

@@ -31,6 +31,7 @@ mod stop;
 mod swap;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use chrono::DateTime;
 use chrono::Utc;
 use tokio::sync::broadcast;
 
+use crate::config::settings::AppSettings;
 use crate::db::store::Store;
 use crate::domain::command::Command;
 use crate::domain::event::How;
@@ -53,6 +55,7 @@ use crate::domain::step::Step;
 use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::leftover;
+use crate::exec::permit;
 use crate::exec::permit::Refusal;
 use crate::feed::FeedError;
 use crate::jobs::driver::Done;
@@ -63,10 +66,8 @@ use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
 use crate::jobs::kit::SharedClock;
 use crate::jobs::machine::Machine;
+use crate::jobs::mark;
 use crate::jobs::plan::learnt_downtime_ms;
-
-/// Which step a command belongs to. Only commands that leave nothing behind are given it.
-const STEP_MARK: &str = "AFTERHOURS_STEP";
 
 /// The steps upon real applications.
 #[derive(Debug)]
@@ -200,23 +201,39 @@ impl Context<'_> {
         self.kit.hook_env(self.run, self.from(), self.path().get(self.at.build as usize))
     }
 
-    /// The same for a command that leaves nothing behind; should we die, it is known by [`STEP_MARK`].
-    fn marked_env(&self) -> BTreeMap<String, String> {
+    /// The same for a command that leaves nothing behind; should we die, it is known by [`leftover::MARK`].
+    async fn marked_env(&self) -> Result<BTreeMap<String, String>, Failure> {
         let mut env = self.env();
-        env.insert(STEP_MARK.to_owned(), self.mark());
-        env
+        env.insert(leftover::MARK.to_owned(), self.mark().await?);
+        Ok(env)
     }
 
-    /// Of this step, and of this store: another daemon may have a run of the same number.
-    fn mark(&self) -> String {
-        format!("{}/{}/{}", self.kit.app.staging_dir.display(), self.run, self.at)
+    /// The secret of this step of this run.
+    async fn mark(&self) -> Result<String, Failure> {
+        let (dir, run) = (self.kit.state_dir.clone(), self.run);
+        let drawn = tokio::task::spawn_blocking(move || mark::draw(&dir, run)).await;
+        let drawn = drawn.map_err(|error| Failure::from_error(&error))?;
+        Ok(self.of_step(&drawn.map_err(|error| Failure::from_error(&error))?))
+    }
+
+    fn of_step(&self, secret: &str) -> String {
+        format!("{secret}/{}", self.at)
     }
 
     /// Ends the commands of this step that outlived the process that ran them.
     async fn end_leftovers(&self) -> Result<(), Failure> {
-        let mark = format!("{STEP_MARK}={}", self.mark()).into_bytes();
+        let (app, dir, run) = (self.kit.app.clone(), self.kit.state_dir.clone(), self.run);
+        let looked = tokio::task::spawn_blocking(move || (mark::find(&dir, run), keepers_of_data(&app))).await;
+        let (secret, keepers) = looked.map_err(|error| Failure::from_error(&error))?;
+        let secret = secret.map_err(|error| Failure::from_error(&error))?.map(|secret| self.of_step(&secret));
         let snapshot = format!("AFTERHOURS_SNAPSHOT={}/", self.kit.installer.snapshot_path(self.run).display());
-        let ended = leftover::end(move |variable| variable == mark || variable.starts_with(snapshot.as_bytes())).await;
+        let is_mark = move |uid: u32, variable: &[u8]| {
+            let marked = variable.strip_prefix(leftover::MARK.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+            let is_ours =
+                |value: &[u8]| secret.as_ref().is_some_and(|it| leftover::mark_of(it, uid).as_bytes() == value);
+            marked.is_some_and(is_ours) || (keepers.contains(&uid) && variable.starts_with(snapshot.as_bytes()))
+        };
+        let ended = leftover::end(is_mark).await;
         match ended {
             Ok(ended) if ended.is_empty() => Ok(()),
             Ok(ended) => {
@@ -244,7 +261,7 @@ impl Context<'_> {
     /// Runs a hook of the administrator's, if there is one.
     async fn hook(&self, name: &str, command: Option<&Command>) -> Result<(), Failure> {
         let Some(command) = command else { return Ok(()) };
-        let exec = Exec::of(command, self.kit.app.hooks.deadline).envs(&self.marked_env());
+        let exec = Exec::of(command, self.kit.app.hooks.deadline).envs(&self.marked_env().await?);
         exec.run()
             .await
             .map(drop)
@@ -255,6 +272,12 @@ impl Context<'_> {
     fn progress(&self) -> Arc<dyn Progress> {
         Arc::new(Reporter { live: self.night.live.clone(), run: self.run, at: self.at })
     }
+}
+
+/// The users as whom the data are dumped and put back: such a command is known by where the dump is.
+fn keepers_of_data(app: &AppSettings) -> BTreeSet<u32> {
+    let commands = app.commands().into_iter().filter(|(key, _)| key.starts_with("data."));
+    commands.filter_map(|(_, command)| permit::account_of(command).ok()).map(|account| account.uid).collect()
 }
 
 struct Reporter {

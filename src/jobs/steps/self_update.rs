@@ -13,6 +13,7 @@ use crate::domain::finding::Finding;
 use crate::domain::held::in_utc;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::exec::leftover;
 use crate::jobs::driver::Done;
 use crate::jobs::select::select;
 use crate::jobs::self_update::CHECK;
@@ -21,7 +22,6 @@ use crate::jobs::self_update::awaited;
 use crate::jobs::self_update::outlook;
 use crate::jobs::self_update::trouble;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::STEP_MARK;
 use crate::jobs::steps::failed;
 use crate::renewal::Ended;
 use crate::renewal::Ending;
@@ -184,7 +184,7 @@ async fn prepare(context: &Context<'_>, release: &Release) -> Result<std::path::
     staged.map_err(|error| failed(&error, error.hint()))?;
     let stage = renewal.stage_of_rehearsal()?;
     copy_store(context.night.store.path(), &stage).await?;
-    Ok(renewal.rehearse(&release.id, &tree, &stage, (STEP_MARK, context.mark())).await?)
+    Ok(renewal.rehearse(&release.id, &tree, &stage, (leftover::MARK, context.mark().await?)).await?)
 }
 
 async fn copy_store(store: &Path, into: &Path) -> Result<(), Failure> {

@@ -12,6 +12,6 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
-    or_fail!(context.kit.service.stop(&context.marked_env()).await);
+    or_fail!(context.kit.service.stop(&context.marked_env().await?).await);
     Ok("the new version is stopped".to_owned())
 }

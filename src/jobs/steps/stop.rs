@@ -24,7 +24,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         context.hook("before_stop", kit.app.hooks.before_stop.as_ref()).await?;
     }
     or_fail!(kit.installer.hold().await);
-    or_fail!(kit.service.stop(&context.marked_env()).await);
+    or_fail!(kit.service.stop(&context.marked_env().await?).await);
     Ok(Done::saying("the service is down"))
 }
 

@@ -1,10 +1,12 @@
 //! Commands of an application whose files belong to the application's user: none of them lends root's rights.
 
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use afterhours::domain::release::ReleaseId;
 use afterhours::domain::run::Outcome;
+use afterhours::exec::leftover;
 use afterhours::feed::pack::PackMeta;
 use afterhours::feed::pack::pack;
 
@@ -12,6 +14,7 @@ use crate::night::releases::Edition;
 use crate::night::releases::V2;
 use crate::night::site::Site;
 use crate::support::users::APP;
+use crate::support::users::STRANGER;
 use crate::support::users::account;
 use crate::support::users::as_user;
 
@@ -312,4 +315,31 @@ async fn a_migration_is_root_only_where_the_site_allows_it() {
     assert_eq!(view.outcome, Some(Outcome::Succeeded), "{view:#?}");
     assert_eq!(site.read("migrated-by"), "0");
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs_err::metadata(site.installed()).unwrap()), account(APP).uid);
+}
+
+/// What outlives us is found by a mark in its environment. Somebody else's processes are not claimed by it, nor root's by
+/// the application's.
+#[tokio::test]
+async fn a_mark_claims_only_processes_of_the_user_it_was_given_to() {
+    let secret = uuid::Uuid::new_v4().to_string();
+    let mark = |uid: u32| leftover::mark_of(&secret, uid);
+    let app = account(APP).uid;
+    let start = |user: &str, mark: String| {
+        let mut command = as_user(user, "sleep");
+        command.arg("1000").env(leftover::MARK, mark).process_group(0).spawn().unwrap()
+    };
+    let mut ours = start(APP, mark(app));
+    // The stranger has read it somewhere; the application's user has what it was given, and a process of root's has it, too.
+    let mut theirs = [start(STRANGER, mark(app)), start("root", mark(app)), start(STRANGER, secret.clone())];
+    let wanted = secret.clone();
+    let is_mark = move |uid: u32, variable: &[u8]| {
+        variable == format!("{}={}", leftover::MARK, leftover::mark_of(&wanted, uid)).as_bytes()
+    };
+    assert_eq!(leftover::end(is_mark).await, Ok(vec![ours.id()]));
+    ours.wait().unwrap();
+    for process in &mut theirs {
+        assert!(process.try_wait().unwrap().is_none(), "it lives");
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
 }
