@@ -81,6 +81,7 @@ use crate::scheduler::post::PostOffice;
 use crate::scheduler::retention::Keep;
 use crate::scheduler::timekeeper::Timekeeper;
 use crate::sessions::hub::Hub;
+use crate::sessions::hub::HubError;
 use crate::sessions::hub::SessionChange;
 use crate::sessions::hub::Verdict;
 use crate::sessions::notes::Notebook;
@@ -447,8 +448,12 @@ impl Admission for Doors {
         self.0.night.kits.contains_key(app)
     }
 
-    async fn counts(&self, app: &AppName, peer: Option<Peer>) -> bool {
-        self.0.counts(app, peer).await
+    async fn counts(&self, app: &AppName, peer: Option<Peer>, said: &str) -> bool {
+        self.0.counts(app, peer, said).await
+    }
+
+    async fn refused(&self, object: String, peer: Option<Peer>, said: Option<&str>, error: &HubError) {
+        self.0.note_hub_refusal(object, peer, said, error).await;
     }
 
     async fn admit(&self, app: &AppName, peer: Option<Peer>, said: &str) -> Verdict {

@@ -54,7 +54,15 @@ pub trait Admission: Send + Sync + 'static {
     /// Whether there is such an application.
     fn knows(&self, app: &AppName) -> bool;
     /// Whether sessions of this user count at all.
-    fn counts(&self, app: &AppName, peer: Option<Peer>) -> impl Future<Output = bool> + Send;
+    fn counts(&self, app: &AppName, peer: Option<Peer>, said: &str) -> impl Future<Output = bool> + Send;
+    /// Writes down that this user was refused something by the hub; `object` is an application or a session.
+    fn refused(
+        &self,
+        object: String,
+        peer: Option<Peer>,
+        said: Option<&str>,
+        error: &HubError,
+    ) -> impl Future<Output = ()> + Send;
     /// Whether this user may log in now, whatever `said` is; uses up a pass where the gate is closed and one is there.
     fn admit(&self, app: &AppName, peer: Option<Peer>, said: &str) -> impl Future<Output = Verdict> + Send;
 }
@@ -112,9 +120,10 @@ async fn register<A: Admission>(
         return refusal(StatusCode::UNPROCESSABLE_ENTITY, "bad_request", &Failure::new(format!("register: {flaw}")));
     }
     if let Err(error) = state.hub.knock(peer) {
+        state.admission.refused(app.to_string(), peer, Some(&register.user), &error).await;
         return failed(&error);
     }
-    if !state.admission.counts(&app, peer).await {
+    if !state.admission.counts(&app, peer, &register.user).await {
         let failure = Failure::new(format!("register: {app} is used by other users of this machine"))
             .hint(format!("ask your administrator: `users` and `group` of [app.{app}] say whose sessions count"));
         return refusal(StatusCode::FORBIDDEN, "not_permitted", &failure);
@@ -129,7 +138,10 @@ async fn register<A: Admission>(
         Ok(Joined::GateClosed(closed)) => {
             lines(Body::from(line(&ServerMessage::GateClosed { text: closed.text, until: closed.until })))
         }
-        Err(error) => failed(&error),
+        Err(error) => {
+            state.admission.refused(app.to_string(), peer, Some(&register.user), &error).await;
+            failed(&error)
+        }
     }
 }
 
@@ -146,16 +158,18 @@ async fn tell<A: Admission>(
     MaybePeer(peer): MaybePeer,
     Json(told): Json<ClientState>,
 ) -> Response {
-    done(state.hub.state(&session, peer, &told))
+    let done = state.hub.state(&session, peer, &told);
+    answered(&state, &session, peer, done).await
 }
 
 async fn answer<A: Admission>(
     State(state): State<Workstations<A>>,
     Path(session): Path<SessionId>,
     MaybePeer(peer): MaybePeer,
-    Json(answered): Json<Answered>,
+    Json(told): Json<Answered>,
 ) -> Response {
-    done(state.hub.answer(&session, peer, &answered))
+    let done = state.hub.answer(&session, peer, &told);
+    answered(&state, &session, peer, done).await
 }
 
 async fn leave<A: Admission>(
@@ -163,11 +177,24 @@ async fn leave<A: Admission>(
     Path(session): Path<SessionId>,
     MaybePeer(peer): MaybePeer,
 ) -> Response {
-    done(state.hub.leave(&session, peer))
+    let done = state.hub.leave(&session, peer);
+    answered(&state, &session, peer, done).await
 }
 
-fn done(result: Result<(), HubError>) -> Response {
-    result.map_or_else(|error| failed(&error), |()| StatusCode::NO_CONTENT.into_response())
+/// What a client is told after something about its session.
+async fn answered<A: Admission>(
+    state: &Workstations<A>,
+    session: &SessionId,
+    peer: Option<Peer>,
+    done: Result<(), HubError>,
+) -> Response {
+    match done {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(error) => {
+            state.admission.refused(session.to_string(), peer, None, &error).await;
+            failed(&error)
+        }
+    }
 }
 
 fn failed(error: &HubError) -> Response {

@@ -18,7 +18,7 @@ use crate::domain::gate::Pass;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
 use crate::files::account::Account;
-use crate::files::account::user_name;
+use crate::sessions::hub::HubError;
 use crate::sessions::hub::Verdict;
 use crate::sessions::named::Named;
 use crate::sessions::station::Peer;
@@ -32,7 +32,7 @@ const SESSION_REFUSED: &str = "session.refused";
 
 impl Control {
     /// Whether sessions of this peer's user count at all. Root's and this daemon's own always do.
-    pub async fn counts(&self, app: &AppName, peer: Option<Peer>) -> bool {
+    pub async fn counts(&self, app: &AppName, peer: Option<Peer>, said: &str) -> bool {
         let Ok(kit) = self.kit(app) else { return false };
         let people = kit.app.people.clone();
         let Some(peer) = peer else { return people.is_everybody() };
@@ -42,7 +42,14 @@ impl Control {
         let found = tokio::task::spawn_blocking(move || people.are_of(&Account::of_uid(peer.uid)));
         let counts = found.await.unwrap_or(false);
         if !counts {
-            self.note_unseated(SESSION_REFUSED, app, peer, None).await;
+            let why = format!("{app} is used by other users of this machine");
+            self.note_unseated(
+                SESSION_REFUSED,
+                app.to_string(),
+                peer,
+                &[("said", &foreign::name(said)), ("why", &why)],
+            )
+            .await;
         }
         counts
     }
@@ -66,7 +73,7 @@ impl Control {
             return Verdict::AdmittedByPass;
         }
         if let Some(peer) = peer {
-            self.note_unseated(LOGIN_REFUSED, app, peer, Some(said)).await;
+            self.note_unseated(LOGIN_REFUSED, app.to_string(), peer, &[("said", &foreign::name(said))]).await;
         }
         Verdict::Refused { message, until }
     }
@@ -99,12 +106,30 @@ impl Control {
         }
     }
 
-    async fn note_unseated(&self, action: &'static str, app: &AppName, peer: Peer, said: Option<&str>) {
-        let who = tokio::task::spawn_blocking(move || user_name(peer.uid)).await.unwrap_or_default();
-        let said = said.map(foreign::name);
-        let body = [("uid", json!(peer.uid)), ("said", json!(said))];
-        let body = body.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
-        self.note_refused(Refused { who, via: VIA, action, object: app.to_string(), body }).await;
+    /// Notes that the hub has refused something to a user of this machine: a session that is somebody else's, or too many.
+    /// `object` is an application or a session. What fails for another reason is no refusal.
+    pub async fn note_hub_refusal(&self, object: String, peer: Option<Peer>, said: Option<&str>, error: &HubError) {
+        let is_refusal = match error {
+            HubError::NotYours { .. } | HubError::NotNow | HubError::TooMany { .. } | HubError::TooOften => true,
+            HubError::NoSession { .. }
+            | HubError::StaleAnswer
+            | HubError::Full
+            | HubError::NotRemembered { .. }
+            | HubError::Unreachable { .. }
+            | HubError::Signal { .. } => false,
+        };
+        if let Some(peer) = peer.filter(|_| is_refusal) {
+            let (said, why) = (said.map(foreign::name), error.to_string());
+            let known = said.as_deref().map(|said| ("said", said)).into_iter().chain([("why", why.as_str())]);
+            self.note_unseated(SESSION_REFUSED, object, peer, &known.collect::<Vec<_>>()).await;
+        }
+    }
+
+    async fn note_unseated(&self, action: &'static str, object: String, peer: Peer, known: &[(&str, &str)]) {
+        let who = self.refused_name(peer.uid).await;
+        let known = known.iter().map(|(key, value)| ((*key).to_owned(), json!(value)));
+        let body = known.chain([("uid".to_owned(), json!(peer.uid))]).collect();
+        self.note_refused(Refused { who, via: VIA, action, object, body }).await;
     }
 }
 

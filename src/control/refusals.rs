@@ -1,10 +1,11 @@
 //! Refused attempts in the history: commands and log-ins, and never so many that a stranger could fill the store.
 //!
-//! The first refusal of somebody within a minute is written at once; those that follow are counted, and stand in one entry
-//! when the minute is over. Somebody with very many names counts as one after the first few. Once a day has had many
-//! entries, its periods are hours.
+//! The first refusal of something to somebody within a minute is written at once; those that follow are counted, and stand
+//! in one entry when the minute is over. Very many names count as one after the first few, and so do very many things
+//! that one of them asks for. Once a day has had many entries, its periods are hours.
 //!
-//! *Invariant:* what is written in a day is bounded by [`DAY_ENTRIES_MANY`] and 24 hours of [`NAMES_MAX`] names.
+//! *Invariant:* what is written in a day is bounded by [`DAY_ENTRIES_MANY`] and 24 hours of [`NAMES_MAX`] names with
+//! [`THINGS_MAX`] things each.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -21,12 +22,15 @@ use crate::control::Caller;
 use crate::control::Control;
 use crate::db::audit::AuditEntry;
 use crate::domain::plain::one_line;
+use crate::files::account::user_name;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 
 /// How many names have entries of their own in a period.
 const NAMES_MAX: usize = 16;
-/// Whoever comes after them.
+/// How many things that one of them asks for have entries of their own in a period.
+const THINGS_MAX: usize = 4;
+/// Whoever, and whatever, comes after them.
 const OTHERS: &str = "(others)";
 /// After so many entries of a day, its periods are hours.
 const DAY_ENTRIES_MANY: u32 = 500;
@@ -62,20 +66,28 @@ impl Refused {
         }
     }
 
-    fn key(&self) -> Key {
+    fn name(&self) -> Name {
         (self.action, self.who.clone())
+    }
+
+    fn thing(&self) -> Thing {
+        let why = self.body.get("why").and_then(Value::as_str).unwrap_or_default();
+        (self.object.clone(), why.to_owned())
     }
 }
 
-/// What is counted together: the action, and who was refused it.
-type Key = (&'static str, String);
+/// Who was refused which action.
+type Name = (&'static str, String);
+/// What was refused, and why.
+type Thing = (String, String);
+/// What of one of them is counted together: the last one for each thing, and how many have come after the one that is written.
+type Things = BTreeMap<Thing, (Refused, u64)>;
 
 /// What is not written yet, of the period that runs.
 #[derive(Debug, Default)]
 struct Ledger {
     began_at: DateTime<Utc>,
-    /// The last one of each, and how many have come after the one that is written.
-    counted: BTreeMap<Key, (Refused, u64)>,
+    counted: BTreeMap<Name, Things>,
     /// How many entries this day has had.
     day: (i64, u32),
 }
@@ -94,7 +106,7 @@ impl Ledger {
         }
         self.began_at = now;
         let counted = std::mem::take(&mut self.counted);
-        let due = counted.into_values().filter(|(_, times)| *times > 0);
+        let due = counted.into_values().flat_map(Things::into_values).filter(|(_, times)| *times > 0);
         let due: Vec<AuditEntry> = due.map(|(refused, times)| refused.entry(now, times)).collect();
         self.count(now, due.len());
         due
@@ -103,18 +115,32 @@ impl Ledger {
     /// Takes one in, and says what is to be written now.
     fn note(&mut self, mut refused: Refused, now: DateTime<Utc>) -> Vec<AuditEntry> {
         let mut due = self.close(now, false);
-        if self.counted.len() >= NAMES_MAX && !self.counted.contains_key(&refused.key()) {
+        if self.counted.len() >= NAMES_MAX && !self.counted.contains_key(&refused.name()) {
             refused.who = OTHERS.to_owned();
         }
-        if let Some((last, times)) = self.counted.get_mut(&refused.key()) {
+        let things = self.counted.entry(refused.name()).or_default();
+        let mut thing = refused.thing();
+        if things.len() >= THINGS_MAX && !things.contains_key(&thing) {
+            refused.object = OTHERS.to_owned();
+            thing = (OTHERS.to_owned(), String::new());
+        }
+        if let Some((last, times)) = things.get_mut(&thing) {
             *last = refused;
             *times += 1;
             return due;
         }
         due.push(refused.entry(now, 1));
-        self.counted.insert(refused.key(), (refused, 0));
+        things.insert(thing, (refused, 0));
         self.count(now, 1);
         due
+    }
+
+    /// What this user is called in the period that runs, where that needs no look-up.
+    fn name_of(&self, uid: u32) -> Option<String> {
+        let of = |refused: &&Refused| refused.body.get("uid") == Some(&json!(uid));
+        let known = self.counted.values().flat_map(Things::values).map(|(last, _)| last).find(of);
+        let is_full = self.counted.len() >= NAMES_MAX;
+        known.map(|known| known.who.clone()).or_else(|| is_full.then(|| OTHERS.to_owned()))
     }
 
     fn count(&mut self, now: DateTime<Utc>, entries: usize) {
@@ -153,6 +179,14 @@ impl Control {
     pub(super) async fn note_refused(&self, refused: Refused) {
         let due = self.refusals.with(|ledger| ledger.note(refused, self.now()));
         self.write_refusals(due).await;
+    }
+
+    /// What a user is called in an entry. Asks the system's databases once in a period, however often somebody is refused.
+    pub(super) async fn refused_name(&self, uid: u32) -> String {
+        match self.refusals.with(|ledger| ledger.name_of(uid)) {
+            Some(name) => name,
+            None => tokio::task::spawn_blocking(move || user_name(uid)).await.unwrap_or_else(|_| uid.to_string()),
+        }
     }
 
     /// Writes what was counted in a period that is over; with `is_last` also of one that runs.
@@ -209,6 +243,38 @@ mod tests {
         assert_eq!(ledger.note(refused("bert"), at(62)), []);
         assert_eq!(said(&ledger.close(at(62), true)), [("bert".to_owned(), 1)], "the daemon stops");
         assert_eq!(said(&ledger.note(refused("bert"), at(-500))), [("bert".to_owned(), 1)], "the clock was set back");
+    }
+
+    #[test]
+    fn each_thing_that_is_refused_has_its_own_entry_up_to_a_bound() {
+        let mut ledger = Ledger::default();
+        let of = |object: &str| Refused { object: object.to_owned(), ..refused("bert") };
+        for object in ["open", "close", "open"] {
+            ledger.note(of(object), at(0));
+        }
+        for number in 0..1000 {
+            ledger.note(of(&number.to_string()), at(1));
+        }
+        let due = ledger.close(at(60), false);
+        let told: Vec<_> = due.iter().map(|entry| (entry.object.as_str(), &entry.body["times"])).collect();
+        assert_eq!(told, [(OTHERS, &json!(997)), ("open", &json!(1))]);
+        assert_eq!(ledger.note(refused("carl"), at(61)).len(), 1, "others are not crowded out");
+    }
+
+    #[test]
+    fn nobody_who_is_refused_again_is_looked_up_again() {
+        let mut ledger = Ledger::default();
+        let of = |uid: u32| {
+            let body = [("uid".to_owned(), json!(uid))].into_iter().collect();
+            Refused { body, ..refused(&format!("user-{uid}")) }
+        };
+        assert_eq!(ledger.name_of(7), None);
+        ledger.note(of(7), at(0));
+        assert_eq!(ledger.name_of(7).as_deref(), Some("user-7"));
+        for uid in 100..200 {
+            ledger.note(of(uid), at(0));
+        }
+        assert_eq!(ledger.name_of(1000).as_deref(), Some(OTHERS));
     }
 
     #[test]

@@ -202,3 +202,27 @@ async fn names_turn_nothing_round_and_fill_nothing() {
     let mail = &site.mail.taken()[0].content;
     assert!(mail.contains("994 others") && mail.len() < 16_000, "{}", mail.len());
 }
+
+/// Whatever the hub refuses to somebody stands in the history: whose it was, what they called themself, and why.
+#[tokio::test]
+async fn what_the_hub_refuses_stands_in_the_history() {
+    let site = open(&QUICK).await;
+    let owner = station(&site, APP, "has-a-program", &["anna"]);
+    owner.is_told(&site, "welcome").await;
+    let known = sessions(&site).await.remove(0);
+    let thief = station(&site, STRANGER, "speaks-for", &["anna", known["id"].as_str().unwrap()]);
+    thief.is_told(&site, "belongs to another user").await;
+    let refused = audited(&site, "session.refused");
+    let told =
+        |(who, body): &(String, Value)| (who.clone(), body["uid"].clone(), body["why"].as_str().unwrap().to_owned());
+    let (who, uid, why) = told(&refused[0]);
+    assert_eq!((refused.len(), who.as_str(), uid), (1, STRANGER, account(STRANGER).uid.into()), "{refused:?}");
+    assert!(why.contains("belongs to another user"), "{why}");
+
+    let eager = station(&site, STRANGER, "asks-often", &["anna"]);
+    eager.is_told(&site, "too often").await;
+    let refused = audited(&site, "session.refused");
+    let often = refused.iter().find(|entry| told(entry).2.contains("too often")).expect("it has an entry of its own");
+    assert_eq!((&often.0, &often.1["said"]), (&STRANGER.to_owned(), &"anna".into()), "{refused:?}");
+    assert!(refused.len() < 10, "{}", refused.len());
+}

@@ -72,6 +72,11 @@ elif WAY == "has-a-new-program-each-time":
         link = register(running(child.pid))
         child.wait()
         link.close()
+elif WAY == "speaks-for":
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(SOCKET)
+    link.sendall(f"DELETE /v1/workstations/{SESSION} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    print(json.dumps(link.recv(65536).decode()), flush=True)
 elif WAY == "flaps":
     while True:
         register(running(1)).close()

@@ -31,6 +31,7 @@ use afterhours::domain::session::Session;
 use afterhours::domain::span::Span;
 use afterhours::exec::process::start_ticks;
 use afterhours::sessions::hub::Hub;
+use afterhours::sessions::hub::HubError;
 use afterhours::sessions::hub::SessionChange;
 use afterhours::sessions::hub::Verdict;
 use afterhours::sessions::notes::notes;
@@ -67,9 +68,11 @@ impl Admission for Door {
         *app == self::app()
     }
 
-    async fn counts(&self, _: &AppName, _: Option<Peer>) -> bool {
+    async fn counts(&self, _: &AppName, _: Option<Peer>, _: &str) -> bool {
         true
     }
+
+    async fn refused(&self, _: String, _: Option<Peer>, _: Option<&str>, _: &HubError) {}
 
     async fn admit(&self, _: &AppName, _: Option<Peer>, _: &str) -> Verdict {
         match &mut *self.0.lock().unwrap() {
