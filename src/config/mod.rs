@@ -11,6 +11,7 @@
 //!
 //! Deliberately absent: environment variables inside the file, includes, merging of several files.
 
+mod bare;
 pub mod error;
 mod input;
 mod lower;
@@ -71,6 +72,12 @@ pub fn parse(text: &str, origin: &str) -> Result<Settings, ConfigError> {
     let input: Input = source.read()?;
     let secrets = source.secrets();
     lower::settings(input, secrets).map_err(|problem| source.locate(problem))
+}
+
+/// Puts `hidden` in the place of every secret in the text of a configuration: variables, arguments, passwords in addresses. The
+/// files that it names are left.
+pub fn hide_secrets(table: &mut toml::Table, hidden: &str) {
+    bare::hide(table, hidden);
 }
 
 /// Whether the key of a configuration names a file with a secret in it.

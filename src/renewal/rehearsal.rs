@@ -1,7 +1,7 @@
 //! A new program rehearses as somebody who may do nothing: on copies, as `nobody`, and without a way back to more rights.
 //!
-//! Whoever vouches for it, it has not run yet. It gets a copy of the store and of the configuration, without the secrets in it,
-//! in a private directory of that user; its environment is its own.
+//! Whoever vouches for it, it has not run yet. It gets a copy of the store and of the configuration, without the secrets in it
+//! (files, variables, arguments, passwords in addresses), in a private directory of that user; its environment is its own.
 //!
 //! ```text
 //! /var/lib/.afterhours.rehearsal/   afterhours.db, afterhours.toml, afterhours: copies; removed afterwards
@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::config::hide_secrets;
+use crate::config::names_a_secret;
 use crate::files::account::Account;
 use crate::files::small::read_small;
 use crate::files::small::read_small_text;
@@ -100,15 +102,15 @@ fn copy_config(from: &Path, dir: &Path) -> Result<PathBuf, RenewalError> {
     let text = read_small_text(&fs::canonicalize(from).at("find", from)?, FILE_BYTES_MAX);
     let text = text.map_err(std::io::Error::from).at("read", from)?.unwrap_or_default();
     let copy = dir.join("afterhours.toml");
-    let bare = match toml::from_str::<toml::Table>(&text) {
-        Ok(mut table) => {
-            let mut files = 0;
-            table.iter_mut().try_for_each(|(key, value)| replace_files(key, value, dir, &mut files))?;
-            toml::to_string(&table).unwrap_or(text)
-        }
-        // The new program says what is wrong with it.
-        Err(_) => text,
-    };
+    // Nothing of a text that we do not understand is handed out: who could say what in it is secret?
+    let no_text = |message: String| std::io::Error::new(std::io::ErrorKind::InvalidData, message);
+    let mut table = toml::from_str::<toml::Table>(&text)
+        .map_err(|error| no_text(error.message().to_owned()))
+        .at("understand", from)?;
+    hide_secrets(&mut table, NO_SECRET);
+    let mut files = 0;
+    table.iter_mut().try_for_each(|(key, value)| replace_files(key, value, dir, &mut files))?;
+    let bare = toml::to_string(&table).map_err(|error| no_text(error.to_string())).at("write anew", from)?;
     place::write(&copy, bare.as_bytes())?;
     Ok(copy)
 }
@@ -119,9 +121,12 @@ fn replace_files(key: &str, value: &mut toml::Value, dir: &Path, files: &mut u32
             table.iter_mut().try_for_each(|(key, value)| replace_files(key, value, dir, files))
         }
         toml::Value::Array(all) => all.iter_mut().try_for_each(|value| replace_files(key, value, dir, files)),
-        toml::Value::String(path) if key.ends_with("_file") || matches!(key, "root" | "self_update_root") => {
-            let is_open = matches!(key, "ca_file" | "root" | "self_update_root");
-            let found = if is_open { read_small(Path::new(path), FILE_BYTES_MAX).unwrap_or_default() } else { None };
+        toml::Value::String(path) if names_a_secret(key) || matches!(key, "ca_file" | "root" | "self_update_root") => {
+            let found = if !names_a_secret(key) {
+                read_small(Path::new(path), FILE_BYTES_MAX).unwrap_or_default()
+            } else {
+                None
+            };
             *files += 1;
             let copy = dir.join(format!("file-{files}"));
             place::write(&copy, found.as_deref().unwrap_or(NO_SECRET.as_bytes()))?;
@@ -145,13 +150,15 @@ mod tests {
         }
         let (pw, ca) = (dir.path().join("pw"), dir.path().join("ca.pem"));
         let text = format!(
-            "[daemon]\nmail = {{ smtp = \"x\", password_file = {pw:?}, ca_file = {ca:?} }}\n[app.orders]\ninstall_dir = \"/opt\"\n"
+            "[daemon]\nmail = {{ smtp = \"x\", password_file = {pw:?}, ca_file = {ca:?} }}\n[app.orders]\ninstall_dir = \"/opt\"\nenv = {{ PW = \"hunter2\" }}\n\
+            restart = [\"ctl\", \"hunter2\"]\n"
         );
         fs::write(&from, text).unwrap();
         let stage = dir.path().join("stage");
         fs::create_dir(&stage).unwrap();
         let copy: toml::Table =
             toml::from_str(&fs::read_to_string(copy_config(&from, &stage).unwrap()).unwrap()).unwrap();
+        assert!(!copy.to_string().contains("hunter2"), "{copy}");
         let mail = &copy["daemon"]["mail"];
         let held = |key: &str| fs::read_to_string(mail[key].as_str().unwrap()).unwrap();
         assert_eq!((held("password_file").as_str(), held("ca_file").as_str()), (NO_SECRET, "an authority"));
