@@ -86,7 +86,7 @@ impl Kit {
     ) -> Result<Self, KitError> {
         let state_dir = state_dir(data_dir, &app.name);
         // Where Afterhours does not update itself, nobody vouches for it.
-        let updater_root = if renewal.is_on() { Some(renewal.root()?) } else { None };
+        let updater_root = renewal.root_to_look_by()?;
         let home =
             FeedHome { deltas: app.updates.deltas, updater_root, ..FeedHome::new(&state_dir, &app.staging_dir, clock) };
         Ok(Self {

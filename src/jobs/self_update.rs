@@ -110,6 +110,12 @@ async fn failed_here(store: &Store) -> Result<Vec<u64>, Failure> {
 
 /// What is to be said of it before a run that would install `path`; nothing where no feed carries Afterhours.
 pub(crate) async fn findings(kit: &Kit, store: &Store, path: &[Release], now: DateTime<Utc>) -> Vec<Finding> {
+    if kit.renewal.is_on()
+        && let Err(error) = kit.renewal.root()
+    {
+        let text = format!("Afterhours does not update itself: failed to {}", Failure::from_error(&error));
+        return vec![Finding::warning(CHECK, text, error.hint().unwrap_or_default())];
+    }
     let outlook = match outlook(kit, store, path, now).await {
         Ok(outlook) => outlook,
         Err(failure) => return vec![trouble(&failure)],

@@ -95,6 +95,11 @@ pub enum RenewalError {
 }
 
 impl RenewalError {
+    /// Whether somebody who is not root could have had a hand in it.
+    pub fn is_hostile(&self) -> bool {
+        matches!(self, Self::UntrustedRoot { source, .. } if !matches!(**source, Untrusted::Look { .. }))
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -111,7 +116,9 @@ impl RenewalError {
             Self::BadRecord { path, .. } => {
                 Some(format!("see which Afterhours is installed, then remove {}", path.display()))
             }
-            Self::UntrustedRoot { source, .. } => source.remedy(),
+            Self::UntrustedRoot { source, .. } => Some(
+                source.remedy().unwrap_or_else(|| "correct self_update_root in [daemon], or take it out".to_owned()),
+            ),
             Self::Busy { .. } => Some("see what the other process waits for, then try again".to_owned()),
             Self::UnderWay { .. } => Some("try again in a minute; a daemon that is started ends it".to_owned()),
             Self::NoProgram { .. } | Self::Rehearsal { .. } | Self::Stranger { .. } | Self::OtherVersion { .. } => {

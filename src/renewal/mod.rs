@@ -28,11 +28,11 @@ mod error;
 mod place;
 mod record;
 mod rehearsal;
+mod trust;
 
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::Mutex;
 
 use serde::Deserialize;
@@ -61,10 +61,8 @@ use crate::exec::ExecError;
 use crate::exec::process;
 use crate::exec::system;
 use crate::files::account::Account;
-use crate::files::small::read_small;
 use crate::files::staged::state_dir;
 use crate::files::trusted::required;
-use crate::files::trusted::trusted_file;
 use crate::renewal::decide::InPlace;
 use crate::renewal::decide::Next;
 use crate::renewal::decide::next;
@@ -78,13 +76,6 @@ use crate::renewal::record::RecordDir;
 
 /// The name under which builds of Afterhours that failed here are kept in the store; no application may have it.
 pub const UPDATER: &str = "afterhours";
-/// Who vouches for a new Afterhours: the root of trust of its makers. A build may bring its own, as the text of a `root.json`.
-const COMPILED_ROOT: &[u8] = match option_env!("AFTERHOURS_UPDATER_ROOT") {
-    Some(text) => text.as_bytes(),
-    None => include_bytes!("../../config/updater-root.json"),
-};
-/// The largest root.
-const ROOT_BYTES_MAX: u64 = 512 * 1024;
 /// How much of what a stranger said is told.
 const SAID_CHARS_MAX: usize = 80;
 
@@ -212,18 +203,6 @@ impl Renewal {
     /// Whether the administrator lets it.
     pub fn is_on(&self) -> bool {
         self.on
-    }
-
-    /// The root of trust of Afterhours itself: compiled in, or the one that the administrator names.
-    ///
-    /// # Errors
-    /// The named one cannot be read, or others could change it.
-    pub fn root(&self) -> Result<Arc<[u8]>, RenewalError> {
-        let Some(path) = &self.root else { return Ok(Arc::from(COMPILED_ROOT)) };
-        let untrusted = |source| RenewalError::UntrustedRoot { path: path.clone(), source: Box::new(source) };
-        let file = trusted_file(path).map_err(untrusted)?;
-        let bytes = read_small(file.path(), ROOT_BYTES_MAX).map_err(std::io::Error::from).at("read", path)?;
-        Ok(Arc::from(bytes.unwrap_or_default()))
     }
 
     /// Under which name the store keeps the builds that failed here.

@@ -107,6 +107,34 @@ fn secrets_that_others_can_read_are_named() {
     assert!(!found.contains("chmod go-r"), "{found}");
 }
 
+/// Puts lines into the configuration, and asks `doctor` for everything it finds.
+fn doctor_with(root: &Path, of_daemon: &str, of_app: &str) -> (i32, String) {
+    let config = root.join("afterhours.toml");
+    let text = fs_err::read_to_string(&config).unwrap();
+    let text = text.replacen("[daemon]\n", &format!("[daemon]\n{of_daemon}\n"), 1);
+    fs_err::write(&config, format!("{text}{of_app}\n")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_afterhours"));
+    let output = command.arg("--config").arg(config).args(["doctor", "orders"]).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn without_its_root_of_trust_afterhours_stays_as_it_is_and_everything_else_goes_on() {
+    let dir = scene();
+    let absent = dir.path().join("root.json");
+    let line = format!("self_update_root = {absent:?}");
+    let text = doctor_with(dir.path(), &line, "").1;
+    assert!(text.contains("Afterhours does not update itself: failed to rely on self_update_root"), "{text}");
+    assert!(text.contains("correct self_update_root in [daemon], or take it out"), "{text}");
+    // One that others can write is another matter.
+    fs_err::write(&absent, "{}").unwrap();
+    fs_err::set_permissions(&absent, std::fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, text) = doctor_with(dir.path(), "", "");
+    assert!(code != 0 && text.contains("can be written by everybody"), "{text}");
+    assert!(!text.contains("feed_reachable"), "nothing is looked at: {text}");
+}
+
 #[tokio::test]
 async fn a_feed_directory_that_others_can_write_gives_no_release() {
     let dir = scene();
