@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::files::account;
+use crate::files::account::Account;
 
 /// The attribute that holds an access list.
 const ACCESS_LIST: &str = "system.posix_acl_access";
@@ -95,6 +96,11 @@ impl Untrusted {
     pub fn remedy(&self) -> Option<String> {
         let quoted = |path: &Path| path.display().to_string();
         match self {
+            // Root must not take somebody's home away from them.
+            Self::Owner { path, owner } if is_at_home(path, owner) => Some(format!(
+                "move the file to /etc/afterhours, or the directory to one of root's: {} is in the home of {owner}",
+                quoted(path)
+            )),
             Self::Owner { path, .. } => Some(format!("chown root {}", quoted(path))),
             Self::Writable { path, who: Who::Group(_) } => Some(format!("chmod g-w {}", quoted(path))),
             Self::Writable { path, who: Who::Listed } => Some(format!("setfacl -b {}", quoted(path))),
@@ -113,6 +119,11 @@ impl Untrusted {
         let is_no_dir = matches!(self, Self::Look { source, .. } if source.kind() == io::ErrorKind::NotADirectory);
         is_no_dir || self.is_absent()
     }
+}
+
+/// Whether a path is the home of its owner, or in it.
+fn is_at_home(path: &Path, owner: &str) -> bool {
+    Account::find(owner).is_some_and(|owner| owner.home.parent().is_some() && path.starts_with(&owner.home))
 }
 
 /// What a path names, held open, and changed by root alone.
@@ -399,6 +410,16 @@ mod tests {
 
         assert!(trusted_file(&deep.join("absent")).unwrap_err().is_absent());
         assert!(trusted_way(&deep.join("absent/too")).is_ok());
+    }
+
+    #[test]
+    fn nobody_is_told_to_take_a_home_away() {
+        let home = Account::find("root").unwrap().home;
+        let of = |path: PathBuf| Untrusted::Owner { path, owner: "root".to_owned() }.remedy().unwrap();
+        for path in [home.clone(), home.join("feed")] {
+            assert!(of(path.clone()).starts_with("move the file to /etc/afterhours"), "{}", of(path));
+        }
+        assert_eq!(of("/srv/feed".into()), "chown root /srv/feed");
     }
 
     #[test]

@@ -78,7 +78,9 @@ impl GateError {
                 Some(format!("the daemon must be allowed to write in {}", path.parent().unwrap_or(path).display()))
             }
             Self::OpenFile { path, .. } => Some(format!("remove {} by hand", path.display())),
-            Self::Command { program, .. } => Some(format!("run {program} by hand as the daemon's user")),
+            Self::Command { program, .. } => {
+                Some(format!("run {program} by hand as the user whom `afterhours doctor` names for it"))
+            }
             Self::Several { first, .. } => first.hint(),
         }
     }

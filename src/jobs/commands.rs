@@ -12,6 +12,7 @@ use crate::domain::finding::Finding;
 use crate::domain::release::Release;
 use crate::domain::span::Span;
 use crate::exec::Exec;
+use crate::exec::missing_program;
 use crate::exec::permit;
 use crate::exec::permit::Permit;
 use crate::exec::permit::Refusal;
@@ -30,12 +31,12 @@ pub(crate) async fn findings(app: &AppSettings, path: &[Release]) -> Vec<Finding
     for (key, command) in app.commands() {
         match permitted(command, dir(app, key)).await {
             Ok(permit) => {
+                findings.extend(absent(app, key, command));
                 findings.extend(unreachable(key, command, &permit, dir(app, key)).await);
                 users.entry(permit.account.name.clone()).or_default().insert(key);
                 accounts.insert(key, permit.account);
             }
-            // That a program is missing is said where it is used.
-            Err(Refusal::Absent { .. }) => {}
+            Err(Refusal::Absent { .. }) => findings.extend(absent(app, key, command)),
             Err(refusal) => findings.push(refused(key, &refusal)),
         }
     }
@@ -61,6 +62,19 @@ async fn permitted(command: &Command, dir: &Path) -> Result<Permit, Refusal> {
     let (command, at) = (command.clone(), dir.to_owned());
     let asked = tokio::task::spawn_blocking(move || permit::permit(&command, &at)).await;
     asked.unwrap_or_else(|source| Err(Refusal::NoTree { path: dir.to_owned(), source: source.into() }))
+}
+
+/// A program that is not there. Of those that adapters run they say so themselves, since they know where it is looked for.
+fn absent(app: &AppSettings, key: &str, command: &Command) -> Option<Finding> {
+    if !matches!(key, "hooks.before_stop" | "hooks.after_start" | "open_gate.after" | "restart" | "health.deep") {
+        return None;
+    }
+    let program = missing_program(command)?;
+    let text = format!("the command `{key}` cannot be run: there is no program {program}");
+    let remedy = "install it, or correct the command in the configuration";
+    // A new release may bring what runs after it was put in place.
+    let may_come = key != "hooks.before_stop" && Path::new(program).starts_with(&app.install_dir);
+    Some(if may_come { Finding::warning(CHECK, text, remedy) } else { Finding::fatal(CHECK, text, remedy) })
 }
 
 fn refused(key: &str, refusal: &Refusal) -> Finding {

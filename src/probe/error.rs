@@ -122,7 +122,9 @@ impl ProbeError {
             Self::Tcp { port, .. } => {
                 Some(format!("is the application running? see who listens: ss -ltnp 'sport = :{}'", port.port()))
             }
-            Self::Command { which, .. } => Some(format!("run the {which} command by hand as the daemon's user")),
+            Self::Command { which, .. } => {
+                Some(format!("run the {which} command by hand as the user whom `afterhours doctor` names for it"))
+            }
             Self::WrongVersion { .. } => Some(
                 "either an old process still answers, or the release says another version than the program".to_owned(),
             ),

@@ -94,9 +94,9 @@ impl SessionsError {
                 "if the program at that workstation is closed, end session {session} by force in a few seconds"
             )),
             Self::Hub(_) => None,
-            Self::Command { program, .. } => {
-                Some(format!("run {program} by hand as the daemon's user, and look at what it prints"))
-            }
+            Self::Command { program, .. } => Some(format!(
+                "run {program} by hand as the user whom `afterhours doctor` names for it, and look at what it prints"
+            )),
             Self::CannotTell { .. } => {
                 Some("look at the list of sessions, or add message = [...] beside list = [...]".to_owned())
             }

@@ -135,6 +135,19 @@ fn without_its_root_of_trust_afterhours_stays_as_it_is_and_everything_else_goes_
     assert!(!text.contains("feed_reachable"), "nothing is looked at: {text}");
 }
 
+#[test]
+fn a_hook_whose_program_is_absent_is_found_before_the_night() {
+    for owner in [None, Some(account(APP).uid)] {
+        let dir = scene();
+        chown(dir.path().join("opt/orders"), owner, None).unwrap();
+        let hooks = "hooks = { before_stop = [\"/nonexistent/hook\"], after_start = [\"true\"] }";
+        let (code, text) = doctor_with(dir.path(), "", hooks);
+        assert_ne!(code, 0, "{text}");
+        assert!(text.contains("FATAL    commands: the command `hooks.before_stop` cannot be run"), "{text}");
+        assert!(text.contains("there is no program /nonexistent/hook") && !text.contains("after_start"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_feed_directory_that_others_can_write_gives_no_release() {
     let dir = scene();
