@@ -12,6 +12,7 @@
 //!
 //! Invariant: a tree that is [`spoil`]t is never taken for its release again.
 
+use std::collections::HashSet;
 use std::fs::DirBuilder;
 use std::fs::File;
 use std::io;
@@ -199,6 +200,27 @@ pub fn difference(now: &Path, tree: &Path) -> io::Result<Option<PathBuf>> {
     Ok(differs.or_else(|| known.next().map(name_in)))
 }
 
+/// The first of `paths` at `now` that is not as `tree` was when it was sealed; nothing where all are. Other entries are not
+/// looked at.
+///
+/// # Errors
+/// It cannot be read.
+pub fn first_altered(now: &Path, tree: &Path, paths: &[PathBuf]) -> io::Result<Option<PathBuf>> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(files(tree))?;
+    let known: HashSet<&str> = text.lines().collect();
+    for path in paths {
+        match line_of(now, &now.join(path)) {
+            Ok(line) if known.contains(line.as_str()) => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => return Ok(Some(path.clone())),
+        }
+    }
+    Ok(None)
+}
+
 /// What `tree` held when it was sealed, directories before their content.
 ///
 /// # Errors
@@ -251,22 +273,26 @@ fn name_in(line: &str) -> PathBuf {
 /// One line for each entry below `root`: kind, mode, size, hash or target, and path.
 fn lines(root: &Path, mut line: impl FnMut(&str) -> io::Result<()>) -> io::Result<()> {
     for entry in WalkDir::new(root).min_depth(1).sort_by_file_name() {
-        let entry = entry.map_err(io::Error::from)?;
-        let about = entry.path().symlink_metadata()?;
-        let kind = about.file_type();
-        let (letter, mode, size, content) = if kind.is_dir() {
-            ('d', about.mode() & 0o7777, 0, String::new())
-        } else if kind.is_symlink() {
-            ('l', 0, 0, std::fs::read_link(entry.path())?.as_os_str().as_bytes().escape_ascii().to_string())
-        } else if kind.is_file() {
-            ('f', about.mode() & 0o7777, about.len(), sha256(File::open(entry.path())?)?)
-        } else {
-            ('?', about.mode(), about.rdev(), String::new())
-        };
-        let path = entry.path().strip_prefix(root).unwrap_or(entry.path()).as_os_str().as_bytes().escape_ascii();
-        line(&format!("{letter}\t{mode:o}\t{size}\t{content}\t{path}"))?;
+        line(&line_of(root, entry.map_err(io::Error::from)?.path())?)?;
     }
     Ok(())
+}
+
+/// That of the entry `at` below `root`.
+fn line_of(root: &Path, at: &Path) -> io::Result<String> {
+    let about = at.symlink_metadata()?;
+    let kind = about.file_type();
+    let (letter, mode, size, content) = if kind.is_dir() {
+        ('d', about.mode() & 0o7777, 0, String::new())
+    } else if kind.is_symlink() {
+        ('l', 0, 0, std::fs::read_link(at)?.as_os_str().as_bytes().escape_ascii().to_string())
+    } else if kind.is_file() {
+        ('f', about.mode() & 0o7777, about.len(), sha256(File::open(at)?)?)
+    } else {
+        ('?', about.mode(), about.rdev(), String::new())
+    };
+    let path = at.strip_prefix(root).unwrap_or(at).as_os_str().as_bytes().escape_ascii();
+    Ok(format!("{letter}\t{mode:o}\t{size}\t{content}\t{path}"))
 }
 
 fn sha256(mut file: File) -> io::Result<String> {

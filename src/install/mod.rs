@@ -44,6 +44,7 @@ mod state;
 mod swap;
 mod tree;
 mod trees;
+mod untouched;
 mod work;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,8 @@
 //! as a whole. The vendor's own files at kept paths are moved into `vendor` in the folder beside the tree,
 //! so that [`carry`](super::carry) can be done any number of times and always starts from the same place.
 //!
-//! Before anything is changed, every file is compared with what was staged.
+//! Before anything is changed, every file is compared with what was staged; afterwards it is noted what each looks like, for
+//! the swap ([`untouched`](super::untouched)).
 //!
 //! Invariant: `done.json` exists only beside a tree that is prepared and durable.
 
@@ -33,6 +34,7 @@ use crate::install::owner::Owner;
 use crate::install::tree;
 use crate::install::tree::Held;
 use crate::install::trees::identity;
+use crate::install::untouched;
 
 /// With what a tree was prepared; with anything else it is prepared anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,7 +127,7 @@ pub(super) fn prepare(
         data: keep.data().to_vec(),
     };
     match done(new)? {
-        Some(present) if present == wanted => return Ok(()),
+        Some(present) if present == wanted && untouched::is_recorded(new)? => return Ok(()),
         Some(present) => {
             undo_carry(new, &Keep::new(&present.keep, present.data)?)?;
             durable::remove_file_durably(&done_file(new))?;
@@ -146,6 +148,7 @@ pub(super) fn prepare(
     held.set_mode(new, wanted.mode)?;
     held.take_attributes(new, &model, old)?;
     durable::sync_file_system(new)?;
+    untouched::record(new)?;
     let text = serde_json::json!(wanted).to_string();
     durable::write(&done_file(new), text.as_bytes())
 }

@@ -33,6 +33,7 @@ use crate::install::prepare;
 use crate::install::tree;
 use crate::install::trees;
 use crate::install::trees::identity;
+use crate::install::untouched;
 
 /// No record of a swap is longer; it lists conflicts.
 const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -102,7 +103,10 @@ pub(super) fn swap(
     }
     close_off(&layout.staging_dir)?;
     prepare::prepare(old, &new, id, owner, keep)?;
-    let carried = carry::carry(old, &new, keep)?;
+    // Beside what waits for the disk, so that it costs no downtime of its own.
+    let (moved, carried) = untouched::moved_meanwhile(&new, || carry::carry(old, &new, keep));
+    let carried = carried?;
+    untouched::judge(&new, moved?)?;
     let mut report = SwapReport {
         release: id.clone(),
         exchange: how,

@@ -113,6 +113,25 @@ async fn a_staged_file_that_was_changed_is_found_before_anybody_is_disturbed() {
     assert!(root.join("app/only-in-1").exists());
 }
 
+/// Compared once while people work, looked at once more when it takes the place of the old version.
+#[tokio::test]
+async fn a_prepared_file_that_was_changed_is_found_at_the_swap() {
+    for how in [Exchange::Atomic, Exchange::Journalled] {
+        let root = scene();
+        let root = root.path();
+        let staged = app::stage(root, 2);
+        let installer = app::installer(root, how);
+        installer.prepare(&release(2)).await.unwrap();
+        let path = staged.join("bin/program-1");
+        let content = fs_err::read_to_string(&path).unwrap();
+        fs_err::write(&path, "X".repeat(content.len())).unwrap();
+        let error = installer.swap(&release(2)).await.unwrap_err();
+        assert!(matches!(&error, InstallError::Altered { what, .. } if what == Path::new("bin/program-1")), "{error}");
+        assert!(root.join("app/only-in-1").exists(), "the old version stays");
+        assert!(matches!(installer.swap(&release(2)).await, Err(InstallError::Spoilt { .. })));
+    }
+}
+
 #[tokio::test]
 async fn a_retired_mark_in_a_tree_does_not_have_it_removed() {
     let root = scene();
