@@ -429,8 +429,8 @@ fn api(house: &House, stop: &CancellationToken) -> Api {
 }
 
 /// Everything, for operators.
-fn routes(house: &House, stop: &CancellationToken) -> axum::Router {
-    crate::api::server::router(api(house, stop)).merge(open_routes(house, stop))
+fn routes(api: Api, house: &House, stop: &CancellationToken) -> axum::Router {
+    crate::api::server::router(api).merge(open_routes(house, stop))
 }
 
 /// What everybody on the machine may ask.

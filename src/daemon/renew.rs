@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use crate::config::settings::Settings;
 use crate::daemon::House;
 use crate::daemon::STORE_FILE;
+use crate::daemon::api;
 use crate::daemon::open_store;
 use crate::daemon::routes;
 use crate::db::copy;
@@ -128,7 +129,8 @@ pub(super) async fn enter(
 async fn answers(house: &House) -> Result<()> {
     let ourselves = Peer { uid: rustix::process::geteuid().as_raw(), pid: None };
     let request = Request::get(route::STATUS).extension(ConnectInfo(ourselves)).body(Body::empty())?;
-    let answer = routes(house, &CancellationToken::new()).oneshot(request).await?;
+    let stop = CancellationToken::new();
+    let answer = routes(api(house, &stop), house, &stop).oneshot(request).await?;
     if !answer.status().is_success() {
         bail!("get an answer of the API: it says {}", answer.status());
     }

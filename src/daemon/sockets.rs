@@ -59,11 +59,13 @@ impl Sockets {
     pub(super) fn serve(self, house: &House, descriptors: usize, stop: &CancellationToken) -> TaskTracker {
         let per_user = house.settings.apps.values().map(|app| app.sessions_per_user_max as usize).sum();
         let Shares { operators, workstations } = Shares::of(descriptors, per_user);
-        let elsewhere = not_here(api(house, stop), &house.settings.daemon.socket);
+        // One for both: whoever follows a run takes a place of the same few.
+        let api = api(house, stop);
+        let elsewhere = not_here(api.clone(), &house.settings.daemon.socket);
         let open_routes = open_routes(house, stop).fallback_service(elsewhere);
         let patience = Patience::default();
         let doors = TaskTracker::new();
-        let door = Door::new("operators", self.operators, routes(house, stop), operators, patience);
+        let door = Door::new("operators", self.operators, routes(api, house, stop), operators, patience);
         doors.spawn(door.serve(stop.clone()));
         let door = Door::new("workstations", self.workstations, open_routes, workstations, patience);
         doors.spawn(door.serve(stop.clone()));
