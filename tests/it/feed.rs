@@ -49,6 +49,22 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+/// What the manual's own script says of a sealed key: the key, unsealed. Python's `cryptography` is a judge that has never
+/// heard of us; `openssl` refuses what costs so much to try.
+fn opened_elsewhere(key: &Path, passphrase: &Path) -> Option<String> {
+    let tuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign/python-tuf-7.0.1");
+    assert!(tuf.exists(), "{} is missing; `make test` fetches it", tuf.display());
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/manual/publishing.md")).unwrap();
+    let script = manual.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", script]).args([key, passphrase]).env("PYTHONPATH", tuf).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = python.output();
+    let output = output.unwrap_or_else(|error| panic!("python3 cannot be run ({error}); install the package python3"));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() || said.contains("Incorrect password"), "{said}");
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
 /// A feed in a temporary directory.
 struct Site {
     dir: tempfile::TempDir,

@@ -91,6 +91,12 @@ pub enum VendorError {
         /// The file.
         file: PathBuf,
     },
+    /// Whoever opens the file spends more than it is worth, and perhaps more than there is.
+    #[error("open {}: its passphrase costs too much to try", .file.display())]
+    CostlyKey {
+        /// The file.
+        file: PathBuf,
+    },
     /// A file has not the key that its name says.
     #[error("open {}: it holds another key, {found}", .file.display())]
     OtherKey {
@@ -405,6 +411,7 @@ impl VendorError {
             Self::WrongPassphrase { .. } => VendorFailure::NotPermitted,
             Self::BadSettings { .. }
             | Self::NotAKey { .. }
+            | Self::CostlyKey { .. }
             | Self::OtherKey { .. }
             | Self::MakeKey
             | Self::Sign { .. }
@@ -459,6 +466,10 @@ impl VendorError {
             }
             Self::NotAKey { .. } | Self::OtherKey { .. } => {
                 "take the file out of the folder, or put back what was there"
+            }
+            Self::CostlyKey { .. } => {
+                "put back what was there, or seal it anew with the program that made it: scrypt with at most 512 MiB (N = 2^19, \
+                 r = 8, p = 1), or at most 10,000,000 rounds of PBKDF2"
             }
             Self::KeysMissing { .. } => "name the folder with the other keys: --keys DIR",
             Self::Read { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {

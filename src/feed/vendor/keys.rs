@@ -1,8 +1,7 @@
 //! Keys: made, sealed with a passphrase, found again, and used to sign.
 //!
 //! A key is a file `ROLE-ID.pem`, where ID is the beginning of the key ID that metadata declare: what is in a sealed
-//! file cannot be known otherwise. It is PKCS#8, sealed with scrypt and AES-256, so that `openssl pkey` opens it, too.
-//! The file has mode 0600, its folder 0700.
+//! file cannot be known otherwise; [`sealed`] says how it looks inside. The file has mode 0600, its folder 0700.
 //!
 //! *Invariant:* a key that was opened has the ID that it was looked for by; another one is never used in its place.
 
@@ -19,12 +18,7 @@ use aws_lc_rs::signature::EcdsaKeyPair;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use aws_lc_rs::signature::KeyPair;
 use pkcs8::Document;
-use pkcs8::EncryptedPrivateKeyInfoRef;
 use pkcs8::LineEnding;
-use pkcs8::PrivateKeyInfoRef;
-use pkcs8::SecretDocument;
-use pkcs8::pkcs5::pbes2::Parameters;
-use pkcs8::pkcs5::scrypt::Params;
 use secrecy::ExposeSecret;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
@@ -38,17 +32,10 @@ use crate::domain::hex::hex;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::role::Role;
+use crate::feed::vendor::sealed;
 
 /// How many digits of a key's ID are in its file's name.
 const NAME_DIGITS: usize = 16;
-/// The cost of scrypt: 2^14 blocks, 16 MiB. More is refused by `openssl` as it is shipped.
-const SCRYPT_LOG_N: u8 = 14;
-const SCRYPT_R: u32 = 8;
-const SCRYPT_P: u32 = 1;
-/// The largest key file that is read.
-const KEY_BYTES_MAX: u64 = 64 * 1024;
-/// The label of a sealed key.
-const SEALED: &str = "ENCRYPTED PRIVATE KEY";
 /// The fewest characters of a passphrase for new keys.
 const PASSPHRASE_CHARS_MIN: usize = 12;
 /// What a made passphrase consists of: 32 characters that nobody takes for one another.
@@ -234,17 +221,7 @@ impl Signer {
             Pair::Ed25519(pair) => pair.to_pkcs8v1(),
             Pair::EcdsaP256(pair) => pair.to_pkcs8v1(),
         };
-        let document = document.map_err(|_| VendorError::MakeKey)?;
-        let (mut salt, mut iv) = ([0; 16], [0; 16]);
-        aws_lc_rs::rand::fill(&mut salt).map_err(|_| VendorError::MakeKey)?;
-        aws_lc_rs::rand::fill(&mut iv).map_err(|_| VendorError::MakeKey)?;
-        let cost = Params::new(SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P).map_err(|_| VendorError::MakeKey)?;
-        let sealing = Parameters::generate_scrypt_aes256cbc(cost, &salt, iv).map_err(|_| VendorError::MakeKey)?;
-        PrivateKeyInfoRef::try_from(document.as_ref())
-            .and_then(|key| key.encrypt_with_params(sealing, passphrase))
-            .map_err(|_| VendorError::MakeKey)?
-            .to_pem(SEALED, LineEnding::LF)
-            .map_err(|_| VendorError::MakeKey)
+        sealed::seal(document.map_err(|_| VendorError::MakeKey)?.as_ref(), passphrase)
     }
 
     /// Opens what [`Signer::keep`] or another program sealed, with the first passphrase that does.
@@ -260,23 +237,11 @@ impl Signer {
     }
 
     fn open_with(path: &Path, passphrase: &str) -> Result<Self, VendorError> {
-        let bytes = Zeroizing::new(disk::read(path, KEY_BYTES_MAX)?);
-        let not_a_key = || VendorError::NotAKey { file: path.to_owned() };
-        let text = std::str::from_utf8(&bytes).map_err(|_| not_a_key())?;
-        let (label, sealed) = SecretDocument::from_pem(text).map_err(|_| not_a_key())?;
-        if label != SEALED {
-            return Err(not_a_key());
-        }
-        let sealed = EncryptedPrivateKeyInfoRef::try_from(sealed.as_bytes()).map_err(|_| not_a_key())?;
-        // A wrong passphrase is seen by what it makes: nothing that could be a key.
-        let wrong = || VendorError::WrongPassphrase { file: path.to_owned() };
-        let key = sealed.decrypt(passphrase).map_err(|_| wrong())?;
-        let der = key.as_bytes();
-        PrivateKeyInfoRef::try_from(der).map_err(|_| wrong())?;
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+        let key = sealed::open(path, passphrase)?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key.as_bytes())
             .map(Pair::Ed25519)
-            .or_else(|_| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der).map(Pair::EcdsaP256))
-            .map_err(|_| not_a_key())?;
+            .or_else(|_| EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_bytes()).map(Pair::EcdsaP256))
+            .map_err(|_| VendorError::NotAKey { file: path.to_owned() })?;
         Self::new(pair)
     }
 }

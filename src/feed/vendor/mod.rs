@@ -27,6 +27,7 @@ mod refuse;
 mod renew;
 mod role;
 mod rotate;
+mod sealed;
 mod sign;
 mod site;
 mod standing;

@@ -10,6 +10,7 @@ use std::process::Output;
 use rstest::rstest;
 use serde_json::Value;
 
+use crate::feed::opened_elsewhere;
 use crate::feed::run;
 use crate::feed::text;
 
@@ -195,14 +196,27 @@ fn keys_are_private_and_open_with_other_programs() {
     let vendor = Vendor::with_feed(&[]);
     let mode = |name: &str| fs::metadata(vendor.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("orders/keys"), 0o700);
+    let plain = vendor.path("plain.pem");
     for (key, _) in listing(&vendor.path("orders/keys")) {
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let name = key.file_name().unwrap().to_str().unwrap();
         let online = name.starts_with("timestamp-") || name.starts_with("snapshot-");
-        let pass = format!("file:{}", text(&vendor.path(if online { "timer-pw" } else { "pw" })));
-        let shown = run("openssl", "openssl", &["pkey", "-in", text(&key), "-passin", &pass, "-noout", "-text"]);
+        let pass = vendor.path(if online { "timer-pw" } else { "pw" });
+        fs::write(&plain, opened_elsewhere(&key, &pass).unwrap()).unwrap();
+        let shown = run("openssl", "openssl", &["pkey", "-in", text(&plain), "-noout", "-text"]);
         assert!(shown.contains("ED25519"), "{shown}");
+        // What one try of a passphrase costs.
+        let shown = run("openssl", "openssl", &["asn1parse", "-in", text(&key)]);
+        let cost = ["INTEGER           :020000", "INTEGER           :08", "INTEGER           :01"];
+        assert!(cost.iter().all(|number| shown.contains(number)), "{shown}");
+        // What others seal, and older versions did, opens as well.
+        let sealing: &[&str] = if online { &["-scrypt"] } else { &["-v2", "aes-256-cbc"] };
+        let pass = format!("file:{}", text(&pass));
+        let seal = ["pkcs8", "-topk8", "-in", text(&plain), "-out", text(&key), "-passout", &pass];
+        run("openssl", "openssl", &[&seal[..], sealing].concat());
     }
+    vendor.publish("2.4.1", 24);
+    vendor.good(&["rotate", &vendor.feed(), "targets"]);
     // No key and nothing private is uploaded.
     let all = listing(&vendor.path("orders/published"));
     assert!(all.iter().all(|(_, bytes)| !String::from_utf8_lossy(bytes).contains("PRIVATE KEY")));
