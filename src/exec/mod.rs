@@ -24,6 +24,8 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
+use std::io::Seek;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -133,6 +135,8 @@ pub struct Output {
     pub status: ExitStatus,
     /// The last [`OUTPUT_BYTES_MAX`] bytes of its output.
     pub stdout: String,
+    /// The same as it came, where it is no text; nothing where a log takes it.
+    pub stdout_bytes: Vec<u8>,
     /// The last [`OUTPUT_BYTES_MAX`] bytes of its error output.
     pub stderr: String,
 }
@@ -144,7 +148,10 @@ pub struct Exec {
     /// What stands for `{}` among the arguments.
     filling: Option<String>,
     env: BTreeMap<String, String>,
+    /// Which of our variables it sees, by how their names begin.
+    inherited: &'static [&'static str],
     dir: Option<PathBuf>,
+    input: Option<Vec<u8>>,
     log: Option<PathBuf>,
     deadline: Span,
 }
@@ -159,7 +166,7 @@ impl Exec {
     /// Runs a program of our own choosing, as the user of this process, for at most `deadline`.
     pub fn ours(program: &'static str, args: impl IntoIterator<Item: Into<String>>, deadline: Span) -> Self {
         let argv = [program.to_owned()].into_iter().chain(args.into_iter().map(Into::into)).collect();
-        Self::new(What::Ours { argv, inherited: &[] }, deadline)
+        Self::new(What::Ours { argv }, deadline)
     }
 
     /// Runs another Afterhours, which has not run here yet, as `account`. Nothing that it starts outlives it.
@@ -175,15 +182,20 @@ impl Exec {
     }
 
     fn new(what: What, deadline: Span) -> Self {
-        Self { what, filling: None, env: BTreeMap::new(), dir: None, log: None, deadline }
+        Self { what, filling: None, env: BTreeMap::new(), inherited: &[], dir: None, input: None, log: None, deadline }
     }
 
-    /// Lets a program of our own choosing see those of our variables whose names begin so.
+    /// Lets it see those of our variables whose names begin so.
     #[must_use]
     pub fn inherit(mut self, prefixes: &'static [&'static str]) -> Self {
-        if let What::Ours { inherited, .. } = &mut self.what {
-            *inherited = prefixes;
-        }
+        self.inherited = prefixes;
+        self
+    }
+
+    /// Gives it `bytes` as its standard input, which is a regular file; it is empty otherwise.
+    #[must_use]
+    pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.input = Some(bytes.into());
         self
     }
 
@@ -249,6 +261,7 @@ impl Exec {
             .current_dir(permit.dir)
             .env_clear()
             .envs(permit.env)
+            .envs(self.handed_on())
             .envs(&self.env);
         if let Some(secret) = self.env.get(leftover::MARK) {
             command.env(leftover::MARK, leftover::mark_of(secret, permit.account.uid));
@@ -263,6 +276,12 @@ impl Exec {
         Ok(command)
     }
 
+    /// What it sees of our own variables.
+    fn handed_on(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let is_inherited = |key: &str| self.inherited.iter().any(|prefix| key.starts_with(prefix));
+        std::env::vars_os().filter(move |(key, _)| key.to_str().is_some_and(is_inherited))
+    }
+
     /// Runs it; any exit status is an answer.
     ///
     /// # Errors
@@ -270,7 +289,9 @@ impl Exec {
     pub async fn output(self) -> Result<Output, ExecError> {
         let program = self.program();
         let mut command = self.command().await?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let input = self.input.as_deref().map_or_else(|| Ok(Stdio::null()), |bytes| fed(bytes).map(Stdio::from));
+        let input = input.map_err(|source| ExecError::Spawn { program: program.clone(), source })?;
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let log = match &self.log {
             None => None,
             Some(path) => {
@@ -303,7 +324,7 @@ impl Exec {
                 }
             };
             let stdout = log.as_ref().map_or_else(|| out.text(), Log::appended);
-            status.map(|status| Output { status, stdout, stderr: err.text() })
+            status.map(|status| Output { status, stdout, stdout_bytes: out.last().to_owned(), stderr: err.text() })
         })
         .await;
         match ended {
@@ -341,8 +362,8 @@ impl Exec {
 enum What {
     /// A command of the administrator's or the vendor's.
     Theirs(Command),
-    /// A program of our own choosing, and the variables of ours that it sees.
-    Ours { argv: Vec<String>, inherited: &'static [&'static str] },
+    /// A program of our own choosing.
+    Ours { argv: Vec<String> },
     /// Another Afterhours, and whom it runs as.
     Candidate { argv: Vec<String>, account: Account },
 }
@@ -351,7 +372,7 @@ impl What {
     fn argv(&self) -> &[String] {
         match self {
             Self::Theirs(command) => &command.argv,
-            Self::Ours { argv, .. } | Self::Candidate { argv, .. } => argv,
+            Self::Ours { argv } | Self::Candidate { argv, .. } => argv,
         }
     }
 
@@ -362,12 +383,9 @@ impl What {
                 let env = permit::base_env(account);
                 Ok(Permit { account: account.clone(), program: None, dir: dir.to_owned(), env })
             }
-            Self::Ours { inherited, .. } => {
+            Self::Ours { .. } => {
                 let account = Account::own();
-                let mut env = permit::base_env(&account);
-                let handed_on = |key: &str| inherited.iter().any(|prefix| key.starts_with(prefix));
-                let ours = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
-                env.extend(ours.filter(|(key, _)| handed_on(key)));
+                let env = permit::base_env(&account);
                 Ok(Permit { account, program: None, dir: dir.to_owned(), env })
             }
         }
@@ -400,6 +418,15 @@ fn said(stdout: &str, stderr: &str) -> Vec<String> {
 
 fn last(said: &[String]) -> String {
     said.last().map(|line| format!(": {}", foreign::short(line.trim()))).unwrap_or_default()
+}
+
+/// A file without a name that holds `bytes`, open at its beginning. A pipe would have to be filled while others are read, and
+/// many a program wants to know how much there is.
+fn fed(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("input", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// A process group that is ended when it goes out of scope.
@@ -472,9 +499,12 @@ impl Tail {
         }
     }
 
+    fn last(&self) -> &[u8] {
+        &self.0[self.0.len().saturating_sub(OUTPUT_BYTES_MAX)..]
+    }
+
     fn text(&self) -> String {
-        let from = self.0.len().saturating_sub(OUTPUT_BYTES_MAX);
-        String::from_utf8_lossy(&self.0[from..]).into_owned()
+        String::from_utf8_lossy(self.last()).into_owned()
     }
 }
 
@@ -548,6 +578,15 @@ mod tests {
         let error = sh("echo 'no licence' >&2; exit 4", Span::secs(20)).log_to(&log).run().await.unwrap_err();
         assert_eq!(error.to_string(), "sh ended with exit status 4: no licence");
         assert_eq!(fs_err::read_to_string(&log).unwrap(), "no licence\n");
+    }
+
+    #[tokio::test]
+    async fn its_input_is_a_file_and_its_output_may_be_no_text() {
+        let output = sh("stat -Lc %F,%s /dev/stdin; cat", Span::secs(20)).input(*b"\xff\x00\n").run().await.unwrap();
+        assert_eq!(output.stdout_bytes, b"regular file,3\n\xff\x00\n");
+        // More than a pipe holds, and nobody who reads it.
+        let output = sh("echo done", Span::secs(20)).input(vec![0; 1_000_000]).run().await.unwrap();
+        assert_eq!(output.stdout, "done\n");
     }
 
     #[tokio::test]
