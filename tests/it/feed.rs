@@ -5,6 +5,7 @@ mod hostile;
 mod licence;
 mod passphrase;
 mod reading;
+mod signer;
 mod transport;
 mod transport_ways;
 mod vendor;

@@ -59,6 +59,7 @@ impl Vendor {
             targets: Quorum::ONE,
             hold: Hold::default(),
             root_folder: None,
+            signers: Vec::new(),
         };
         vendor::create(&dir, &feed, &passphrases, now.trunc_subsecs(0))?;
         let website = Website::open(&dir.join("published"));

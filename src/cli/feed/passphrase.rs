@@ -29,6 +29,15 @@ enum Asked {
     OrEmpty,
 }
 
+/// Of which roles key files are made, besides timestamp and snapshot. Where commands sign, nothing has to be sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sealed {
+    /// Some of the root.
+    pub(crate) root: bool,
+    /// Some of targets.
+    pub(crate) targets: bool,
+}
+
 /// Where the keys are, and what opens them.
 #[derive(Debug, Args)]
 pub(crate) struct KeyArgs {
@@ -60,7 +69,8 @@ const ONLINE: &str = "Passphrase of the timer, for timestamp and snapshot";
 impl KeyArgs {
     /// The feed in `dir` with these keys.
     pub(crate) fn place(self, dir: PathBuf, ui: &Ui) -> Result<Place, CliError> {
-        let passphrases = Some(self.passphrase.passphrases(ui)?);
+        let is_sealed = vendor::are_keys_sealed(&dir, &self.keys);
+        let passphrases = Some(self.passphrase.passphrases(is_sealed, ui)?);
         Ok(Place { dir, keys: self.keys, passphrases })
     }
 
@@ -81,12 +91,16 @@ impl KeyArgs {
 }
 
 impl PassphraseArgs {
-    /// Reads the files, or asks.
-    fn passphrases(&self, ui: &Ui) -> Result<Passphrases, CliError> {
+    /// Reads the files, or asks. Where no key of root or targets `is_sealed`, what opens timestamp and snapshot is all.
+    fn passphrases(&self, is_sealed: bool, ui: &Ui) -> Result<Passphrases, CliError> {
         let root = self.root_passphrase_file.as_deref().map(read).transpose()?;
         let online = self.online_passphrase_file.as_deref().map(read).transpose()?;
         let (keys, online) = match &self.passphrase_file {
             Some(file) => (read(file)?, online),
+            None if !is_sealed => {
+                let online = online.map_or_else(|| ask(ui, ONLINE, Asked::Known), Ok)?;
+                return Ok(Passphrases::online(online).with_root(root));
+            }
             None => {
                 let keys = ask(ui, KEYS, Asked::Known)?;
                 let asked =
@@ -98,7 +112,7 @@ impl PassphraseArgs {
     }
 
     /// Those for new keys: reads the files, or asks, twice for each. Timestamp and snapshot have one of their own.
-    pub(crate) fn new_passphrases(&self, ui: &Ui) -> Result<Passphrases, CliError> {
+    pub(crate) fn new_passphrases(&self, sealed: Sealed, ui: &Ui) -> Result<Passphrases, CliError> {
         if self.online_passphrase_file.is_none() && !ui.can_ask() {
             return Err(CliError::usage(
                 "there is no passphrase for timestamp and snapshot: a timer signs them every night, and what it reads must not \
@@ -110,9 +124,10 @@ impl PassphraseArgs {
         let of = |file: &Option<PathBuf>, question: &str| {
             file.as_deref().map_or_else(|| ask(ui, question, Asked::New), read)
         };
-        let keys = of(&self.passphrase_file, KEYS)?;
+        let is_needed = sealed.targets || sealed.root && root.is_none();
+        let keys = is_needed.then(|| of(&self.passphrase_file, KEYS)).transpose()?;
         let online = of(&self.online_passphrase_file, ONLINE)?;
-        Ok(Passphrases::new(keys, root).with_online(Some(online)))
+        Ok(Passphrases::online(online).with_keys(keys).with_root(root))
     }
 }
 
@@ -131,37 +146,67 @@ pub(crate) struct Shown {
 }
 
 impl PassphraseArgs {
-    /// Makes all three. Those whose file is named are written into it, the others have to be shown.
-    pub(crate) fn make(&self) -> Result<(Passphrases, Shown), CliError> {
-        let made = |file: &Option<PathBuf>| {
-            let secret = vendor::make_passphrase()?;
-            match file {
-                Some(file) => write(file, &secret).map(|()| (secret, None)),
-                None => Ok((secret.clone(), Some(secret.expose_secret().to_owned()))),
+    /// Makes those that are needed. Where a file is named, it is written into that; the others have to be shown.
+    pub(crate) fn make(&self, sealed: Sealed) -> Result<(Passphrases, Shown, Written), CliError> {
+        let mut written = Written::default();
+        let mut made = |file: &Option<PathBuf>, is_needed: bool| -> Result<_, CliError> {
+            if !is_needed {
+                return Ok((None, None));
             }
+            let secret = vendor::make_passphrase()?;
+            let shown = match file {
+                Some(file) => written.add(file, &secret).map(|()| None)?,
+                None => Some(secret.expose_secret().to_owned()),
+            };
+            Ok((Some(secret), shown))
         };
-        let (keys, keys_shown) = made(&self.passphrase_file)?;
-        let (root, root_shown) = made(&self.root_passphrase_file)?;
-        let (online, online_shown) = made(&self.online_passphrase_file)?;
-        let passphrases = Passphrases::new(keys, Some(root)).with_online(Some(online));
-        Ok((passphrases, Shown { keys: keys_shown, root: root_shown, online: online_shown }))
+        let (keys, keys_shown) = made(&self.passphrase_file, sealed.targets)?;
+        let (root, root_shown) = made(&self.root_passphrase_file, sealed.root)?;
+        let (online, online_shown) = made(&self.online_passphrase_file, true)?;
+        let passphrases = Passphrases::default().with_keys(keys).with_root(root).with_online(online);
+        Ok((passphrases, Shown { keys: keys_shown, root: root_shown, online: online_shown }, written))
     }
 }
 
-/// Writes a passphrase into a file that was not there.
-fn write(file: &Path, secret: &SecretString) -> Result<(), CliError> {
-    let mut options = fs_err::OpenOptions::new();
-    let made = options.write(true).create_new(true).mode(0o600).open(file).and_then(|mut made| {
-        writeln!(made, "{}", secret.expose_secret())?;
-        made.sync_all()
-    });
-    made.map_err(|error| {
-        CliError::failed("write the passphrase that was made", &error)
-            .hint("name a file that is not there yet, or leave the flag out and it is shown")
-    })
+/// Files into which passphrases were written. They go again, unless what they are for came to be.
+#[derive(Debug, Default)]
+pub(crate) struct Written(Vec<PathBuf>);
+
+impl Written {
+    /// Writes a passphrase into a file that was not there.
+    fn add(&mut self, file: &Path, secret: &SecretString) -> Result<(), CliError> {
+        let failed = |error: std::io::Error| {
+            CliError::failed("write the passphrase that was made", &error)
+                .hint("name a file that is not there yet, or leave the flag out and it is shown")
+        };
+        let mut options = fs_err::OpenOptions::new();
+        let mut made = options.write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
+        self.0.push(file.to_owned());
+        // Keys that outlive a power cut need a passphrase that does, too.
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let durable = writeln!(made, "{}", secret.expose_secret())
+            .and_then(|()| made.sync_all())
+            .and_then(|()| fs_err::File::open(folder)?.sync_all());
+        durable.map_err(failed)
+    }
+
+    /// Lets them stay.
+    pub(crate) fn stay(mut self) {
+        self.0.clear();
+    }
 }
 
-fn read(file: &Path) -> Result<SecretString, CliError> {
+impl Drop for Written {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // Why there is no feed is said already; a passphrase that opens nothing does no harm.
+            let _ = fs_err::remove_file(file);
+        }
+    }
+}
+
+/// The first line of a file.
+pub(crate) fn read(file: &Path) -> Result<SecretString, CliError> {
     let text = fs_err::read_to_string(file).map(Zeroizing::new).map_err(|error| {
         CliError::failed("read the passphrase", &error).hint("name a file whose first line is the passphrase")
     })?;

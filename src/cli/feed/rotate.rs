@@ -9,11 +9,14 @@ use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::feed::blocking;
 use crate::cli::feed::passphrase::KeyArgs;
+use crate::cli::feed::passphrase::read;
+use crate::cli::feed::sign::lacks;
 use crate::cli::feed::sign::waits;
 use crate::cli::text::Times;
 use crate::cli::text::count;
 use crate::feed::vendor;
 use crate::feed::vendor::Place;
+use crate::feed::vendor::Replacement;
 use crate::feed::vendor::Role;
 use crate::feed::vendor::RoleStanding;
 use crate::feed::vendor::Rotated;
@@ -27,7 +30,8 @@ use crate::feed::vendor::Rotated;
 #[command(after_help = "\
 Examples:
   afterhours feed rotate /srv/feeds/orders timestamp --keys /media/stick
-  afterhours feed rotate /srv/feeds/orders root --only 3f9a --keys /media/stick --new-keys /media/stick")]
+  afterhours feed rotate /srv/feeds/orders root --only 3f9a --keys /media/stick --new-keys /media/stick
+  afterhours feed rotate /srv/feeds/orders targets --signer token.toml --keys /media/stick")]
 pub(crate) struct RotateArgs {
     /// The feed's folder
     dir: PathBuf,
@@ -39,6 +43,12 @@ pub(crate) struct RotateArgs {
     /// Where new keys are put [default: DIR/keys]
     #[arg(long, value_name = "DIR")]
     new_keys: Option<PathBuf>,
+    /// What describes a command that signs with the new key, in place of a key file; once for each key that is replaced
+    #[arg(long, value_name = "FILE")]
+    signer: Vec<PathBuf>,
+    /// A file whose first line seals the new keys [default: what opens the old ones]
+    #[arg(long, value_name = "FILE")]
+    new_passphrase_file: Option<PathBuf>,
     /// Replace all keys of a root that several have to sign, without asking
     #[arg(long)]
     yes: bool,
@@ -48,7 +58,7 @@ pub(crate) struct RotateArgs {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: RotateArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let RotateArgs { dir, role, only, new_keys, yes, keys } = args;
+    let RotateArgs { dir, role, only, new_keys, signer, new_passphrase_file, yes, keys } = args;
     if role == Role::Root && only.is_none() {
         let look = Place { dir: dir.clone(), keys: Vec::new(), passphrases: None };
         let standing = blocking(move || vendor::standing(look)).await?;
@@ -62,11 +72,15 @@ pub(crate) async fn run(args: RotateArgs, context: &Context<'_>) -> Result<Endin
             context.ui.confirm(&question, yes)?;
         }
     }
-    let place = keys.place(dir, context.ui)?;
+    let mut place = keys.place(dir, context.ui)?;
+    let new = new_passphrase_file.as_deref().map(read).transpose()?;
+    place.passphrases = place.passphrases.map(|passphrases| passphrases.with_new(new));
+    let replacement = Replacement { only, folder: new_keys, signers: signer };
     let now = context.now();
-    let rotated = blocking(move || vendor::rotate(place, role, only.as_deref(), new_keys, now)).await?;
+    let rotated = blocking(move || vendor::rotate(place, role, replacement, now)).await?;
     let times = context.times();
     context.ui.answer(&rotated, |rotated| text(rotated, &times))?;
+    rotated.closed.iter().for_each(|closed| context.ui.warn(lacks(closed)));
     if let Some(pending) = &rotated.pending {
         context.ui.warn(waits(pending));
     }
@@ -74,7 +88,7 @@ pub(crate) async fn run(args: RotateArgs, context: &Context<'_>) -> Result<Endin
 }
 
 fn text(rotated: &Rotated, times: &Times) -> String {
-    let made = format!("Made {} for {}.", count(rotated.new.len(), "key"), rotated.role);
+    let made = format!("Replaced {} of {}.", count(rotated.new.len(), "key"), rotated.role);
     match rotated.pending {
         Some(_) => format!("{made} Nothing was published yet."),
         None => {

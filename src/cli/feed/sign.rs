@@ -41,10 +41,7 @@ pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending,
     let signed = blocking(move || vendor::sign(place, now)).await?;
     let times = context.times();
     context.ui.answer(&signed, |signed| text(signed, &times))?;
-    for ClosedKey { role, problem, hint } in &signed.closed {
-        let hint = hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
-        context.ui.warn(format_args!("{role} lacks a signature: failed to {problem}{hint}"));
-    }
+    signed.closed.iter().for_each(|closed| context.ui.warn(lacks(closed)));
     if let Some(at) = signed.root_expires_at {
         context.ui.warn(format_args!(
             "the root expires {} and too few of its keys are here; name their folder with --keys",
@@ -66,6 +63,13 @@ pub(crate) async fn run(args: SignArgs, context: &Context<'_>) -> Result<Ending,
 
 fn text(signed: &Signed, times: &Times) -> String {
     format!("Signed {}. The feed holds until {}.", or_none(&signed.roles), times.at_and_away(signed.holds_until))
+}
+
+/// Whose signature is not there, and why.
+pub(crate) fn lacks(closed: &ClosedKey) -> String {
+    let ClosedKey { role, problem, hint } = closed;
+    let hint = hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}"));
+    format!("{role} lacks a signature: failed to {problem}{hint}")
 }
 
 /// What a root lacks.

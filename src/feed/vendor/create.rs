@@ -1,6 +1,7 @@
 //! A feed is made: keys, the first root, and three roles that say that there is nothing yet.
 //!
-//! Everything is made in a hidden folder beside and gets its name last. Nothing of a try that failed counts.
+//! Everything is made in a hidden folder beside and gets its name last, but for keys that are put elsewhere. A try that fails
+//! leaves nothing behind.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -16,12 +17,13 @@ use sigstore_tuf::Root;
 use crate::domain::span::Span;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
-use crate::feed::vendor::keys::Passphrases;
 use crate::feed::vendor::keys::Scheme;
 use crate::feed::vendor::keys::Signer;
+use crate::feed::vendor::passphrases::Passphrases;
 use crate::feed::vendor::role::Envelope;
 use crate::feed::vendor::role::Role;
 use crate::feed::vendor::role::describe;
+use crate::feed::vendor::rotate::read_signers;
 use crate::feed::vendor::standing::FeedStanding;
 use crate::feed::vendor::standing::standing;
 use crate::feed::vendor::state::Hold;
@@ -70,6 +72,8 @@ pub struct NewFeed {
     pub hold: Hold,
     /// Where the keys of the root are put; beside the others when nothing is said.
     pub root_folder: Option<PathBuf>,
+    /// What describes the commands that sign for a role in place of its first keys.
+    pub signers: Vec<(Role, PathBuf)>,
 }
 
 impl NewFeed {
@@ -92,12 +96,21 @@ pub fn create(
     passphrases: &Passphrases,
     now: DateTime<Utc>,
 ) -> Result<FeedStanding, VendorError> {
-    passphrases.check()?;
+    let (mut used, mut commands) = (Vec::new(), Vec::new());
     for role in Role::ALL {
         let Quorum { keys, threshold } = wish.quorum(role);
         if threshold == 0 || threshold > keys || keys > KEYS_MAX {
             return Err(VendorError::BadThreshold { role, threshold, keys });
         }
+        let files: Vec<PathBuf> =
+            wish.signers.iter().filter(|(of, _)| *of == role).map(|(_, file)| file.clone()).collect();
+        if files.len() > keys {
+            return Err(VendorError::SignersUnfit { role, signers: files.len(), keys });
+        }
+        if files.len() < keys {
+            passphrases.sealing(role)?;
+        }
+        commands.extend(read_signers(role, &files, &mut used)?.into_iter().map(|signer| (role, signer)));
     }
     if let Some(role) = Role::ALL.into_iter().find(|role| wish.hold.of(*role) < HOLD_MIN) {
         return Err(VendorError::ShortSpan { role, span: wish.hold.of(role), least: HOLD_MIN });
@@ -109,31 +122,68 @@ pub fn create(
     let name = dir.file_name().ok_or_else(|| VendorError::Occupied { dir: dir.to_owned() })?;
     let hidden = dir.with_file_name(format!(".{}.partial", name.to_string_lossy()));
     disk::remove_folder(&hidden)?;
-    if let Err(error) = furnish(&hidden, wish, passphrases, now) {
-        // The next try removes it as well.
-        let _ = disk::remove_folder(&hidden);
-        return Err(error);
+    let mut apart = Apart::new(wish.root_folder.as_deref());
+    let furnished = furnish(&hidden, wish, commands, passphrases, &mut apart, now);
+    let is_furnished = furnished.is_ok();
+    let made = furnished.and_then(|()| disk::rename(&hidden, dir)).and_then(|()| {
+        let keys = wish.root_folder.clone().into_iter().collect();
+        standing(Place { dir: dir.to_owned(), keys, passphrases: None })
+    });
+    if made.is_err() {
+        // Why it failed is said; that something stays besides is seen. The next try removes the hidden folder as well.
+        let has_its_name = is_furnished && !hidden.exists();
+        let _ = disk::remove_folder(if has_its_name { dir } else { &hidden });
+        apart.remove();
     }
-    disk::rename(&hidden, dir)?;
-    let keys = wish.root_folder.clone().into_iter().collect();
-    standing(Place { dir: dir.to_owned(), keys, passphrases: None })
+    made
 }
 
-fn furnish(dir: &Path, wish: &NewFeed, passphrases: &Passphrases, now: DateTime<Utc>) -> Result<(), VendorError> {
+/// Keys that are put elsewhere than into the feed.
+struct Apart {
+    /// Their folder, where it was made for them.
+    folder: Option<PathBuf>,
+    keys: Vec<PathBuf>,
+}
+
+impl Apart {
+    fn new(folder: Option<&Path>) -> Self {
+        Self { folder: folder.filter(|folder| !folder.exists()).map(Path::to_owned), keys: Vec::new() }
+    }
+
+    /// Removes what can be removed.
+    fn remove(self) {
+        for key in self.keys {
+            let _ = disk::remove(&key);
+        }
+        if let Some(folder) = self.folder {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
+fn furnish(
+    dir: &Path,
+    wish: &NewFeed,
+    mut signers: Vec<(Role, Signer)>,
+    passphrases: &Passphrases,
+    kept: &mut Apart,
+    now: DateTime<Utc>,
+) -> Result<(), VendorError> {
     let inside = dir.join(KEYS);
     let metadata = dir.join("published/metadata");
     disk::make(&metadata)?;
     disk::make(&dir.join("published/targets"))?;
     disk::make_private(&inside)?;
-    let mut signers = Vec::new();
     for role in Role::ALL {
-        let apart = wish.root_folder.as_deref().filter(|_| role == Role::Root);
-        let folder = apart.unwrap_or(&inside);
-        for _ in 0..wish.quorum(role).keys {
-            let signer = Signer::generate(wish.scheme)?;
-            signer.keep(role, folder, passphrases)?;
-            signers.push((role, signer));
+        let missing = wish.quorum(role).keys - signers.iter().filter(|(of, _)| *of == role).count();
+        for _ in 0..missing {
+            signers.push((role, Signer::generate(wish.scheme)?));
         }
+    }
+    for (role, signer) in &signers {
+        let apart = wish.root_folder.as_deref().filter(|_| *role == Role::Root);
+        let file = signer.keep(*role, apart.unwrap_or(&inside), passphrases)?;
+        kept.keys.extend(apart.map(|_| file));
     }
     let root = first_root(wish, &signers, now)?;
     disk::write(&metadata.join("1.root.json"), &root)?;

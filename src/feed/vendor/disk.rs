@@ -48,8 +48,13 @@ fn write_with(path: &Path, bytes: &[u8], mode: u32) -> Result<(), VendorError> {
     // What a crash left may have another mode.
     remove(&draft)?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)?;
-    rename(&draft, path)
+    let written =
+        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed).and_then(|()| rename(&draft, path));
+    if written.is_err() {
+        // Half a file is of no use, and may be half a key.
+        let _ = remove(&draft);
+    }
+    written
 }
 
 /// Gives a file or folder another name, durably.

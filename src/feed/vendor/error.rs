@@ -12,6 +12,7 @@ use crate::feed::delta::DeltaError;
 use crate::feed::error::FeedError;
 use crate::feed::error::hint_for_write;
 use crate::feed::vendor::role::Role;
+use crate::feed::vendor::signer::SignerError;
 
 /// A feed could not be made, published into, signed or given other keys.
 #[derive(Debug, Error)]
@@ -113,6 +114,33 @@ pub enum VendorError {
     Sign {
         /// The key's ID.
         key: String,
+    },
+    /// A command that signs in place of a key file cannot, or has not.
+    #[error("use the signer {}", .file.display())]
+    Signer {
+        /// What describes it.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<SignerError>,
+    },
+    /// There are other commands than there are keys for them.
+    #[error("have {signers} signers for {keys} keys of {role}")]
+    SignersUnfit {
+        /// Whose keys.
+        role: Role,
+        /// As many are named.
+        signers: usize,
+        /// As many keys are made.
+        keys: usize,
+    },
+    /// Two signatures of one key would count as one.
+    #[error("take the key of {}: it is one of {role} already", .file.display())]
+    SameKey {
+        /// Whose key it is already.
+        role: Role,
+        /// What describes the signer.
+        file: PathBuf,
     },
     /// Too few keys are here to sign for a role.
     #[error("sign {role}: {here} of the keys it needs {needed} of are in {places}")]
@@ -378,6 +406,8 @@ impl VendorError {
             | Self::ShortSpan { .. }
             | Self::ShortPassphrase { .. }
             | Self::SamePassphrase
+            | Self::SignersUnfit { .. }
+            | Self::SameKey { .. }
             | Self::NoPassphrase { .. }
             | Self::BadTriple { .. }
             | Self::TripleTwice { .. }
@@ -409,6 +439,7 @@ impl VendorError {
                 VendorFailure::Refused
             }
             Self::WrongPassphrase { .. } => VendorFailure::NotPermitted,
+            Self::Signer { source, .. } => source.failure(),
             Self::BadSettings { .. }
             | Self::NotAKey { .. }
             | Self::CostlyKey { .. }
@@ -450,7 +481,8 @@ impl VendorError {
             Self::BadThreshold { .. } => "make it 1 to the number of --root-keys, of 16 at most",
             Self::ShortSpan { .. } => "make it longer; it is renewed when a third of it is left",
             Self::ShortPassphrase { .. } => {
-                "take a longer one, nobody asks for it often; or have it made: `feed create --generate-passphrases`"
+                "take a longer one, nobody asks for it often: `feed create --generate-passphrases` makes them, and `feed rotate \
+                 --new-passphrase-file FILE` seals new keys with another one than opens the old ones"
             }
             Self::SamePassphrase => {
                 "take another one for the keys that a timer signs with: whoever reads the timer's file must not be able to \
@@ -467,6 +499,12 @@ impl VendorError {
             Self::NotAKey { .. } | Self::OtherKey { .. } => {
                 "take the file out of the folder, or put back what was there"
             }
+            Self::Signer { source, .. } => return Some(source.hint()),
+            Self::SignersUnfit { .. } => {
+                "name one signer for each key that it replaces; at `feed rotate`, --only ID replaces one key, and at `feed create` \
+                 --root-keys and --targets-keys say how many there are"
+            }
+            Self::SameKey { .. } => "give each its own: make another key in the device",
             Self::CostlyKey { .. } => {
                 "put back what was there, or seal it anew with the program that made it: scrypt with at most 512 MiB (N = 2^19, \
                  r = 8, p = 1), or at most 10,000,000 rounds of PBKDF2"

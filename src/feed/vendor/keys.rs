@@ -1,49 +1,44 @@
 //! Keys: made, sealed with a passphrase, found again, and used to sign.
 //!
 //! A key is a file `ROLE-ID.pem`, where ID is the beginning of the key ID that metadata declare: what is in a sealed
-//! file cannot be known otherwise; [`sealed`] says how it looks inside. The file has mode 0600, its folder 0700.
+//! file cannot be known otherwise. [`sealed`] says how it looks inside. Where a command has the key, `ROLE-ID.signer.toml`
+//! describes that (`signer`). The file has mode 0600, its folder 0700.
 //!
 //! *Invariant:* a key that was opened has the ID that it was looked for by; another one is never used in its place.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::str::FromStr;
 
-use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::encoding::PublicKeyX509Der;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1_SIGNING;
 use aws_lc_rs::signature::EcdsaKeyPair;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use aws_lc_rs::signature::KeyPair;
-use pkcs8::Document;
-use pkcs8::LineEnding;
-use secrecy::ExposeSecret;
-use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 use serde::Deserialize;
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::json;
-use sigstore_tuf::Key;
 
 use crate::domain::hex::hex;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::passphrases::Passphrases;
+use crate::feed::vendor::public::PublicKey;
 use crate::feed::vendor::role::Role;
 use crate::feed::vendor::sealed;
+use crate::feed::vendor::signer::SignerCommand;
+use crate::feed::vendor::state::KEYS;
 
 /// How many digits of a key's ID are in its file's name.
 const NAME_DIGITS: usize = 16;
-/// The fewest characters of a passphrase for new keys.
-const PASSPHRASE_CHARS_MIN: usize = 12;
-/// What a made passphrase consists of: 32 characters that nobody takes for one another.
-const PASSPHRASE_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
-/// How many of them: 125 bits.
-const PASSPHRASE_CHARS: usize = 25;
-/// As many stand together.
-const PASSPHRASE_GROUP: usize = 5;
+/// How the name of a sealed key ends.
+const SEALED: &str = ".pem";
+/// How the name of what describes a command ends.
+const SIGNER: &str = ".signer.toml";
 
 /// What a key signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -68,84 +63,22 @@ impl FromStr for Scheme {
     }
 }
 
-/// A new passphrase that nobody can guess.
-///
-/// # Errors
-/// There is no randomness.
-pub fn make_passphrase() -> Result<SecretString, VendorError> {
-    let mut bytes = Zeroizing::new([0; PASSPHRASE_CHARS]);
-    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| VendorError::MakeKey)?;
-    let mut text = String::with_capacity(PASSPHRASE_CHARS * 2);
-    for (index, byte) in bytes.iter().enumerate() {
-        if index > 0 && index % PASSPHRASE_GROUP == 0 {
-            text.push('-');
-        }
-        text.extend(PASSPHRASE_ALPHABET.get(usize::from(byte % 32)).copied().map(char::from));
-    }
-    Ok(SecretString::from(text))
-}
-
-/// What opens the keys.
-#[derive(Debug, Clone)]
-pub struct Passphrases {
-    keys: Option<SecretString>,
-    root: Option<SecretString>,
-    online: Option<SecretString>,
-}
-
-impl Passphrases {
-    /// `keys` opens every key; `root` those of the root, where they have one of their own.
-    pub const fn new(keys: SecretString, root: Option<SecretString>) -> Self {
-        Self { keys: Some(keys), root, online: None }
-    }
-
-    /// Opens only what a timer signs every night: timestamp and snapshot.
-    pub const fn online(online: SecretString) -> Self {
-        Self { keys: None, root: None, online: Some(online) }
-    }
-
-    /// Timestamp and snapshot have a passphrase of their own, which opens nothing else.
-    #[must_use]
-    pub fn with_online(self, online: Option<SecretString>) -> Self {
-        Self { online: online.or(self.online), ..self }
-    }
-
-    /// The keys of the root have a passphrase of their own.
-    #[must_use]
-    pub fn with_root(self, root: Option<SecretString>) -> Self {
-        Self { root: root.or(self.root), ..self }
-    }
-
-    /// What may open the keys of a role, its own passphrase first. The first one seals new keys.
-    fn of(&self, role: Role) -> impl Iterator<Item = &str> {
-        let own = match role {
-            Role::Root => self.root.as_ref(),
-            Role::Targets => None,
-            Role::Snapshot | Role::Timestamp => self.online.as_ref(),
-        };
-        own.into_iter().chain(&self.keys).map(SecretString::expose_secret)
-    }
-
-    /// Whether new keys may be sealed with them.
-    pub(in crate::feed::vendor) fn check(&self) -> Result<(), VendorError> {
-        let all = [&self.keys, &self.root, &self.online];
-        let short = |secret: &SecretString| secret.expose_secret().chars().count() < PASSPHRASE_CHARS_MIN;
-        if all.into_iter().flatten().any(short) {
-            return Err(VendorError::ShortPassphrase { chars_min: PASSPHRASE_CHARS_MIN });
-        }
-        // What a timer can read must not open what it does not need.
-        let Some(online) = &self.online else { return Ok(()) };
-        let same = |other: &SecretString| other.expose_secret() == online.expose_secret();
-        if [&self.keys, &self.root].into_iter().flatten().any(same) {
-            return Err(VendorError::SamePassphrase);
-        }
-        Ok(())
-    }
+/// Whether there are sealed keys of the root or of targets in the feed `dir` or in the folders, so that a passphrase of theirs
+/// is needed where they sign.
+pub fn are_keys_sealed(dir: &Path, folders: &[PathBuf]) -> bool {
+    let inside = dir.join(KEYS);
+    let files = [&inside].into_iter().chain(folders).filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    files.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).any(|name| {
+        let is_offline = |role: Role| name.starts_with(&format!("{role}-"));
+        name.ends_with(SEALED) && [Role::Root, Role::Targets].into_iter().any(is_offline)
+    })
 }
 
 enum Pair {
     Ed25519(Ed25519KeyPair),
     EcdsaP256(EcdsaKeyPair),
+    /// The key is elsewhere.
+    Command(SignerCommand),
 }
 
 /// A key that can sign.
@@ -173,61 +106,57 @@ impl Signer {
         Self::new(pair.map_err(|_| VendorError::MakeKey)?)
     }
 
+    /// The key that a command signs with, as `file` describes it.
+    pub(in crate::feed::vendor) fn command(file: &Path) -> Result<Self, VendorError> {
+        SignerCommand::read(file).and_then(|command| Self::new(Pair::Command(command)))
+    }
+
     fn new(pair: Pair) -> Result<Self, VendorError> {
         let public = match &pair {
-            Pair::Ed25519(pair) => {
-                let raw: String = hex(pair.public_key().as_ref());
-                json!({ "keytype": "ed25519", "scheme": "ed25519", "keyval": { "public": raw } })
-            }
-            Pair::EcdsaP256(pair) => {
-                let der: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| VendorError::MakeKey)?;
-                let pem = Document::try_from(der.as_ref())
-                    .and_then(|document| document.to_pem("PUBLIC KEY", LineEnding::LF))
-                    .map_err(|_| VendorError::MakeKey)?;
-                json!({ "keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp256", "keyval": { "public": pem } })
-            }
+            Pair::Ed25519(pair) => PublicKey::Ed25519(pair.public_key().as_ref().to_owned()),
+            Pair::EcdsaP256(pair) => PublicKey::EcdsaP256(pair.public_key().as_ref().to_owned()),
+            Pair::Command(command) => command.public.clone(),
         };
-        let key: Key = serde_json::from_value(public.clone()).map_err(|_| VendorError::MakeKey)?;
-        let id = key.key_id().map_err(|_| VendorError::MakeKey)?;
+        let id = public.id().ok_or(VendorError::MakeKey)?;
+        let public = public.declared().ok_or(VendorError::MakeKey)?;
         Ok(Self { id, public, pair })
     }
 
-    /// The signature over `message`, in hexadecimal digits.
+    /// The signature over `message`, in hexadecimal digits. A command may take its time.
     pub(in crate::feed::vendor) fn sign(&self, message: &[u8]) -> Result<String, VendorError> {
-        let signature = match &self.pair {
-            Pair::Ed25519(pair) => pair.try_sign(message),
-            Pair::EcdsaP256(pair) => pair.sign(&SystemRandom::new(), message),
-        };
-        let signature = signature.map_err(|_| VendorError::Sign { key: self.id.clone() })?;
-        Ok(hex(signature.as_ref()))
+        let refused = |_| VendorError::Sign { key: self.id.clone() };
+        match &self.pair {
+            Pair::Ed25519(pair) => pair.try_sign(message).map(hex).map_err(refused),
+            Pair::EcdsaP256(pair) => pair.sign(&SystemRandom::new(), message).map(hex).map_err(refused),
+            Pair::Command(command) => command.sign(message).map(hex),
+        }
     }
 
-    /// Writes the key into `folder`, sealed.
+    /// Writes the key into `folder`, sealed, or what describes the command that has it.
     pub(in crate::feed::vendor) fn keep(
         &self,
         role: Role,
         folder: &Path,
         passphrases: &Passphrases,
     ) -> Result<PathBuf, VendorError> {
-        let path = folder.join(file_name(role, &self.id));
-        let passphrase = passphrases.of(role).next().ok_or(VendorError::NoPassphrase { role })?;
+        let (end, text) = match &self.pair {
+            Pair::Ed25519(pair) => (SEALED, seal(pair.to_pkcs8v1(), passphrases.sealing(role)?)?),
+            Pair::EcdsaP256(pair) => (SEALED, seal(pair.to_pkcs8v1(), passphrases.sealing(role)?)?),
+            Pair::Command(command) => (SIGNER, Zeroizing::new(command.to_toml()?)),
+        };
+        let path = folder.join(file_name(role, &self.id, end));
         disk::make_private(folder)?;
-        disk::write_private(&path, self.sealed(passphrase)?.as_bytes())?;
+        disk::write_private(&path, text.as_bytes())?;
         Ok(path)
     }
 
-    fn sealed(&self, passphrase: &str) -> Result<Zeroizing<String>, VendorError> {
-        let document = match &self.pair {
-            Pair::Ed25519(pair) => pair.to_pkcs8v1(),
-            Pair::EcdsaP256(pair) => pair.to_pkcs8v1(),
-        };
-        sealed::seal(document.map_err(|_| VendorError::MakeKey)?.as_ref(), passphrase)
-    }
-
     /// Opens what [`Signer::keep`] or another program sealed, with the first passphrase that does.
-    fn open(path: &Path, role: Role, passphrases: &Passphrases) -> Result<Self, VendorError> {
+    fn open(path: &Path, role: Role, passphrases: Option<&Passphrases>) -> Result<Self, VendorError> {
+        if path.as_os_str().to_string_lossy().ends_with(SIGNER) {
+            return Self::command(path);
+        }
         let mut opened = Err(VendorError::NoPassphrase { role });
-        for passphrase in passphrases.of(role) {
+        for passphrase in passphrases.into_iter().flat_map(|passphrases| passphrases.of(role)) {
             opened = Self::open_with(path, passphrase);
             if !matches!(opened, Err(VendorError::WrongPassphrase { .. })) {
                 break;
@@ -246,8 +175,15 @@ impl Signer {
     }
 }
 
-fn file_name(role: Role, id: &str) -> String {
-    format!("{role}-{}.pem", id.get(..NAME_DIGITS).unwrap_or(id))
+fn seal<T: AsRef<[u8]>>(
+    document: Result<T, aws_lc_rs::error::Unspecified>,
+    passphrase: &str,
+) -> Result<Zeroizing<String>, VendorError> {
+    sealed::seal(document.map_err(|_| VendorError::MakeKey)?.as_ref(), passphrase)
+}
+
+fn file_name(role: Role, id: &str, end: &str) -> String {
+    format!("{role}-{}{end}", id.get(..NAME_DIGITS).unwrap_or(id))
 }
 
 /// The folders with keys, and what opens them.
@@ -255,12 +191,18 @@ fn file_name(role: Role, id: &str) -> String {
 pub(in crate::feed::vendor) struct KeyRing {
     folders: Vec<PathBuf>,
     passphrases: Option<Passphrases>,
+    opened: RefCell<Vec<(Role, Rc<Signer>)>>,
+}
+
+/// The file of a key in this folder.
+fn key_in(folder: &Path, role: Role, id: &str) -> Option<PathBuf> {
+    [SEALED, SIGNER].into_iter().map(|end| folder.join(file_name(role, id, end))).find(|path| path.is_file())
 }
 
 impl KeyRing {
     /// Keys are looked for in `folders`, in that order; the first is the feed's own. Without passphrases they can be found, not opened.
     pub(in crate::feed::vendor) const fn new(folders: Vec<PathBuf>, passphrases: Option<Passphrases>) -> Self {
-        Self { folders, passphrases }
+        Self { folders, passphrases, opened: RefCell::new(Vec::new()) }
     }
 
     /// Looks into one more folder.
@@ -280,34 +222,47 @@ impl KeyRing {
         places.join(", ")
     }
 
+    /// What opens the keys, and seals new ones of `role`.
     pub(in crate::feed::vendor) fn passphrases(&self, role: Role) -> Result<&Passphrases, VendorError> {
         self.passphrases.as_ref().ok_or(VendorError::NoPassphrase { role })
     }
 
     /// The file of a key, where it is here.
     pub(in crate::feed::vendor) fn find(&self, role: Role, id: &str) -> Option<PathBuf> {
-        self.folders.iter().map(|folder| folder.join(file_name(role, id))).find(|path| path.is_file())
+        self.folders.iter().find_map(|folder| key_in(folder, role, id))
     }
 
-    /// Those of the keys that are here, opened.
+    /// Those of the keys that are here, opened. Each is opened once: that costs what guessing costs.
     pub(in crate::feed::vendor) fn open<'a>(
         &self,
         role: Role,
         ids: impl IntoIterator<Item = &'a String>,
-    ) -> Result<Vec<Signer>, VendorError> {
-        let mut opened: Vec<Signer> = Vec::new();
+    ) -> Result<Vec<Rc<Signer>>, VendorError> {
+        let mut found: Vec<Rc<Signer>> = Vec::new();
         for id in ids {
-            if opened.iter().any(|signer| signer.id == *id) {
+            if found.iter().any(|signer| signer.id == *id) {
                 continue;
             }
             let Some(file) = self.find(role, id) else { continue };
-            let signer = Signer::open(&file, role, self.passphrases(role)?)?;
+            let known = self.opened.borrow().iter().find(|(of, signer)| *of == role && signer.id == *id).cloned();
+            if let Some((_, signer)) = known {
+                found.push(signer);
+                continue;
+            }
+            let signer = Signer::open(&file, role, self.passphrases.as_ref())?;
             if signer.id != *id {
                 return Err(VendorError::OtherKey { file, found: signer.id });
             }
-            opened.push(signer);
+            found.push(self.know(role, signer));
         }
-        Ok(opened)
+        Ok(found)
+    }
+
+    /// Remembers a key that is open.
+    pub(in crate::feed::vendor) fn know(&self, role: Role, signer: Signer) -> Rc<Signer> {
+        let signer = Rc::new(signer);
+        self.opened.borrow_mut().push((role, Rc::clone(&signer)));
+        signer
     }
 
     /// Those of the keys that are here and can be opened, and why others cannot.
@@ -315,7 +270,7 @@ impl KeyRing {
         &self,
         role: Role,
         ids: impl IntoIterator<Item = &'a String>,
-    ) -> (Vec<Signer>, Vec<VendorError>) {
+    ) -> (Vec<Rc<Signer>>, Vec<VendorError>) {
         let (mut opened, mut closed) = (Vec::new(), Vec::new());
         for id in ids {
             match self.open(role, [id]) {
@@ -328,15 +283,16 @@ impl KeyRing {
 
     /// Whether a key is in a folder that somebody named, not only in the feed's own.
     pub(in crate::feed::vendor) fn is_brought(&self, role: Role, id: &str) -> bool {
-        self.folders.iter().skip(1).any(|folder| folder.join(file_name(role, id)).is_file())
+        self.folders.iter().skip(1).any(|folder| key_in(folder, role, id).is_some())
     }
 
     /// Puts a key that is not used any more aside, in a folder of its own beside the others.
     pub(in crate::feed::vendor) fn retire(&self, role: Role, id: &str) -> Result<Option<PathBuf>, VendorError> {
         let Some(file) = self.find(role, id) else { return Ok(None) };
-        let Some(folder) = file.parent().map(|folder| folder.join("retired")) else { return Ok(None) };
+        let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return Ok(None) };
+        let folder = folder.join("retired");
         disk::make_private(&folder)?;
-        let aside = folder.join(file_name(role, id));
+        let aside = folder.join(name);
         disk::rename(&file, &aside)?;
         Ok(Some(aside))
     }
@@ -376,7 +332,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (Signer::generate(Scheme::Ed25519).unwrap(), Signer::generate(Scheme::Ed25519).unwrap());
         let file = one.keep(Role::Targets, dir.path(), &passphrases("correct horse")).unwrap();
-        let name = dir.path().join(file_name(Role::Targets, &two.id));
+        let name = dir.path().join(file_name(Role::Targets, &two.id, SEALED));
         std::fs::rename(file, &name).unwrap();
         let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("correct horse")));
         match ring.open(Role::Targets, [&two.id]).unwrap_err() {
@@ -389,7 +345,7 @@ mod tests {
     fn what_is_no_key_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let id = "0".repeat(64);
-        let path = dir.path().join(file_name(Role::Root, &id));
+        let path = dir.path().join(file_name(Role::Root, &id, SEALED));
         for text in ["", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"] {
             std::fs::write(&path, text).unwrap();
             let ring = KeyRing::new(vec![dir.path().to_owned()], Some(passphrases("correct horse")));

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What comes out is a folder of plain files for any web server: The Update Framework 1.0 with consistent snapshots.
-//! [`state`] says what lies where and how it changes; [`keys`] and [`role`] make signatures; [`renew`] decides what has
+//! [`state`] says what lies where and how it changes; [`keys`], [`signer`] and [`role`] make signatures; [`renew`] decides what has
 //! to be signed; [`site`] asks the client that sites use before anything is written.
 //!
 //! *Invariant:* whatever moment we die in, a site can use the folder as it is then: everything new comes first, and the
@@ -22,6 +22,8 @@ mod deltas;
 mod disk;
 mod error;
 mod keys;
+mod passphrases;
+mod public;
 mod publish;
 mod refuse;
 mod renew;
@@ -29,6 +31,7 @@ mod role;
 mod rotate;
 mod sealed;
 mod sign;
+mod signer;
 mod site;
 mod standing;
 mod state;
@@ -41,18 +44,21 @@ pub use crate::feed::vendor::create::Quorum;
 pub use crate::feed::vendor::create::create;
 pub use crate::feed::vendor::error::VendorError;
 pub use crate::feed::vendor::error::VendorFailure;
-pub use crate::feed::vendor::keys::Passphrases;
 pub use crate::feed::vendor::keys::Scheme;
-pub use crate::feed::vendor::keys::make_passphrase;
+pub use crate::feed::vendor::keys::are_keys_sealed;
+pub use crate::feed::vendor::passphrases::Passphrases;
+pub use crate::feed::vendor::passphrases::make_passphrase;
 pub use crate::feed::vendor::publish::Content;
 pub use crate::feed::vendor::publish::Published;
 pub use crate::feed::vendor::publish::publish;
 pub use crate::feed::vendor::role::Role;
+pub use crate::feed::vendor::rotate::Replacement;
 pub use crate::feed::vendor::rotate::Rotated;
 pub use crate::feed::vendor::rotate::rotate;
 pub use crate::feed::vendor::sign::ClosedKey;
 pub use crate::feed::vendor::sign::Signed;
 pub use crate::feed::vendor::sign::sign;
+pub use crate::feed::vendor::signer::SignerError;
 pub use crate::feed::vendor::standing::FeedStanding;
 pub use crate::feed::vendor::standing::KeyStanding;
 pub use crate::feed::vendor::standing::PendingRoot;

@@ -32,6 +32,7 @@ use crate::feed::vendor::refuse::check_tree;
 use crate::feed::vendor::renew::Renewal;
 use crate::feed::vendor::renew::expires_at;
 use crate::feed::vendor::renew::own;
+use crate::feed::vendor::role::Role;
 use crate::feed::vendor::role::describe;
 use crate::feed::vendor::state::Current;
 use crate::feed::vendor::state::Place;
@@ -102,7 +103,9 @@ pub fn publish(
     }
     // Whether the keys can be opened is known before hours are spent on packing.
     let root = current.root.signed();
-    Renewal { targets: Some(own(&current.targets_bytes)), snapshot: true }.files(&workshop, &current, &[root], now)?;
+    for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
+        workshop.signers(role, &[root])?;
+    }
 
     let mut release = workshop.make(meta, content, folder)?;
     if matches!(content, Content::Tree(_)) {

@@ -3,6 +3,8 @@
 //! A role whose keys change is signed with the old and the new ones: such metadata are right under the old root and
 //! under the new one, so that there is no moment in which the folder is half of each.
 
+use std::rc::Rc;
+
 use chrono::DateTime;
 use chrono::Utc;
 use serde_json::Value;
@@ -10,6 +12,7 @@ use serde_json::json;
 use sigstore_tuf::Root;
 
 use crate::feed::vendor::error::VendorError;
+use crate::feed::vendor::keys::Signer;
 use crate::feed::vendor::role::Envelope;
 use crate::feed::vendor::role::Role;
 use crate::feed::vendor::role::describe;
@@ -92,17 +95,19 @@ impl Workshop {
         now: DateTime<Utc>,
     ) -> Result<Vec<u8>, VendorError> {
         let mut envelope = Envelope::new(role, version, now + self.settings.hold.of(role).delta(), own);
-        for signer in self.keys.open(role, roots.iter().flat_map(|root| keys_of(root, role).0))? {
-            envelope.sign(&signer)?;
-        }
-        if let Some(root) = roots.last() {
-            let (keys, needed) = keys_of(root, role);
-            let here = keys.iter().filter(|key| envelope.is_signed_by(key)).count();
-            if here < needed {
-                return Err(VendorError::KeysMissing { role, here, needed, places: self.keys.places() });
-            }
-        }
+        self.signers(role, roots)?.iter().try_for_each(|signer| envelope.sign(signer))?;
         Ok(envelope.to_bytes())
+    }
+
+    /// What signs for a role: its keys in all `roots`, as far as they are here. Of the last one they are enough.
+    pub(in crate::feed::vendor) fn signers(&self, role: Role, roots: &[&Root]) -> Result<Vec<Rc<Signer>>, VendorError> {
+        let signers = self.keys.open(role, roots.iter().flat_map(|root| keys_of(root, role).0))?;
+        let (keys, needed) = roots.last().map_or((&[][..], 0), |root| keys_of(root, role));
+        let here = keys.iter().filter(|key| signers.iter().any(|signer| signer.id == **key)).count();
+        if here < needed {
+            return Err(VendorError::KeysMissing { role, here, needed, places: self.keys.places() });
+        }
+        Ok(signers)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use chrono::DateTime;
@@ -117,6 +118,11 @@ impl Envelope {
             .map_err(|source| VendorError::Encode { source: Box::new(source) })?;
         self.signatures.insert(signer.id.clone(), signer.sign(&message)?);
         Ok(())
+    }
+
+    /// Adds what signatures there can be; why others cannot.
+    pub(in crate::feed::vendor) fn sign_some(&mut self, signers: &[Rc<Signer>]) -> Vec<VendorError> {
+        signers.iter().filter_map(|signer| self.sign(signer).err()).collect()
     }
 
     /// The file.

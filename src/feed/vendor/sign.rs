@@ -43,11 +43,11 @@ pub struct Signed {
     pub root_expires_at: Option<DateTime<Utc>>,
     /// When the targets have to be renewed and too few of their keys are here: when they expire.
     pub targets_expire_at: Option<DateTime<Utc>>,
-    /// Keys of the root and of targets that are needed and here, but could not be opened. They count as if they were not here.
+    /// Keys of the root and of targets that are needed and here, but could not be opened, or did not sign. They count as if they were not here.
     pub closed: Vec<ClosedKey>,
 }
 
-/// A key that is here and cannot be opened.
+/// A key that is here and cannot be opened, or did not sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClosedKey {
     /// Whose key.
@@ -59,8 +59,14 @@ pub struct ClosedKey {
 }
 
 impl ClosedKey {
-    fn new(role: Role, error: &VendorError) -> Self {
-        Self { role, problem: error.to_string(), hint: error.hint() }
+    pub(in crate::feed::vendor) fn new(role: Role, error: &VendorError) -> Self {
+        let mut problem = error.to_string();
+        let mut because = std::error::Error::source(error);
+        while let Some(cause) = because {
+            problem = format!("{problem}: {cause}");
+            because = cause.source();
+        }
+        Self { role, problem, hint: error.hint() }
     }
 }
 
@@ -72,6 +78,7 @@ const fn is_of_targets(error: &VendorError) -> bool {
         VendorError::KeysMissing { role: Role::Targets, .. }
             | VendorError::NoPassphrase { role: Role::Targets }
             | VendorError::WrongPassphrase { .. }
+            | VendorError::Signer { .. }
     )
 }
 
@@ -80,8 +87,8 @@ const fn is_of_targets(error: &VendorError) -> bool {
 pub(in crate::feed::vendor) struct RootWork {
     /// The roles that were signed, when a new root was published.
     roles: Vec<Role>,
-    /// Why keys of the root could not be opened.
-    closed: Vec<VendorError>,
+    /// Why keys of the root could not be opened, or did not sign.
+    pub(in crate::feed::vendor) closed: Vec<VendorError>,
     /// When the present root expires, where nobody has begun a new one and it is time to.
     expires_at: Option<DateTime<Utc>>,
 }
@@ -141,12 +148,15 @@ impl Workshop {
             None => {
                 let old = current.root.signed();
                 let (keys, needed) = keys_of(old, Role::Root);
-                let (here, closed) = self.keys.open_some(Role::Root, keys);
-                if here.len() < needed && !here.iter().any(|signer| self.keys.is_brought(Role::Root, &signer.id)) {
+                let (here, mut closed) = self.keys.open_some(Role::Root, keys);
+                let own = own(&current.root_bytes);
+                let mut envelope = Envelope::new(Role::Root, old.version + 1, self.root_holds_until(now), own);
+                closed.extend(envelope.sign_some(&here));
+                let signed = keys.iter().filter(|id| envelope.is_signed_by(id)).count();
+                if signed < needed && !here.iter().any(|signer| self.keys.is_brought(Role::Root, &signer.id)) {
                     return Ok(RootWork { closed, expires_at: Some(expires_at(old.expires)), ..RootWork::default() });
                 }
-                let own = own(&current.root_bytes);
-                self.propose(Envelope::new(Role::Root, old.version + 1, self.root_holds_until(now), own))?;
+                self.propose(envelope)?;
             }
         }
         self.complete(current, now)
@@ -183,10 +193,8 @@ impl Workshop {
         let old = current.root.signed();
         let both = keys_of(old, Role::Root).0.iter().chain(keys_of(new.signed(), Role::Root).0);
         let unsigned: BTreeSet<&String> = both.filter(|id| !envelope.is_signed_by(id)).collect();
-        let (here, closed) = self.keys.open_some(Role::Root, unsigned);
-        for signer in here {
-            envelope.sign(&signer)?;
-        }
+        let (here, mut closed) = self.keys.open_some(Role::Root, unsigned);
+        closed.extend(envelope.sign_some(&here));
         self.propose(envelope.clone())?;
         let lacking = pending_root(self.pending_file(), &envelope, old, new.signed());
         if lacking.missing_old > 0 || lacking.missing_new > 0 {

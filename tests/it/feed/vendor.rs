@@ -17,12 +17,12 @@ use crate::feed::text;
 const PASSPHRASE: &str = "correct horse battery";
 
 /// A feed in a temporary directory, and a site that read it before.
-struct Vendor {
+pub(crate) struct Vendor {
     dir: tempfile::TempDir,
 }
 
 impl Vendor {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let vendor = Self { dir: tempfile::tempdir().unwrap() };
         fs::create_dir_all(vendor.path("tree/bin")).unwrap();
         fs::write(vendor.path("tree/bin/orders"), "#!/bin/sh\necho orders\n").unwrap();
@@ -34,7 +34,7 @@ impl Vendor {
     }
 
     /// The same with a feed in it, made with these flags.
-    fn with_feed(flags: &[&str]) -> Self {
+    pub(crate) fn with_feed(flags: &[&str]) -> Self {
         let vendor = Self::new();
         let place: &[&str] = if flags.contains(&"--keys") { &[] } else { &["--together"] };
         vendor.good(&[&["create", vendor.feed().as_str(), "--name", "orders"], place, flags].concat());
@@ -42,32 +42,51 @@ impl Vendor {
         vendor
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn feed(&self) -> String {
+    pub(crate) fn feed(&self) -> String {
         text(&self.path("orders")).to_owned()
+    }
+
+    fn passphrase_of(&self, key: &Path) -> PathBuf {
+        let is_online = ["timestamp-", "snapshot-"].iter().any(|role| text(key).contains(role));
+        self.path(if is_online { "timer-pw" } else { "pw" })
+    }
+
+    /// The same with its keys sealed by openssl: for less, where they are opened again and again.
+    fn sealed_anew(self, sealing: &[&str]) -> Self {
+        let plain = self.path("plain.pem");
+        for (key, _) in listing(&self.path("orders/keys")) {
+            let pass = self.passphrase_of(&key);
+            fs::write(&plain, opened_elsewhere(&key, &pass).unwrap()).unwrap();
+            let pass = format!("file:{}", text(&pass));
+            let seal = ["pkcs8", "-topk8", "-in", text(&plain), "-out", text(&key), "-passout", &pass];
+            run("openssl", "openssl", &[&seal[..], sealing].concat());
+        }
+        self
     }
 
     fn command(&self, wrap: &[&str], args: &[&str]) -> Command {
         let program = [wrap, &[env!("CARGO_BIN_EXE_afterhours")]].concat();
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg("--json").arg("feed").args(args);
-        if !["show"].contains(&args[0]) && !args.contains(&"--passphrase-file") {
+        let is_said = ["--passphrase-file", "--online-passphrase-file"].iter().any(|flag| args.contains(flag));
+        if args[0] != "show" && !is_said {
             command.arg("--passphrase-file").arg(self.path("pw"));
             command.arg("--online-passphrase-file").arg(self.path("timer-pw"));
         }
         command
     }
 
-    fn feed_command(&self, args: &[&str]) -> Output {
+    pub(crate) fn feed_command(&self, args: &[&str]) -> Output {
         self.command(&[], args).output().unwrap()
     }
 
     /// Has to go well; what it answers.
     #[track_caller]
-    fn good(&self, args: &[&str]) -> Value {
+    pub(crate) fn good(&self, args: &[&str]) -> Value {
         let output = self.feed_command(args);
         assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
@@ -75,7 +94,7 @@ impl Vendor {
 
     /// Must not go well, and change nothing that is published; the exit code and what is said.
     #[track_caller]
-    fn bad(&self, args: &[&str]) -> (i32, String) {
+    pub(crate) fn bad(&self, args: &[&str]) -> (i32, String) {
         let before = listing(&self.path("orders/published"));
         let output = self.feed_command(args);
         assert_eq!(listing(&self.path("orders/published")), before, "{args:?}");
@@ -84,21 +103,27 @@ impl Vendor {
         (output.status.code().unwrap(), answer["error"]["message"].as_str().unwrap().to_owned())
     }
 
-    fn publish(&self, version: &str, build: u64) -> Value {
+    pub(crate) fn publish(&self, version: &str, build: u64) -> Value {
         self.good(&self.publishing(version, &build.to_string(), &self.feed(), &text(&self.path("tree"))))
     }
 
-    fn publishing<'a>(&self, version: &'a str, build: &'a str, feed: &'a str, tree: &'a &'a str) -> Vec<&'a str> {
+    pub(crate) fn publishing<'a>(
+        &self,
+        version: &'a str,
+        build: &'a str,
+        feed: &'a str,
+        tree: &'a &'a str,
+    ) -> Vec<&'a str> {
         vec!["publish", feed, "--version", version, "--build", build, "--tree", tree]
     }
 
-    fn show(&self) -> Value {
+    pub(crate) fn show(&self) -> Value {
         self.good(&["show", &self.feed()])
     }
 
     /// What python-tuf, which has trusted the first root, reads; one line for each target it fetched.
     #[track_caller]
-    fn site(&self, targets: &[&str]) -> String {
+    pub(crate) fn site(&self, targets: &[&str]) -> String {
         let tuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign/python-tuf-7.0.1");
         assert!(tuf.exists(), "{} is missing; `make test` fetches it", tuf.display());
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/feed/site.py");
@@ -116,7 +141,7 @@ impl Vendor {
 }
 
 /// Every file below a folder with its bytes.
-fn listing(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn listing(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found: Vec<_> = walkdir::WalkDir::new(dir)
         .into_iter()
         .filter_map(Result::ok)
@@ -199,9 +224,7 @@ fn keys_are_private_and_open_with_other_programs() {
     let plain = vendor.path("plain.pem");
     for (key, _) in listing(&vendor.path("orders/keys")) {
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
-        let name = key.file_name().unwrap().to_str().unwrap();
-        let online = name.starts_with("timestamp-") || name.starts_with("snapshot-");
-        let pass = vendor.path(if online { "timer-pw" } else { "pw" });
+        let pass = vendor.passphrase_of(&key);
         fs::write(&plain, opened_elsewhere(&key, &pass).unwrap()).unwrap();
         let shown = run("openssl", "openssl", &["pkey", "-in", text(&plain), "-noout", "-text"]);
         assert!(shown.contains("ED25519"), "{shown}");
@@ -209,12 +232,11 @@ fn keys_are_private_and_open_with_other_programs() {
         let shown = run("openssl", "openssl", &["asn1parse", "-in", text(&key)]);
         let cost = ["INTEGER           :020000", "INTEGER           :08", "INTEGER           :01"];
         assert!(cost.iter().all(|number| shown.contains(number)), "{shown}");
-        // What others seal, and older versions did, opens as well.
-        let sealing: &[&str] = if online { &["-scrypt"] } else { &["-v2", "aes-256-cbc"] };
-        let pass = format!("file:{}", text(&pass));
-        let seal = ["pkcs8", "-topk8", "-in", text(&plain), "-out", text(&key), "-passout", &pass];
-        run("openssl", "openssl", &[&seal[..], sealing].concat());
     }
+    // What others seal, and older versions did, opens as well.
+    let vendor = vendor.sealed_anew(&["-v2", "aes-256-cbc"]);
+    vendor.good(&["sign", &vendor.feed()]);
+    let vendor = vendor.sealed_anew(&["-scrypt"]);
     vendor.publish("2.4.1", 24);
     vendor.good(&["rotate", &vendor.feed(), "targets"]);
     // No key and nothing private is uploaded.
@@ -473,7 +495,7 @@ fn what_cannot_be_an_afterhours_is_refused(#[case] flags: &[&str], #[case] becau
 #[case::renames(RENAMES)]
 #[case::removals("unlink,unlinkat,rmdir")]
 fn a_site_reads_the_feed_wherever_withdrawing_dies(#[case] calls: &str) {
-    let vendor = Vendor::with_feed(&[]);
+    let vendor = Vendor::with_feed(&[]).sealed_anew(&["-scrypt"]);
     vendor.publish("2.4.1", 24);
     vendor.publish("2.4.2", 25);
     let feed = vendor.feed();
@@ -520,7 +542,7 @@ fn comes_through(vendor: &Vendor, args: &[&str], calls: &str, nth: usize) -> boo
 #[case::renames(RENAMES)]
 #[case::syncs(SYNCS)]
 fn a_site_reads_the_feed_wherever_publishing_dies(#[case] calls: &str) {
-    let vendor = Vendor::with_feed(&[]);
+    let vendor = Vendor::with_feed(&[]).sealed_anew(&["-scrypt"]);
     vendor.publish("2.4.1", 24);
     let (feed, tree) = (vendor.feed(), vendor.path("tree"));
     let tree = text(&tree);
@@ -545,7 +567,7 @@ fn a_site_reads_the_feed_wherever_publishing_dies(#[case] calls: &str) {
 #[case::targets_syncs("targets", SYNCS)]
 #[case::root_syncs("root", SYNCS)]
 fn a_site_reads_the_feed_wherever_a_rotation_dies(#[case] role: &str, #[case] calls: &str) {
-    let vendor = Vendor::with_feed(&[]);
+    let vendor = Vendor::with_feed(&[]).sealed_anew(&["-scrypt"]);
     vendor.publish("2.4.1", 24);
     let (feed, pristine) = (vendor.feed(), vendor.path("pristine"));
     run("coreutils", "cp", &["-a", &feed, text(&pristine)]);

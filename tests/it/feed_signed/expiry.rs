@@ -17,6 +17,7 @@ use afterhours::feed::vendor::NewFeed;
 use afterhours::feed::vendor::Passphrases;
 use afterhours::feed::vendor::Place;
 use afterhours::feed::vendor::Quorum;
+use afterhours::feed::vendor::Replacement;
 use afterhours::feed::vendor::Role;
 use afterhours::feed::vendor::Scheme;
 use afterhours::feed::vendor::Signed;
@@ -52,6 +53,7 @@ impl Years {
             targets: Quorum::ONE,
             hold: Hold::default(),
             root_folder: Some(dir.path().join("both")),
+            signers: Vec::new(),
         };
         vendor::create(&orders, &wish, &passphrases(), today()).unwrap();
         for (stick, key) in ["one", "two"].iter().zip(fs_err::read_dir(dir.path().join("both")).unwrap()) {
@@ -201,7 +203,7 @@ async fn an_expired_root_stops_everything_until_it_is_renewed(#[case] way: Way) 
         }
         Way::RotateRoot | Way::RotateTimestamp => {
             let role = if matches!(way, Way::RotateRoot) { Role::Root } else { Role::Timestamp };
-            let rotated = vendor::rotate(years.place(&["both"]), role, None, None, now).unwrap();
+            let rotated = vendor::rotate(years.place(&["both"]), role, Replacement::default(), now).unwrap();
             assert_eq!((rotated.root, rotated.pending), (2, None));
         }
     }

@@ -18,6 +18,7 @@ use afterhours::feed::vendor::NewFeed;
 use afterhours::feed::vendor::Passphrases;
 use afterhours::feed::vendor::Place;
 use afterhours::feed::vendor::Quorum;
+use afterhours::feed::vendor::Replacement;
 use afterhours::feed::vendor::Role;
 use afterhours::feed::vendor::Rotated;
 use afterhours::feed::vendor::Scheme;
@@ -58,6 +59,7 @@ impl Keeper {
             targets,
             hold: Hold::default(),
             root_folder: None,
+            signers: Vec::new(),
         };
         vendor::create(&orders, &wish, passphrases, today()).unwrap();
         fs_err::create_dir(dir.path().join("tree")).unwrap();
@@ -86,7 +88,7 @@ impl Keeper {
     }
 
     fn rotate(&self, role: Role, folders: &[&str]) -> Result<Rotated, VendorError> {
-        vendor::rotate(self.place(folders, &everyday()), role, None, None, self.clock.now())
+        vendor::rotate(self.place(folders, &everyday()), role, Replacement::default(), self.clock.now())
     }
 
     fn publish(&self, build: u64) -> Result<(), VendorError> {
@@ -175,7 +177,7 @@ async fn a_feed_with_one_passphrase_for_all_gets_one_for_the_timer_by_rotation()
         // It goes on with the one for all, whatever else is said.
         keeper.sign(&[], &all).unwrap();
         let place = keeper.place(&[], &all);
-        assert_eq!(vendor::rotate(place, role, None, None, keeper.clock.now()).unwrap().pending, None);
+        assert_eq!(vendor::rotate(place, role, Replacement::default(), keeper.clock.now()).unwrap().pending, None);
     }
     assert!(matches!(keeper.sign(&[], &everyday()), Err(VendorError::WrongPassphrase { .. })));
     for day in [59, 61, 89] {
