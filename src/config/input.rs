@@ -91,7 +91,7 @@ pub(super) struct AppInput {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, expecting = "a table")]
 pub(super) struct ServiceInput {
-    pub(super) systemd: Option<String>,
+    pub(super) systemd: Option<Names>,
     pub(super) start: Option<Args>,
     pub(super) stop: Option<Args>,
     pub(super) status: Option<Args>,
@@ -236,6 +236,38 @@ pub(super) struct HookInput {
     pub(super) before_stop: Option<Args>,
     pub(super) after_start: Option<Args>,
     pub(super) deadline: Option<Span>,
+}
+
+/// A name, or a list of names.
+#[derive(Debug)]
+pub(super) struct Names(pub(super) Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+struct NamesVisitor;
+
+impl<'de> Visitor<'de> for NamesVisitor {
+    type Value = Names;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name or a list of names")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Names, E> {
+        Ok(Names(vec![name.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Names, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = seq.next_element()? {
+            names.push(name);
+        }
+        Ok(Names(names))
+    }
 }
 
 /// A command: a program and its arguments, or `{ argv = [..], as = "..", env = {..} }`. A shell line is refused with the

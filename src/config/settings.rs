@@ -251,8 +251,8 @@ pub struct ServiceSettings {
 pub enum ServiceControl {
     /// The init system.
     Systemd {
-        /// The unit.
-        unit: String,
+        /// The units, with their endings, in the order of starting; at least one.
+        units: Vec<String>,
     },
     /// Commands of the administrator's own.
     Commands {

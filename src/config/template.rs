@@ -49,7 +49,7 @@ mod tests {
             let app = &settings.apps[&app];
             assert_eq!(app.title, name);
             assert_eq!(app.install_dir.to_str(), Some(format!("/opt/{name}").as_str()));
-            assert_eq!(app.service.control, ServiceControl::Systemd { unit: format!("{name}.service") });
+            assert_eq!(app.service.control, ServiceControl::Systemd { units: vec![format!("{name}.service")] });
             assert!(app.backup.is_none());
         }
     }

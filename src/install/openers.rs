@@ -71,9 +71,9 @@ fn written_below(proc: &Path, dir: &Path, files_left: &mut usize) -> Option<Path
 fn belongs_to_service(app: &AppSettings, proc: &Path, dir: &Path, owner: Option<u32>) -> bool {
     let points_below = |link: &str| fs::read_link(proc.join(link)).is_ok_and(|path| path.starts_with(dir));
     let in_unit = match &app.service.control {
-        ServiceControl::Systemd { unit } => {
+        ServiceControl::Systemd { units } => {
             let group = fs::read_to_string(proc.join("cgroup")).unwrap_or_default();
-            group.lines().any(|line| line.split('/').any(|part| part == unit))
+            group.lines().any(|line| line.split('/').any(|part| units.iter().any(|unit| part == unit)))
         }
         _ => false,
     };

@@ -3,18 +3,22 @@
 //! A connection lives for one operation: a bus that was restarted in between is never met stale.
 //! Properties are read fresh every time.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
 use zbus::Connection;
 use zbus::ObjectPath;
 use zbus::OwnedObjectPath;
+use zbus::OwnedVariant;
 use zbus::Variant;
 use zbus::connection::Builder;
 use zbus::proxy;
 use zbus::proxy::CacheProperties;
 
 use crate::service::error::ServiceError;
+use crate::service::plan::Facts;
+use crate::service::plan::RELATIONS;
 
 /// How long one call may take; a job's own time is not in it.
 const CALL_WAIT: Duration = Duration::from_secs(25);
@@ -101,8 +105,6 @@ pub(crate) trait Unit {
     #[zbus(property)]
     fn condition_result(&self) -> zbus::Result<bool>;
     #[zbus(property)]
-    fn triggered_by(&self) -> zbus::Result<Vec<String>>;
-    #[zbus(property)]
     fn conditions(&self) -> zbus::Result<Vec<(String, bool, bool, String, i32)>>;
 }
 
@@ -117,6 +119,23 @@ pub(crate) trait ServiceUnit {
     fn kill_mode(&self) -> zbus::Result<String>;
     #[zbus(property, name = "TimeoutStopUSec")]
     fn timeout_stop_usec(&self) -> zbus::Result<u64>;
+    #[zbus(property, name = "Type")]
+    fn kind(&self) -> zbus::Result<String>;
+    #[zbus(property)]
+    fn remain_after_exit(&self) -> zbus::Result<bool>;
+}
+
+/// What only sockets have.
+#[proxy(interface = "org.freedesktop.systemd1.Socket", default_service = "org.freedesktop.systemd1")]
+pub(crate) trait SocketUnit {
+    #[zbus(property)]
+    fn accept(&self) -> zbus::Result<bool>;
+}
+
+/// All properties at once; an older systemd knows fewer.
+#[proxy(interface = "org.freedesktop.DBus.Properties", default_service = "org.freedesktop.systemd1")]
+pub(crate) trait Properties {
+    fn get_all(&self, interface: &str) -> zbus::Result<HashMap<String, OwnedVariant>>;
 }
 
 /// The unit at `path`, its properties never cached.
@@ -130,4 +149,28 @@ pub(crate) async fn service_at<'a>(
     path: &OwnedObjectPath,
 ) -> zbus::Result<ServiceUnitProxy<'a>> {
     ServiceUnitProxy::builder(connection).path(path.clone()).cache_properties(CacheProperties::No).build().await
+}
+
+/// What a plan needs to know of the unit at `path`.
+pub(crate) async fn facts_of(connection: &Connection, path: &OwnedObjectPath) -> zbus::Result<Facts> {
+    let properties = PropertiesProxy::builder(connection).path(path.clone());
+    let properties = properties.cache_properties(CacheProperties::No).build().await?;
+    let mut all = properties.get_all("org.freedesktop.systemd1.Unit").await?;
+    let mut text = |name: &str| all.remove(name).and_then(|value| String::try_from(value).ok()).unwrap_or_default();
+    let mut facts =
+        Facts { name: text("Id"), load: text("LoadState"), active: text("ActiveState"), ..Facts::default() };
+    for relation in RELATIONS {
+        if let Some(names) = all.remove(relation).and_then(|value| Vec::<String>::try_from(value).ok()) {
+            facts.links.insert(relation, names);
+        }
+    }
+    if facts.name.ends_with(".service") && facts.active == "activating" {
+        let service = service_at(connection, path).await?;
+        facts.is_at_once = service.kind().await? == "oneshot" && !service.remain_after_exit().await?;
+    }
+    if facts.name.ends_with(".socket") {
+        let socket = SocketUnitProxy::builder(connection).path(path.clone());
+        facts.accepts = socket.cache_properties(CacheProperties::No).build().await?.accept().await?;
+    }
+    Ok(facts)
 }

@@ -80,6 +80,31 @@ pub enum ServiceError {
         /// What was seen last.
         left: String,
     },
+    /// A stop would take something along that must go on.
+    #[error("stop {unit}: systemd would stop {along} along")]
+    Forbidden {
+        /// The unit that should be stopped.
+        unit: String,
+        /// The unit that must not be.
+        along: String,
+    },
+    /// More units hang together than can be looked after.
+    #[error("look at what hangs together with {unit}: more than {max} units")]
+    TooMany {
+        /// Where it began.
+        unit: String,
+        /// The bound.
+        max: usize,
+    },
+    /// The record of stopped units says something that nobody wrote.
+    #[error("understand {}", .path.display())]
+    Units {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        #[source]
+        source: serde_json::Error,
+    },
     /// The application is stopped but its port still accepts.
     #[error("verify that it is stopped: {port} still accepts connections")]
     PortOpen {
@@ -182,6 +207,17 @@ impl ServiceError {
             Self::State { path, .. } => {
                 Some(format!("stop the application by hand, then delete {}", path.display()))
             }
+            Self::Forbidden { unit, along } => Some(format!(
+                "see which unit says so (Requires, BindsTo or PartOf): systemctl list-dependencies --reverse {unit}; it must \
+                 not name {along}"
+            )),
+            Self::TooMany { .. } => {
+                Some("name the application's own units in `service.systemd` instead of one above them".to_owned())
+            }
+            Self::Units { path, .. } => Some(format!(
+                "see which of the application's units should run, then delete {} and start them by hand",
+                path.display()
+            )),
             Self::BadHold { .. } => Some("use a data_dir without control characters and backslashes".to_owned()),
             Self::Refused { source, .. } => Some(source.remedy()),
             Self::Systemd { .. }

@@ -2,7 +2,7 @@
 //!
 //! | who controls it | stopped means | a process that will not end |
 //! |---|---|---|
-//! | [`systemd`]: the init system, over D-Bus | unit inactive, control group empty, port closed | systemd kills it, by the unit's own settings |
+//! | [`systemd`]: the init system, over D-Bus | units and what hangs on them inactive, control groups empty, port closed | systemd kills it, by the unit's own settings |
 //! | [`commands`]: commands of the administrator's | the status command says so, port closed | is theirs: an error names it |
 //! | [`supervised`]: this daemon | session, offspring and marked processes gone, port closed | TERM, then KILL |
 //! | none | always | – |
@@ -19,10 +19,13 @@
 mod app_log;
 mod bus;
 pub mod commands;
+mod doctor;
 pub mod error;
 pub(crate) mod files;
 mod hold;
 mod limits;
+mod plan;
+mod record;
 mod restarts;
 mod state;
 pub mod supervised;
@@ -77,8 +80,8 @@ impl Service {
     pub fn new(app: &AppSettings, state_dir: &Path) -> Self {
         let limits = Limits { deadline: app.service.deadline, port: app.service.port };
         match &app.service.control {
-            ServiceControl::Systemd { unit } => {
-                Self::Systemd(Systemd::new(unit, Bus::System, PathBuf::from("/"), limits))
+            ServiceControl::Systemd { units } => {
+                Self::Systemd(Systemd::new(units, Bus::System, PathBuf::from("/"), state_dir, limits))
             }
             ServiceControl::Commands { start, stop, status } => {
                 Self::Commands(Commands::new(start, stop, status, &app.install_dir, state_dir, limits))
@@ -90,37 +93,45 @@ impl Service {
         }
     }
 
-    /// A unit of the systemd behind the bus at `address`, whose root directory is seen here as `root`.
-    pub fn systemd_at(app: &AppSettings, unit: &str, address: &str, root: &Path) -> Self {
+    /// Units of the systemd behind the bus at `address`, whose root directory is seen here as `root`.
+    pub fn systemd_at(app: &AppSettings, units: &[String], address: &str, root: &Path) -> Self {
         let limits = Limits { deadline: app.service.deadline, port: app.service.port };
-        Self::Systemd(Systemd::new(unit, Bus::Address(address.to_owned()), root.to_owned(), limits))
+        let state_dir = root.join("var/lib/afterhours/apps").join(app.name.as_str());
+        Self::Systemd(Systemd::new(units, Bus::Address(address.to_owned()), root.to_owned(), &state_dir, limits))
     }
 
-    /// Starts it and returns when it is started; whether it works is another question. Nothing when it runs.
+    /// Starts it and returns when it is started, with what was seen then; whether it works is another question. Nothing
+    /// when it runs. Of units all come back that ran before the stop.
     ///
     /// `env` reaches commands and supervised programs; a unit has its own environment.
     ///
     /// # Errors
     /// It is not started when the deadline passes, or is known to have failed before.
-    pub async fn start(&self, env: &BTreeMap<String, String>) -> Result<(), ServiceError> {
+    pub async fn start(&self, env: &BTreeMap<String, String>) -> Result<String, ServiceError> {
         match self {
             Self::Systemd(systemd) => systemd.start().await,
-            Self::Commands(commands) => commands.start(env).await,
-            Self::Supervised(supervised) => supervised.start(env).await,
-            Self::None => Ok(()),
+            Self::Commands(commands) => {
+                commands.start(env).await.map(|()| "the status command says that it runs".to_owned())
+            }
+            Self::Supervised(supervised) => supervised.start(env).await.map(|()| "its process runs".to_owned()),
+            Self::None => Ok("there is no process to start".to_owned()),
         }
     }
 
-    /// Stops it and verifies that nothing of it is left. Only verifies when it is stopped.
+    /// Stops it, verifies that nothing of it is left, and says what was seen. Only verifies when it is stopped.
     ///
     /// # Errors
     /// Something is left when the deadline passes.
-    pub async fn stop(&self, env: &BTreeMap<String, String>) -> Result<(), ServiceError> {
+    pub async fn stop(&self, env: &BTreeMap<String, String>) -> Result<String, ServiceError> {
         match self {
             Self::Systemd(systemd) => systemd.stop().await,
-            Self::Commands(commands) => commands.stop(env).await,
-            Self::Supervised(supervised) => supervised.stop().await,
-            Self::None => Ok(()),
+            Self::Commands(commands) => {
+                commands.stop(env).await.map(|()| "the status command says that it is stopped".to_owned())
+            }
+            Self::Supervised(supervised) => {
+                supervised.stop().await.map(|()| "the service is down: no process of it is left".to_owned())
+            }
+            Self::None => Ok("there is no process to stop".to_owned()),
         }
     }
 

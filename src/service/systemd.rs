@@ -1,9 +1,14 @@
-//! A unit of systemd, over D-Bus.
+//! Units of systemd, over D-Bus: those of the settings, and what hangs on them.
+//!
+//! A stop takes more along than the unit that is named, and less: a target's services go on unless they say
+//! otherwise, a part of a unit stops with it and does not come back with it, a socket starts it again. So `plan.rs`
+//! says first what there is to stop, what to keep down and in which order to start it again, and `record.rs` remembers
+//! what ran. Stopped is what systemd says *and* has no process left in its control group, for every unit of the plan.
 //!
 //! A start or stop is a job of systemd's; its end is awaited as the signal `JobRemoved`, and then
 //! what it promised is looked up: a start may have been skipped, a stop may have left processes.
 //!
-//! Between stop and commit the unit is held: see `hold.rs`.
+//! Between stop and commit the units are held: see `hold.rs`. What is looked at without a change: `doctor.rs`.
 //!
 //! A start forgets earlier failures first (`reset-failed`): a new version that crashed until
 //! systemd lost its patience must not keep the old one down.
@@ -11,6 +16,7 @@
 //! Deliberately absent: killing. A unit says itself how its processes are ended; one that leaves
 //! some behind (`KillMode=process`) is a finding before and an error after.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -19,289 +25,462 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 use zbus::OwnedObjectPath;
 
-use crate::domain::finding::Finding;
-use crate::domain::span::Span;
 use crate::service::ServiceStatus;
 use crate::service::bus::Bus;
 use crate::service::bus::ManagerProxy;
 use crate::service::bus::UnitProxy;
 use crate::service::bus::call;
+use crate::service::bus::facts_of;
 use crate::service::bus::service_at;
 use crate::service::bus::unit_at;
 use crate::service::error::ServiceError;
 use crate::service::hold::Hold;
 use crate::service::limits::Limits;
 use crate::service::limits::Pace;
+use crate::service::plan::Facts;
+use crate::service::plan::Graph;
+use crate::service::plan::Plan;
+use crate::service::plan::Tie;
+use crate::service::plan::plan;
+use crate::service::record::Kept;
+use crate::service::record::Record;
+use crate::service::record::RecordFile;
+use crate::service::state::blocking;
 
-/// The kinds of units that can be controlled.
-const KINDS: [&str; 4] = [".service", ".target", ".socket", ".scope"];
+/// More units are not looked up for one application.
+const UNITS_MAX: usize = 500;
 
-/// A unit of systemd.
+/// Units of systemd.
 #[derive(Debug)]
 pub struct Systemd {
-    unit: String,
+    /// As they are named in the settings, in their order; never empty.
+    pub(super) units: Vec<String>,
+    pub(super) limits: Limits,
     bus: Bus,
-    hold: Hold,
-    limits: Limits,
+    /// Our view of systemd's root directory.
+    root: PathBuf,
+    record: RecordFile,
 }
 
-/// A connection with the unit looked up.
-struct Contact {
-    connection: zbus::Connection,
-    manager: ManagerProxy<'static>,
-    path: OwnedObjectPath,
-    unit: UnitProxy<'static>,
+/// A connection.
+pub(super) struct Contact {
+    pub(super) connection: zbus::Connection,
+    pub(super) manager: ManagerProxy<'static>,
+}
+
+/// A unit that was looked up.
+pub(super) struct Found {
+    pub(super) path: OwnedObjectPath,
+    pub(super) unit: UnitProxy<'static>,
+}
+
+/// What systemd is asked to do with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Start,
+    /// Marks a target as reached without what it wants.
+    StartAlone,
+    /// Starts it and does not wait until its work is done.
+    Order,
+    Stop,
 }
 
 impl Systemd {
-    pub(crate) fn new(unit: &str, bus: Bus, root: PathBuf, limits: Limits) -> Self {
-        let whole = KINDS.iter().any(|kind| unit.ends_with(kind));
-        let unit = if whole { unit.to_owned() } else { format!("{unit}.service") };
-        let hold = Hold::new(&unit, root);
-        Self { unit, bus, hold, limits }
+    pub(crate) fn new(units: &[String], bus: Bus, root: PathBuf, state_dir: &Path, limits: Limits) -> Self {
+        Self { units: units.to_vec(), limits, bus, root, record: RecordFile::new(state_dir) }
     }
 
-    pub(crate) async fn start(&self) -> Result<(), ServiceError> {
+    /// Starts what ran before the stop, in order, and says what then ran.
+    pub(crate) async fn start(&self) -> Result<String, ServiceError> {
         let until = self.limits.until();
-        let contact = self.contact().await?;
-        self.must_exist(&contact).await?;
-        let state = call("read the state of", &self.unit, contact.unit.active_state()).await?;
-        self.hold.permit().await?;
-        if state == "active" {
-            return Ok(());
+        let contact = self.listening().await?;
+        let mut record = self.record.load(&self.units).await?;
+        if !record.stopped {
+            record.stop(&self.plan(&contact).await?);
+            record.units.iter_mut().for_each(|unit| unit.ran = false);
         }
-        // Refused where nothing had failed; then there is nothing to forget.
-        let _ = contact.manager.reset_failed_unit(&self.unit).await;
-        self.job(&contact, "start", until).await?;
-        match call("read the state of", &self.unit, contact.unit.active_state()).await?.as_str() {
-            "active" | "activating" | "reloading" | "refreshing" => Ok(()),
-            "failed" => Err(self.ended_at_once(&contact).await),
-            _ if !call("read the state of", &self.unit, contact.unit.condition_result()).await? => {
-                Err(ServiceError::Skipped { unit: self.unit.clone() })
+        let units = record.to_start();
+        for unit in units.iter().filter(|unit| unit.is_named) {
+            self.must_exist(&contact, &unit.name).await?;
+        }
+        // Where nothing ran, the named units bring up all they want.
+        for unit in record.units.iter().filter(|unit| unit.ran || (unit.is_ours && record.nothing_ran())) {
+            self.hold(&unit.name).permit().await?;
+        }
+        for unit in units.iter().filter(|unit| unit.is_named) {
+            self.hold(&unit.name).permit().await?;
+        }
+        let (mut failed, mut missed) = (None, Vec::new());
+        for wave in units.chunk_by(|one, next| one.wave == next.wave) {
+            for (unit, error) in self.start_wave(&contact, &record, wave, until).await? {
+                match unit.is_ours {
+                    true => failed = failed.or(Some(error)),
+                    false => missed.push(format!("{} could not be started again ({error})", unit.name)),
+                }
             }
-            _ => Err(self.ended_at_once(&contact).await),
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(self.sentence(&units, ["runs", "run"], "runs again", &missed)),
         }
     }
 
-    pub(crate) async fn stop(&self) -> Result<(), ServiceError> {
+    /// Starts units that do not wait for each other; those that did not start.
+    async fn start_wave<'u>(
+        &self,
+        contact: &Contact,
+        record: &Record,
+        wave: &[&'u Kept],
+        until: Instant,
+    ) -> Result<Vec<(&'u Kept, ServiceError)>, ServiceError> {
+        let mut jobs = Vec::new();
+        let mut failed = Vec::new();
+        for unit in wave {
+            match self.active_state(contact, &unit.name).await {
+                Ok(state) if state == "active" => {}
+                Ok(_) => {
+                    // Refused where nothing had failed; then there is nothing to forget.
+                    let _ = contact.manager.reset_failed_unit(&unit.name).await;
+                    let alone = unit.name.ends_with(".target") && !(record.nothing_ran() && unit.is_named);
+                    let verb = match () {
+                        () if alone => Verb::StartAlone,
+                        () if unit.is_at_once => Verb::Order,
+                        () => Verb::Start,
+                    };
+                    jobs.push((unit.name.as_str(), verb));
+                }
+                Err(error) => failed.push((*unit, error)),
+            }
+        }
+        let mut ended = self.jobs(contact, &jobs, until).await?;
+        for unit in wave {
+            let asked = jobs.iter().find(|(name, _)| *name == unit.name);
+            match (asked, ended.remove(&unit.name)) {
+                (Some(_), Some(error)) => failed.push((*unit, error)),
+                (Some((_, Verb::Order)), None) | (None, _) => {}
+                (Some(_), None) => {
+                    if let Err(error) = self.has_started(contact, &unit.name).await {
+                        failed.push((*unit, error));
+                    }
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn has_started(&self, contact: &Contact, name: &str) -> Result<(), ServiceError> {
+        let found = self.find(contact, name).await?;
+        match call("read the state of", name, found.unit.active_state()).await?.as_str() {
+            "active" | "activating" | "reloading" | "refreshing" => Ok(()),
+            "failed" => Err(self.ended_at_once(contact, name).await),
+            _ if !call("read the state of", name, found.unit.condition_result()).await? => {
+                Err(ServiceError::Skipped { unit: name.to_owned() })
+            }
+            _ => Err(self.ended_at_once(contact, name).await),
+        }
+    }
+
+    /// Stops everything that hangs together, verifies it, and says what was seen to be down.
+    pub(crate) async fn stop(&self) -> Result<String, ServiceError> {
         let until = self.limits.until();
-        let contact = self.contact().await?;
-        self.must_exist(&contact).await?;
-        self.hold.withdraw_permit().await?;
-        self.job(&contact, "stop", until).await?;
+        let contact = self.listening().await?;
+        let plan = self.plan(&contact).await?;
+        for unit in plan.units.iter().filter(|unit| unit.tie == Tie::Named) {
+            self.must_exist(&contact, &unit.name).await?;
+        }
+        if let Some((along, _)) = &plan.forbidden {
+            return Err(ServiceError::Forbidden { unit: self.units.join(", "), along: along.clone() });
+        }
+        let mut record = self.record.load(&self.units).await?;
+        record.stop(&plan);
+        let hold = record.hold.clone();
+        let new = if hold.is_some() { record.hold_all(&plan) } else { Vec::new() };
+        self.record.save(&record).await?;
+        if let Some(hold) = hold.filter(|_| !new.is_empty()) {
+            self.install(&hold, &new).await?;
+        }
+        for unit in &record.units {
+            self.hold(&unit.name).withdraw_permit().await?;
+        }
+        for wave in plan.stop_order() {
+            let jobs: Vec<_> = wave.iter().map(|name| (name.as_str(), Verb::Stop)).collect();
+            if let Some((_, error)) = self.jobs(&contact, &jobs, until).await?.pop_first() {
+                return Err(error);
+            }
+        }
+        let is_planned = |unit: &Kept| plan.units.iter().any(|planned| planned.name == unit.name);
+        for unit in record.units.iter().filter(|unit| unit.is_ours || is_planned(unit)) {
+            self.wait_until_down(&contact, unit, until).await?;
+        }
+        self.limits.port_closed(until).await?;
+        for unit in record.units.iter().filter(|unit| unit.is_ours) {
+            // One that had to be killed counts as failed; it is down, and that was the wish.
+            let _ = contact.manager.reset_failed_unit(&unit.name).await;
+        }
+        let units: Vec<&Kept> = record.units.iter().collect();
+        Ok(self.sentence(&units, ["is down", "are down"], "was stopped along", &[]))
+    }
+
+    async fn wait_until_down(&self, contact: &Contact, unit: &Kept, until: Instant) -> Result<(), ServiceError> {
         let mut pace = Pace::default();
         loop {
-            let left = self.left(&contact).await?;
+            let left = self.left(contact, &unit.name, unit.is_ours).await?;
             if left.is_empty() {
-                break;
+                return Ok(());
             }
             if Instant::now() >= until {
-                return Err(self.limits.overdue(format!("stop {}", self.unit), left));
+                return Err(self.limits.overdue(format!("stop {}", unit.name), left));
             }
             pace.pause().await;
         }
-        self.limits.port_closed(until).await?;
-        // One that had to be killed counts as failed; it is down, and that was the wish.
-        let _ = contact.manager.reset_failed_unit(&self.unit).await;
-        Ok(())
+    }
+
+    /// What was seen of the named units, of those that belong to them, and of others.
+    fn sentence(&self, units: &[&Kept], verbs: [&str; 2], others: &str, missed: &[String]) -> String {
+        let mut named: Vec<&str> = units.iter().filter(|unit| unit.is_named).map(|unit| unit.name.as_str()).collect();
+        let many = named.len() > 1;
+        let last = named.pop().unwrap_or(&self.units[0]);
+        let named = if named.is_empty() { last.to_owned() } else { format!("{} and {last}", named.join(", ")) };
+        let whose = if many { "them" } else { "it" };
+        let mut said = match units.iter().filter(|unit| unit.is_ours && !unit.is_named).count() {
+            0 => format!("{named} {}", verbs[usize::from(many)]),
+            1 => format!("{named} and 1 unit that belongs to {whose} {}", verbs[1]),
+            count => format!("{named} and {count} units that belong to {whose} {}", verbs[1]),
+        };
+        for unit in units.iter().filter(|unit| !unit.is_ours && unit.ran) {
+            if !missed.iter().any(|missed| missed.starts_with(&unit.name)) {
+                said.push_str(&format!("; {}, which requires {whose}, {others}", unit.name));
+            }
+        }
+        missed.iter().for_each(|missed| said.push_str(&format!("; {missed}")));
+        said
     }
 
     pub(crate) async fn status(&self) -> Result<ServiceStatus, ServiceError> {
         let contact = self.contact().await?;
-        self.must_exist(&contact).await?;
-        let state = call("read the state of", &self.unit, contact.unit.active_state()).await?;
-        let sub_state = call("read the state of", &self.unit, contact.unit.sub_state()).await?;
-        match state.as_str() {
-            "activating" if sub_state.starts_with("auto-restart") => {
-                Ok(ServiceStatus::Failed(format!("{} ended and is about to be restarted", self.unit)))
+        let plan = self.plan(&contact).await?;
+        let mut record = self.record.load(&self.units).await?;
+        record.stop(&plan);
+        let mut running = None;
+        for unit in record.units.iter().filter(|unit| unit.is_ours) {
+            let name = &unit.name;
+            if unit.is_named {
+                self.must_exist(&contact, name).await?;
             }
-            "active" | "reloading" | "refreshing" | "activating" | "deactivating" => {
-                let service =
-                    call("read the state of", &self.unit, service_at(&contact.connection, &contact.path)).await?;
-                Ok(ServiceStatus::Running { pid: service.main_pid().await.ok().filter(|pid| *pid != 0) })
+            let found = self.find(&contact, name).await?;
+            let state = call("read the state of", name, found.unit.active_state()).await?;
+            let sub_state = call("read the state of", name, found.unit.sub_state()).await?;
+            match state.as_str() {
+                "activating" if sub_state.starts_with("auto-restart") => {
+                    return Ok(ServiceStatus::Failed(format!("{name} ended and is about to be restarted")));
+                }
+                "failed" => {
+                    let result = self.result(&contact, name).await;
+                    return Ok(ServiceStatus::Failed(format!("{name} failed: {result}")));
+                }
+                "active" | "reloading" | "refreshing" | "activating" | "deactivating" if unit.is_named => {
+                    let service = call("read the state of", name, service_at(&contact.connection, &found.path)).await?;
+                    let pid = service.main_pid().await.ok().filter(|pid| *pid != 0);
+                    running = Some(running.flatten().or(pid));
+                }
+                _ => {}
             }
-            "failed" => Ok(ServiceStatus::Failed(format!("{} failed: {}", self.unit, self.result(&contact).await))),
-            _ => match self.left(&contact).await? {
-                left if left.is_empty() => Ok(ServiceStatus::Stopped),
-                left => Ok(ServiceStatus::Failed(format!("{}: {left}", self.unit))),
-            },
         }
-    }
-
-    pub(crate) async fn check(&self) -> Vec<Finding> {
-        let contact = match self.contact().await {
-            Ok(contact) => contact,
-            Err(error) => return vec![error.finding("service_bus")],
-        };
-        let mut findings = vec![Finding::good("service_bus", "systemd answers")];
-        if let Err(error) = self.must_exist(&contact).await {
-            findings.push(error.finding("service_unit"));
-            return findings;
+        if let Some(pid) = running {
+            return Ok(ServiceStatus::Running { pid });
         }
-        findings.push(Finding::good("service_unit", format!("{} is loaded", self.unit)));
-        findings.push(self.check_rights(&contact).await);
-        findings.push(self.check_hold(&contact).await);
-        findings.extend(self.check_stop(&contact).await);
-        findings.push(match self.status().await {
-            Ok(ServiceStatus::Running { .. }) => Finding::good("service_status", format!("{} runs", self.unit)),
-            Ok(ServiceStatus::Stopped) => Finding::good("service_status", format!("{} is stopped", self.unit)),
-            Ok(ServiceStatus::Failed(text)) => {
-                Finding::warning("service_status", text, format!("see why: journalctl -u {} -n 50", self.unit))
+        // A socket that waits is no part of it that runs.
+        for unit in record.units.iter().filter(|unit| unit.is_ours && !unit.is_trigger()) {
+            let left = self.left(&contact, &unit.name, true).await?;
+            if !left.is_empty() {
+                return Ok(ServiceStatus::Failed(format!("{}: {left}", unit.name)));
             }
-            Err(error) => error.finding("service_status"),
-        });
-        findings
+        }
+        Ok(ServiceStatus::Stopped)
     }
 
-    /// Asks for a change of nothing, which needs the same right as starting and stopping.
-    async fn check_rights(&self, contact: &Contact) -> Finding {
-        let asked = contact.manager.set_unit_properties(&self.unit, true, &[]);
-        match call("control", &self.unit, asked).await {
-            Ok(()) => Finding::good("service_control", format!("{} may be started and stopped", self.unit)),
-            Err(error @ ServiceError::Denied { .. }) => error.finding("service_control"),
-            // A systemd that does not know the question does not answer it; the run will tell.
-            Err(error) => Finding::warning(
-                "service_control",
-                format!("could not be asked whether {} may be controlled: {error}", self.unit),
-                "start and stop it once by hand as the daemon's user",
-            ),
-        }
-    }
-
-    async fn check_hold(&self, contact: &Contact) -> Finding {
-        if let Some(dir) = self.hold.unwritable() {
-            return Finding::fatal(
-                "service_hold",
-                format!("{dir} is not writable, so a reboot in the middle of an update could not be held off"),
-                "run the daemon as root",
-            );
-        }
-        let conditions = contact.unit.conditions().await.unwrap_or_default();
-        let foreign = |param: &str| !param.contains("afterhours");
-        if conditions.iter().any(|(_, trigger, _, param, _)| *trigger && foreign(param)) {
-            return Finding::warning(
-                "service_hold",
-                format!("{} has conditions of the kind \"any of these\" (with a |), which weaken ours", self.unit),
-                "write the unit's conditions without the |",
-            );
-        }
-        Finding::good("service_hold", "a reboot in the middle of an update can be held off")
-    }
-
-    /// What in the unit file would make a stop fail or not last.
-    async fn check_stop(&self, contact: &Contact) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        let sockets = contact.unit.triggered_by().await.unwrap_or_default();
-        if !sockets.is_empty() {
-            findings.push(Finding::warning(
-                "service_trigger",
-                format!("{} is also started by {}", self.unit, sockets.join(", ")),
-                "name that unit's port nowhere in the settings, or disable it: a stopped service would be started again",
-            ));
-        }
-        let Ok(service) = service_at(&contact.connection, &contact.path).await else { return findings };
-        if let Ok(mode @ ("process" | "none")) = service.kill_mode().await.as_deref() {
-            findings.push(Finding::warning(
-                "service_kill_mode",
-                format!(
-                    "{} has KillMode={mode}, so processes may outlive a stop, and the stop then counts as failed",
-                    self.unit
-                ),
-                "remove KillMode from the unit file, or set it to mixed",
-            ));
-        }
-        let wait = service.timeout_stop_usec().await.map_or(Span::ZERO, |usec| {
-            // Infinity is the largest number there is; it stays longer than any deadline.
-            Span::from(std::time::Duration::from_secs(usec / 1_000_000))
-        });
-        if wait >= self.limits.deadline {
-            findings.push(Finding::warning(
-                "service_stop_timeout",
-                format!(
-                    "systemd waits longer for {} to stop (TimeoutStopSec) than service.deadline allows ({})",
-                    self.unit, self.limits.deadline
-                ),
-                "raise `service.deadline` above TimeoutStopSec",
-            ));
-        }
-        findings
-    }
-
+    /// Keeps the units down, and those that hang on them.
     pub(crate) async fn install_hold(&self, hold: &Path) -> Result<(), ServiceError> {
-        self.hold.install(hold).await?;
+        let plan = self.plan(&self.contact().await?).await?;
+        let mut record = self.record.load(&self.units).await?;
+        let held = record.begin(hold, &plan);
+        // Which drop-ins are ours is known before the first is there.
+        self.record.save(&record).await?;
+        self.install(hold, &held).await
+    }
+
+    async fn install(&self, hold: &Path, units: &[String]) -> Result<(), ServiceError> {
+        for unit in units {
+            self.hold(unit).install(hold).await?;
+        }
         self.reload().await
     }
 
     pub(crate) async fn remove_hold(&self) -> Result<(), ServiceError> {
-        self.hold.remove().await?;
+        let record = self.record.load(&self.units).await?;
+        let names = || record.units.iter().map(|unit| &unit.name).chain(&self.units);
+        for unit in names() {
+            self.hold(unit).remove().await?;
+        }
         self.reload().await?;
-        self.hold.withdraw_permit().await
+        for unit in names() {
+            self.hold(unit).withdraw_permit().await?;
+        }
+        self.record.remove().await
     }
 
     async fn reload(&self) -> Result<(), ServiceError> {
-        let connection = self.bus.connect().await?;
-        let manager = ManagerProxy::new(&connection).await.map_err(ServiceError::Bus)?;
-        call("reload systemd for", &self.unit, manager.reload()).await
+        let contact = self.contact().await?;
+        call("reload systemd for", &self.units[0], contact.manager.reload()).await
     }
 
-    async fn contact(&self) -> Result<Contact, ServiceError> {
-        let connection = self.bus.connect().await?;
-        let manager = ManagerProxy::new(&connection).await.map_err(ServiceError::Bus)?;
-        let path = call("load", &self.unit, manager.load_unit(&self.unit)).await?;
-        let unit = call("load", &self.unit, unit_at(&connection, &path)).await?;
-        Ok(Contact { connection, manager, path, unit })
+    pub(super) fn hold(&self, unit: &str) -> Hold {
+        Hold::new(unit, self.root.clone())
     }
 
-    async fn must_exist(&self, contact: &Contact) -> Result<(), ServiceError> {
-        match call("load", &self.unit, contact.unit.load_state()).await?.as_str() {
-            "loaded" => Ok(()),
-            "not-found" => Err(ServiceError::NoUnit { unit: self.unit.clone() }),
-            state => Err(ServiceError::Job { verb: "load", unit: self.unit.clone(), result: format!("it is {state}") }),
+    pub(super) async fn contact(&self) -> Result<Contact, ServiceError> {
+        let connection = self.bus.connect().await?;
+        let manager = ManagerProxy::new(&connection).await.map_err(ServiceError::Bus)?;
+        Ok(Contact { connection, manager })
+    }
+
+    /// A connection to which systemd says what became of its jobs.
+    async fn listening(&self) -> Result<Contact, ServiceError> {
+        let contact = self.contact().await?;
+        call("watch", &self.units[0], contact.manager.subscribe()).await?;
+        Ok(contact)
+    }
+
+    /// Looks up everything that hangs together with the named units.
+    pub(super) async fn plan(&self, contact: &Contact) -> Result<Plan, ServiceError> {
+        let own = blocking(own_unit).await.ok().flatten();
+        let (mut graph, mut named) = (Graph::new(), Vec::new());
+        for unit in &self.units {
+            let facts = self.facts(contact, unit).await?;
+            named.push(facts.name.clone());
+            graph.insert(facts.name.clone(), facts);
+        }
+        loop {
+            let plan = plan(&graph, &named, own.as_deref());
+            if plan.unknown.is_empty() {
+                return Ok(plan);
+            }
+            if graph.len() + plan.unknown.len() > UNITS_MAX {
+                return Err(ServiceError::TooMany { unit: self.units[0].clone(), max: UNITS_MAX });
+            }
+            for name in plan.unknown {
+                let facts = self.facts(contact, &name).await?;
+                graph.insert(name, facts);
+            }
         }
     }
 
-    /// Queues a job and waits until systemd has taken it off its list.
-    async fn job(&self, contact: &Contact, verb: &'static str, until: Instant) -> Result<(), ServiceError> {
-        // Signals first: a job may be over before its name is known.
-        let mut removed = call("watch", &self.unit, contact.manager.receive_job_removed()).await?;
-        call("watch", &self.unit, contact.manager.subscribe()).await?;
-        let job = match verb {
-            "start" => call("start", &self.unit, contact.manager.start_unit(&self.unit, "replace")).await?,
-            _ => call("stop", &self.unit, contact.manager.stop_unit(&self.unit, "replace")).await?,
+    async fn facts(&self, contact: &Contact, name: &str) -> Result<Facts, ServiceError> {
+        let path = match call("load", name, contact.manager.load_unit(name)).await {
+            Err(ServiceError::NoUnit { .. }) => return Ok(Facts { name: name.to_owned(), ..Facts::default() }),
+            path => path?,
         };
-        let over = async {
-            while let Some(signal) = removed.next().await {
-                if let Ok(args) = signal.args()
-                    && args.job.as_str() == job.as_str()
-                {
-                    return Ok(args.result.clone());
+        call("look at", name, facts_of(&contact.connection, &path)).await
+    }
+
+    pub(super) async fn find(&self, contact: &Contact, name: &str) -> Result<Found, ServiceError> {
+        let path = call("load", name, contact.manager.load_unit(name)).await?;
+        let unit = call("load", name, unit_at(&contact.connection, &path)).await?;
+        Ok(Found { path, unit })
+    }
+
+    async fn active_state(&self, contact: &Contact, name: &str) -> Result<String, ServiceError> {
+        let found = self.find(contact, name).await?;
+        call("read the state of", name, found.unit.active_state()).await
+    }
+
+    pub(super) async fn must_exist(&self, contact: &Contact, name: &str) -> Result<(), ServiceError> {
+        let found = self.find(contact, name).await?;
+        match call("load", name, found.unit.load_state()).await?.as_str() {
+            "loaded" => Ok(()),
+            "not-found" => Err(ServiceError::NoUnit { unit: name.to_owned() }),
+            state => Err(ServiceError::Job { verb: "load", unit: name.to_owned(), result: format!("it is {state}") }),
+        }
+    }
+
+    /// Queues jobs and waits until systemd has taken them off its list; what did not go well, by unit.
+    async fn jobs(
+        &self,
+        contact: &Contact,
+        jobs: &[(&str, Verb)],
+        until: Instant,
+    ) -> Result<BTreeMap<String, ServiceError>, ServiceError> {
+        let mut errors = BTreeMap::new();
+        let Some((first, _)) = jobs.first() else { return Ok(errors) };
+        // Signals first: a job may be over before its name is known.
+        let mut removed = call("watch", first, contact.manager.receive_job_removed()).await?;
+        let mut open = BTreeMap::new();
+        for (unit, verb) in jobs {
+            let queued = match verb {
+                Verb::Start | Verb::Order => call("start", unit, contact.manager.start_unit(unit, "replace")).await,
+                Verb::StartAlone => call("start", unit, contact.manager.start_unit(unit, "ignore-dependencies")).await,
+                Verb::Stop => call("stop", unit, contact.manager.stop_unit(unit, "replace")).await,
+            };
+            match queued {
+                Ok(_) if *verb == Verb::Order => {}
+                Ok(job) => {
+                    open.insert(job.as_str().to_owned(), (*unit, *verb));
+                }
+                // A unit that is forgotten as soon as it is down.
+                Err(ServiceError::NoUnit { .. }) if *verb == Verb::Stop => {}
+                Err(error) => {
+                    errors.insert((*unit).to_owned(), error);
                 }
             }
-            Err(ServiceError::Bus(zbus::Error::Failure("the connection ended".to_owned())))
-        };
-        match timeout_at(until, over).await {
-            Ok(Ok(result)) if result == "done" => Ok(()),
-            Ok(Ok(result)) if result == "skipped" => Err(ServiceError::Skipped { unit: self.unit.clone() }),
-            Ok(Ok(result)) => {
-                let result = if result == "failed" { self.result(contact).await } else { result };
-                Err(ServiceError::Job { verb, unit: self.unit.clone(), result })
+        }
+        while !open.is_empty() {
+            match timeout_at(until, removed.next()).await {
+                Ok(Some(signal)) => {
+                    let Ok(args) = signal.args() else { continue };
+                    let Some((unit, verb)) = open.remove(args.job.as_str()) else { continue };
+                    if let Err(error) = self.ended(contact, unit, verb, args.result.clone()).await {
+                        errors.insert(unit.to_owned(), error);
+                    }
+                }
+                Ok(None) => return Err(ServiceError::Bus(zbus::Error::Failure("the connection ended".to_owned()))),
+                Err(_) => break,
             }
-            Ok(Err(error)) => Err(error),
-            Err(_) => {
-                let state = contact.unit.sub_state().await.unwrap_or_else(|_| "unknown".to_owned());
-                Err(self.limits.overdue(format!("{verb} {}", self.unit), format!("its state is \"{state}\"")))
+        }
+        for (unit, verb) in open.into_values() {
+            let state = match self.find(contact, unit).await {
+                Ok(found) => found.unit.sub_state().await.ok(),
+                Err(_) => None,
+            };
+            let state = state.unwrap_or_else(|| "unknown".to_owned());
+            let overdue = self.limits.overdue(format!("{} {unit}", verb.word()), format!("its state is \"{state}\""));
+            errors.insert(unit.to_owned(), overdue);
+        }
+        Ok(errors)
+    }
+
+    async fn ended(&self, contact: &Contact, unit: &str, verb: Verb, result: String) -> Result<(), ServiceError> {
+        let unit = unit.to_owned();
+        match result.as_str() {
+            "done" => Ok(()),
+            "skipped" => Err(ServiceError::Skipped { unit }),
+            "failed" => {
+                let result = self.result(contact, &unit).await;
+                Err(ServiceError::Job { verb: verb.word(), unit, result })
             }
+            _ => Err(ServiceError::Job { verb: verb.word(), unit, result }),
         }
     }
 
-    /// What keeps the unit from being stopped; empty when it is.
-    async fn left(&self, contact: &Contact) -> Result<String, ServiceError> {
-        let state = call("read the state of", &self.unit, contact.unit.active_state()).await?;
+    /// What keeps a unit from being down; empty when it is. Whether others left processes is not ours to judge.
+    async fn left(&self, contact: &Contact, name: &str, is_ours: bool) -> Result<String, ServiceError> {
+        let state = self.active_state(contact, name).await?;
         if !matches!(state.as_str(), "inactive" | "failed") {
             return Ok(format!("its state is \"{state}\""));
         }
-        let processes = call("list the processes of", &self.unit, contact.manager.get_unit_processes(&self.unit));
-        let processes = match processes.await {
+        if !is_ours {
+            return Ok(String::new());
+        }
+        let processes = match call("list the processes of", name, contact.manager.get_unit_processes(name)).await {
             // systemd forgets a unit that is inactive, but never one with processes in its control group.
             Err(ServiceError::NoUnit { .. }) => Vec::new(),
             processes => processes?,
@@ -314,15 +493,32 @@ impl Systemd {
         }
     }
 
-    /// How the service ended, in systemd's words.
-    async fn result(&self, contact: &Contact) -> String {
-        match service_at(&contact.connection, &contact.path).await {
+    /// How a service ended, in systemd's words.
+    async fn result(&self, contact: &Contact, name: &str) -> String {
+        let Ok(found) = self.find(contact, name).await else { return "failed".to_owned() };
+        match service_at(&contact.connection, &found.path).await {
             Ok(service) => service.result().await.unwrap_or_else(|_| "failed".to_owned()),
             Err(_) => "failed".to_owned(),
         }
     }
 
-    async fn ended_at_once(&self, contact: &Contact) -> ServiceError {
-        ServiceError::EndedAtOnce { what: self.unit.clone(), last: Some(self.result(contact).await) }
+    async fn ended_at_once(&self, contact: &Contact, name: &str) -> ServiceError {
+        ServiceError::EndedAtOnce { what: name.to_owned(), last: Some(self.result(contact, name).await) }
     }
+}
+
+impl Verb {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Start | Self::StartAlone | Self::Order => "start",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// The unit that this process is in, where systemd has started it.
+fn own_unit() -> std::io::Result<Option<String>> {
+    let groups = fs_err::read_to_string("/proc/self/cgroup")?;
+    let units = groups.lines().filter_map(|line| line.rsplit('/').find(|part| part.ends_with(".service")));
+    Ok(units.map(str::to_owned).next())
 }

@@ -23,7 +23,7 @@ const HEALTH_EVERY: Span = Span::secs(1);
 const HEALTH_DEADLINE: Span = Span::secs(60);
 
 /// The endings of unit names; a name without one is a service, as for `systemctl`.
-const UNIT_TYPES: [&str; 5] = [".service", ".target", ".socket", ".scope", ".slice"];
+const UNIT_TYPES: [&str; 7] = [".service", ".target", ".socket", ".path", ".timer", ".scope", ".slice"];
 
 /// How the application is started and stopped.
 pub(super) fn service(place: &Place, input: Option<ServiceInput>, tree: &Tree) -> Result<ServiceSettings, Problem> {
@@ -45,8 +45,8 @@ pub(super) fn service(place: &Place, input: Option<ServiceInput>, tree: &Tree) -
         let args = Option::ok_or_else(args, || place.missing("`start`, `stop` and `status` belong together"))?;
         check::command(&place, args, tree)
     };
-    let control = if let Some(unit) = input.systemd {
-        ServiceControl::Systemd { unit: unit_name(&place.key("systemd"), unit)? }
+    let control = if let Some(names) = input.systemd {
+        ServiceControl::Systemd { units: unit_names(&place.key("systemd"), names.0)? }
     } else if let Some(run) = input.run {
         ServiceControl::Supervised { run: supervised(place, run, input.user, input.env.unwrap_or_default(), tree)? }
     } else if let Some(none) = input.none {
@@ -71,9 +71,31 @@ pub(super) fn service(place: &Place, input: Option<ServiceInput>, tree: &Tree) -
     })
 }
 
+fn unit_names(place: &Place, names: Vec<String>) -> Result<Vec<String>, Problem> {
+    let mut units: Vec<String> = Vec::new();
+    for name in names {
+        let unit = unit_name(place, name)?;
+        if units.contains(&unit) {
+            return Err(place
+                .wrong(format!("names {unit} twice"))
+                .hint("name each unit once, in the order of starting"));
+        }
+        units.push(unit);
+    }
+    match units.is_empty() {
+        true => Err(place.wrong("is an empty list").hint("name the units, in the order of starting")),
+        false => Ok(units),
+    }
+}
+
 fn unit_name(place: &Place, unit: String) -> Result<String, Problem> {
     if unit.trim().is_empty() || unit.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
         return Err(place.wrong(format!("\"{unit}\" is no unit name")).hint("write it as in `systemctl status NAME`"));
+    }
+    if unit.ends_with('@') || unit.contains("@.") {
+        return Err(place.wrong(format!("\"{unit}\" is a template")).hint(
+            "name its instances, as in [\"worker@1.service\", \"worker@2.service\"], or a target that wants them",
+        ));
     }
     let has_type = UNIT_TYPES.iter().any(|ending| unit.ends_with(ending));
     Ok(if has_type { unit } else { format!("{unit}.service") })

@@ -24,8 +24,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         context.hook("before_stop", kit.app.hooks.before_stop.as_ref()).await?;
     }
     or_fail!(kit.installer.hold().await);
-    or_fail!(kit.service.stop(&context.marked_env().await?).await);
-    Ok(Done::saying("the service is down"))
+    Ok(Done::saying(or_fail!(kit.service.stop(&context.marked_env().await?).await)))
 }
 
 /// Between the log-out and the pinned gate somebody may have slipped in, with a pass or through a gate that an
@@ -44,10 +43,11 @@ async fn nobody_came_back(context: &Context<'_>) -> Result<(), Failure> {
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
     let kit = context.kit;
-    or_fail!(kit.service.start(&context.env()).await);
+    let seen = or_fail!(kit.service.start(&context.env()).await);
     let expected = context.machine.known().from.as_ref().map(|from| &from.version);
     let healthy = or_fail!(kit.probe.wait_healthy(expected, &context.env(), &Silent).await);
     or_fail!(kit.installer.lift_hold().await);
-    let version = healthy.version.or_else(|| expected.map(ToString::to_string)).unwrap_or_default();
-    Ok(format!("the old version {version} runs again"))
+    let version = healthy.version.or_else(|| expected.map(ToString::to_string));
+    let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+    Ok(format!("the old version{version} runs again: {seen}"))
 }

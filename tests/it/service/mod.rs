@@ -4,6 +4,7 @@ mod commands;
 mod ourselves;
 mod supervised;
 mod systemd;
+mod units;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

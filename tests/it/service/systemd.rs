@@ -23,9 +23,10 @@ fn unit(rest: &str) -> String {
 }
 
 fn in_box(systemd: &SystemdBox, name: &str, port: Option<SocketAddr>, deadline: Span) -> Service {
-    let control = ServiceControl::Systemd { unit: name.to_owned() };
+    let units = vec![name.to_owned()];
+    let control = ServiceControl::Systemd { units: units.clone() };
     let settings = settings(Path::new("/opt/orders"), control, port, deadline);
-    Service::systemd_at(&settings, name, &systemd.bus(), &systemd.root())
+    Service::systemd_at(&settings, &units, &systemd.bus(), &systemd.root())
 }
 
 fn app_in(systemd: &SystemdBox) -> App {
@@ -51,7 +52,7 @@ async fn a_held_unit_is_started_by_nobody_but_us() {
     let systemd = SystemdBox::boot().await;
     let app = app_in(&systemd);
     systemd.unit("orders.service", &unit("Restart=always\nRestartSec=0")).await;
-    let service = in_box(&systemd, "orders", None, Span::secs(3));
+    let service = in_box(&systemd, "orders.service", None, Span::secs(3));
     let env = BTreeMap::new();
     service.start(&env).await.unwrap();
     app.pid("app.pid").await;
@@ -90,6 +91,55 @@ async fn a_held_unit_is_started_by_nobody_but_us() {
     assert!(started, "{said}");
     assert!(matches!(service.status().await.unwrap(), ServiceStatus::Running { pid: Some(_) }));
     assert!(!systemd.root().join("etc/systemd/system/orders.service.d").exists(), "nothing of ours is left");
+}
+
+#[tokio::test]
+async fn what_ran_is_known_after_we_died_and_nobody_starts_it_meanwhile() {
+    let systemd = SystemdBox::boot().await;
+    let app = app_in(&systemd);
+    let slow = "#!/bin/sh\ntrap 'sleep 2; exit 0' TERM\necho > /opt/orders/armed\nwhile :; do sleep 0.05; done\n";
+    systemd.write("/opt/orders/slow.sh", slow);
+    let part = "[Unit]\nPartOf=died.service\n[Service]\nExecStart=/opt/orders/slow.sh\nTimeoutStopSec=60\n";
+    systemd.unit("died-part.service", part).await;
+    systemd.unit("died.service", &unit("")).await;
+    let both = ["died.service", "died-part.service"];
+    let start = [&["systemctl", "start"], &both[..]].concat();
+    let states = async || systemd.run(&[&["systemctl", "is-active"], &both[..]].concat()).await.1;
+    assert!(systemd.run(&start).await.0);
+    eventually("the part takes its time", BOUND, async || app.dir.join("armed").exists()).await;
+
+    let env = BTreeMap::new();
+    let hasty = in_box(&systemd, "died.service", None, Span::secs(1));
+    hasty.install_hold(Path::new("/var/lib/died/hold")).await.unwrap();
+    systemd.write("/var/lib/died/hold", "");
+    let error = hasty.stop(&env).await.unwrap_err();
+    assert_eq!(error.to_string(), "stop died-part.service within 1s: its state is \"stop-sigterm\"");
+
+    // Somebody comes after us; then the machine reboots.
+    let patient = || in_box(&systemd, "died.service", None, Span::secs(15));
+    let down = "died.service and 1 unit that belongs to it are down";
+    for _ in 0..2 {
+        assert_eq!(patient().stop(&env).await.unwrap(), down);
+    }
+    assert!(systemd.run(&["rm", "-rf", "/run/afterhours"]).await.0);
+    systemd.run(&start).await;
+    assert_eq!(states().await, "inactive\ninactive\n");
+    assert_eq!(patient().status().await.unwrap(), ServiceStatus::Stopped);
+
+    for _ in 0..2 {
+        assert_eq!(patient().start(&env).await.unwrap(), "died.service and 1 unit that belongs to it run");
+    }
+    assert_eq!(states().await, "active\nactive\n");
+    for _ in 0..2 {
+        patient().remove_hold().await.unwrap();
+    }
+    for left in [
+        "etc/systemd/system/died.service.d",
+        "etc/systemd/system/died-part.service.d",
+        "var/lib/afterhours/apps/orders/units.json",
+    ] {
+        assert!(!systemd.root().join(left).exists(), "{left}");
+    }
 }
 
 #[tokio::test]
@@ -134,21 +184,21 @@ async fn what_systemd_does_not_manage_is_told() {
     assert!(matches!(service.status().await.unwrap(), ServiceStatus::Running { .. }));
 
     systemd.unit("picky.service", &format!("[Unit]\nConditionPathExists=/absent\n{}", unit(""))).await;
-    let error = in_box(&systemd, "picky", None, Span::secs(5)).start(&env).await.unwrap_err();
+    let error = in_box(&systemd, "picky.service", None, Span::secs(5)).start(&env).await.unwrap_err();
     assert!(matches!(error, ServiceError::Skipped { .. }), "{error}");
 
     systemd.unit("broken.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n").await;
-    let error = in_box(&systemd, "broken", None, Span::secs(5)).start(&env).await.unwrap_err();
+    let error = in_box(&systemd, "broken.service", None, Span::secs(5)).start(&env).await.unwrap_err();
     assert_eq!(error.to_string(), "start broken.service: systemd says \"exit-code\"");
 }
 
 #[tokio::test]
 async fn a_bus_that_is_not_there_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let control = ServiceControl::Systemd { unit: "orders.service".to_owned() };
-    let settings = settings(dir.path(), control, None, Span::secs(1));
+    let units = vec!["orders.service".to_owned()];
+    let settings = settings(dir.path(), ServiceControl::Systemd { units: units.clone() }, None, Span::secs(1));
     let address = format!("unix:path={}/none", dir.path().display());
-    let service = Service::systemd_at(&settings, "orders.service", &address, dir.path());
+    let service = Service::systemd_at(&settings, &units, &address, dir.path());
     let error = service.status().await.unwrap_err();
     assert!(matches!(error, ServiceError::Bus(_)), "{error}");
     assert!(error.hint().is_some());
