@@ -177,17 +177,6 @@ async fn what_a_target_only_wants_is_stopped_held_and_started_again() {
     .await;
     site.must(&["systemctl", "stop", "unitsone-off.service"]).await;
     let before = [site.pid(all[1]).await, site.pid(all[2]).await];
-    let mut found = site.findings().await;
-    found.sort();
-    assert_eq!(
-        found,
-        [
-            "service_units good: unitsone-off.service (wanted by unitsone.target) is kept down; it is not started afterwards, because it does not run now",
-            "service_units good: unitsone-web.service (wanted by unitsone.target) is stopped too, kept down, and started again afterwards",
-            "service_units good: unitsone@1.service (wanted by unitsone.target) is stopped too, kept down, and started again afterwards",
-        ]
-    );
-
     // Somebody tries to bring it up in the middle; then the migration fails.
     site.publish("2.0", 2, "systemctl start unitsone.target unitsone@1.service unitsone-off.service; sleep 1; exit 1");
     let run = site.update().await;
@@ -209,6 +198,16 @@ async fn what_a_target_only_wants_is_stopped_held_and_started_again() {
     assert_eq!(said(&run, "stop"), "unitsone.target and 3 units that belong to it are down");
     assert_eq!(site.states(&all).await, ["active", "active", "active", "inactive"]);
     eventually("the new version works", BOUND, async || site.read("/srv/unitsone/written").contains("3.0")).await;
+    let mut found = site.findings().await;
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "service_units good: unitsone-off.service (wanted by unitsone.target) is kept down; it is not started afterwards, because it does not run now",
+            "service_units good: unitsone-web.service (wanted by unitsone.target) is stopped too, kept down, and started again afterwards",
+            "service_units good: unitsone@1.service (wanted by unitsone.target) is stopped too, kept down, and started again afterwards",
+        ]
+    );
     assert_eq!(site.drop_ins(), Vec::<String>::new());
 }
 
@@ -221,7 +220,7 @@ async fn what_stops_along_is_verified_and_started_again_and_nothing_else_is() {
     let other = "[Service]\nExecStart=/bin/sleep 1000\n";
     site.units(
         &[
-            ("unitstwo.service", "[Service]\nExecStart=/opt/unitstwo/srv %n\n"),
+            ("unitstwo.service", "[Unit]\nWants=helper-of-two.service\n[Service]\nExecStart=/opt/unitstwo/srv %n\n"),
             ("unitstwo-worker.service", &part("")),
             ("unitstwo-off.service", &part("[Install]\nWantedBy=multi-user.target\n")),
             ("unitstwo-clean.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n"),
@@ -243,20 +242,7 @@ async fn what_stops_along_is_verified_and_started_again_and_nothing_else_is() {
     ];
     let expected = ["active", "active", "active", "active", "inactive"];
     assert_eq!(site.states(&all).await, expected);
-    let found = site.findings().await;
-    for (name, what) in [
-        ("unitstwo-worker.service (part of unitstwo.service) is stopped too", "service_units good"),
-        ("unitstwo-off.service (part of unitstwo.service) is kept down", "service_units good"),
-        ("unitstwo-clean.timer (part of unitstwo.service) is stopped too", "service_units good"),
-        ("unitstwo-clean.service (started by unitstwo-clean.timer) is kept down", "service_units good"),
-        (
-            "watcher-of-two.service (requires unitstwo.service) is stopped along, and started again",
-            "service_outside warning",
-        ),
-    ] {
-        assert!(found.iter().any(|line| line.starts_with(&format!("{what}: {name}"))), "{name}: {found:#?}");
-    }
-
+    let helper = site.pid("helper-of-two.service").await;
     let down = "unitstwo.service and 4 units that belong to it are down; watcher-of-two.service, which requires it, was stopped along";
     let back = "the old version runs again: unitstwo.service and 2 units that belong to it run; watcher-of-two.service, which requires it, runs again";
     for (version, build, migrate, outcome, told) in
@@ -271,6 +257,21 @@ async fn what_stops_along_is_verified_and_started_again_and_nothing_else_is() {
         let down = site.read("/srv/order-down");
         assert!(down.contains("down unitstwo.service") && down.contains("down unitstwo-worker.service"), "{down}");
         eventually("both are up", BOUND, async || site.read("/srv/order").matches("up ").count() == 2).await;
+    }
+    assert_eq!(site.pid("helper-of-two.service").await, helper, "what it only needs goes on");
+    let found = site.findings().await;
+    for (name, what) in [
+        ("unitstwo-worker.service (part of unitstwo.service) is stopped too", "service_units good"),
+        ("unitstwo-off.service (part of unitstwo.service) is kept down", "service_units good"),
+        ("unitstwo-clean.timer (part of unitstwo.service) is stopped too", "service_units good"),
+        ("unitstwo-clean.service (started by unitstwo-clean.timer) is kept down", "service_units good"),
+        ("helper-of-two.service is wanted by unitstwo.service only, and goes on running", "service_stays warning"),
+        (
+            "watcher-of-two.service (requires unitstwo.service) is stopped along, and started again",
+            "service_outside warning",
+        ),
+    ] {
+        assert!(found.iter().any(|line| line.starts_with(&format!("{what}: {name}"))), "{name}: {found:#?}");
     }
     assert_eq!(site.drop_ins(), Vec::<String>::new());
 }
@@ -289,13 +290,6 @@ async fn a_socket_waits_with_its_service_and_is_there_before_it() {
     .await;
     let get = ["curl", "-fsS", "-m", "10", "http://127.0.0.1:18310/"];
     assert_eq!(site.must(&get).await, "1.0");
-    let found = site.findings().await;
-    assert_eq!(
-        found,
-        [
-            "service_units good: unitsthree.socket (starts unitsthree.service) is stopped too, kept down, and started again afterwards"
-        ]
-    );
     // People who come in the middle, and somebody who tries to help.
     let visit = "for i in 1 2 3; do curl -m1 http://127.0.0.1:18310/; sleep 0.2; done; systemctl start unitsthree.socket; curl -m1 http://127.0.0.1:18310/; true";
     let down = "unitsthree.service and 1 unit that belongs to it are down";
@@ -308,6 +302,13 @@ async fn a_socket_waits_with_its_service_and_is_there_before_it() {
         assert_eq!(site.states(&["unitsthree.socket", "unitsthree.service"]).await, ["active", "active"]);
         assert_eq!(site.must(&get).await, "2.0");
     }
+    let found = site.findings().await;
+    assert_eq!(
+        found,
+        [
+            "service_units good: unitsthree.socket (starts unitsthree.service) is stopped too, kept down, and started again afterwards"
+        ]
+    );
     assert_eq!(site.drop_ins(), Vec::<String>::new());
 }
 
