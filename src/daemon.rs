@@ -168,6 +168,7 @@ impl House {
             mailer,
             clock: Arc::clone(&clock),
             counter: tokio::sync::Mutex::default(),
+            stop: halt.clone(),
         });
         let renewal = Arc::clone(renewal);
         let house = Self { settings, store, clock, hub, night, engine, control, post, renewal, halt };
@@ -348,6 +349,8 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     let mut chores = household.chores();
     chores.push(note_refusals(&control));
     let chores = Chores::start(chores).await?;
+    // What kept a mail may have been mended: a password, a name, the server.
+    house.store.hurry_mails(house.clock.now()).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));
 
     let sockets = Sockets::open(&house.settings.daemon)?;

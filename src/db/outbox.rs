@@ -1,12 +1,13 @@
-//! The table `outbox`: mails that are owed.
+//! The tables `outbox` and `outbox_recipients`: mails that are owed, and to whom still.
 //!
 //! A mail is put here in one transaction and sent by a chore; its message id makes a second put of the
 //! same mail a no-op, and lets a receiver recognise one that was sent twice because we died between
-//! sending it and noting so.
+//! sending it and noting so. Each recipient has an outcome of their own; a mail is pending as long as one of them is.
 
 use chrono::DateTime;
 use chrono::Utc;
 use rusqlite::OptionalExtension;
+use rusqlite::Row;
 use serde::Deserialize;
 use serde::Serialize;
 use uuid::Uuid;
@@ -43,17 +44,20 @@ pub struct DueMail {
     pub attempts: u32,
     /// The mail.
     pub mail: OwedMail,
+    /// Who does not have it yet, and has not been given up.
+    pub pending: Vec<String>,
 }
 
-/// What came of trying to send a mail.
+/// What came of trying to send a mail to one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendResult {
     /// The server has it.
-    Sent,
-    /// Not yet; again at this instant.
+    Sent {
+        /// What it said.
+        said: String,
+    },
+    /// Not yet; again when the mail is due again.
     Later {
-        /// When.
-        next_at: DateTime<Utc>,
         /// Why.
         error: String,
     },
@@ -64,14 +68,98 @@ pub enum SendResult {
     },
 }
 
+impl SendResult {
+    const fn state(&self) -> LetterState {
+        match self {
+            Self::Sent { .. } => LetterState::Sent,
+            Self::Later { .. } => LetterState::Pending,
+            Self::Dead { .. } => LetterState::Dead,
+        }
+    }
+
+    fn said(&self) -> &str {
+        match self {
+            Self::Sent { said } => said,
+            Self::Later { error } | Self::Dead { error } => error,
+        }
+    }
+}
+
+/// How a mail stands with one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterState {
+    /// To be sent, or to be tried again.
+    Pending,
+    /// The server has it.
+    Sent,
+    /// Given up.
+    Dead,
+}
+
+impl LetterState {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sent => "sent",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn of(name: &str) -> Self {
+        match name {
+            "pending" => Self::Pending,
+            "sent" => Self::Sent,
+            // The table admits nothing else.
+            _ => Self::Dead,
+        }
+    }
+}
+
+/// A mail and one of its recipients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The run it reports.
+    pub run: Option<RunId>,
+    /// What it is about.
+    pub subject: String,
+    /// Who gets it.
+    pub to: String,
+    /// How it stands.
+    pub state: LetterState,
+    /// How often the mail was tried.
+    pub attempts: u32,
+    /// When it was last tried; absent when it was not, or before that was noted.
+    pub tried_at: Option<DateTime<Utc>>,
+    /// When it is tried again; absent when it is not.
+    pub next_at: Option<DateTime<Utc>>,
+    /// What came of the last try.
+    pub said: Option<String>,
+}
+
+impl Letter {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let state = LetterState::of(&row.get::<_, String>("state")?);
+        Ok(Self {
+            run: row.get::<_, Option<i64>>("run")?.map(RunId),
+            subject: row.get::<_, Option<String>>("subject")?.unwrap_or_default(),
+            to: row.get("address")?,
+            state,
+            attempts: row.get("attempts")?,
+            tried_at: row.get("at")?,
+            next_at: row.get::<_, Option<_>>("next_at")?.filter(|_| state == LetterState::Pending),
+            said: row.get("said")?,
+        })
+    }
+}
+
 /// How many mails are in which state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OutboxCounts {
-    /// To be sent.
+    /// To be sent, to somebody at least.
     pub pending: u32,
-    /// The server has them.
+    /// The server has them for everybody.
     pub sent: u32,
-    /// Given up.
+    /// Given up for somebody, or for nobody in the first place.
     pub dead: u32,
 }
 
@@ -82,11 +170,19 @@ impl Store {
     /// The store fails.
     pub async fn owe_mail(&self, mail: OwedMail, now: DateTime<Utc>) -> Result<(), StoreError> {
         self.write(move |tx| {
-            tx.execute(
+            let put = tx.execute(
                 "INSERT INTO outbox (message_id, run, body, state, next_at) VALUES (?1, ?2, ?3, 'pending', ?4)
                  ON CONFLICT (message_id) DO NOTHING",
                 (&mail.message_id, mail.run.map(|run| run.0), to_json("a mail", &mail)?, now),
             )?;
+            let id = tx.last_insert_rowid();
+            for to in mail.to.iter().filter(|_| put > 0) {
+                tx.prepare_cached(
+                    "INSERT INTO outbox_recipients (mail, address, state) VALUES (?1, ?2, 'pending')
+                     ON CONFLICT (mail, address) DO NOTHING",
+                )?
+                .execute((id, to))?;
+            }
             Ok(())
         })
         .await
@@ -104,30 +200,98 @@ impl Store {
                 )?
                 .query_row([now], |row| Ok((row.get("id")?, row.get("attempts")?, row.get("body")?)))
                 .optional()?;
-            row.map(|(id, attempts, body)| {
-                Ok(DueMail { id, attempts, mail: from_json(|| format!("mail {id}"), &body)? })
-            })
-            .transpose()
+            let Some((id, attempts, body)) = row else { return Ok(None) };
+            let mut pending = tx.prepare_cached(
+                "SELECT address FROM outbox_recipients WHERE mail = ?1 AND state = 'pending' ORDER BY address",
+            )?;
+            let pending = pending.query_map([id], |row| row.get("address"))?.collect::<Result<_, _>>()?;
+            Ok(Some(DueMail { id, attempts, mail: from_json(|| format!("mail {id}"), &body)?, pending }))
         })
         .await
     }
 
-    /// Notes what came of trying.
+    /// Notes what came of trying at `now`, for each who was tried. Whoever is left is tried again at `next_at`.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn note_mail(&self, id: i64, result: SendResult) -> Result<(), StoreError> {
+    pub async fn note_mail(
+        &self,
+        id: i64,
+        tried: Vec<(String, SendResult)>,
+        now: DateTime<Utc>,
+        next_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         self.write(move |tx| {
-            let (state, next_at, error) = match result {
-                SendResult::Sent => ("sent", None, None),
-                SendResult::Later { next_at, error } => ("pending", Some(next_at), Some(error)),
-                SendResult::Dead { error } => ("dead", None, Some(error)),
+            for (to, result) in &tried {
+                tx.prepare_cached(
+                    "UPDATE outbox_recipients SET state = ?3, at = ?4, said = ?5 WHERE mail = ?1 AND address = ?2",
+                )?
+                .execute((id, to, result.state().name(), now, result.said()))?;
+            }
+            let count = |state: LetterState| {
+                tx.prepare_cached("SELECT count(*) FROM outbox_recipients WHERE mail = ?1 AND state = ?2")?
+                    .query_row((id, state.name()), |row| row.get::<_, u32>(0))
             };
+            let (pending, sent, dead) =
+                (count(LetterState::Pending)?, count(LetterState::Sent)?, count(LetterState::Dead)?);
+            let state = match (pending, sent, dead) {
+                (1.., ..) => LetterState::Pending,
+                (0, 1.., 0) => LetterState::Sent,
+                _ => LetterState::Dead,
+            };
+            let next_at = Some(next_at).filter(|_| state == LetterState::Pending);
+            let error = tried.iter().rev().find(|(_, result)| result.state() != LetterState::Sent);
             tx.execute(
                 "UPDATE outbox SET state = ?2, next_at = ?3, last_error = ?4, attempts = attempts + 1 WHERE id = ?1",
-                (id, state, next_at, error),
+                (id, state.name(), next_at, error.map(|(_, result)| result.said())),
             )?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Whatever is still to be sent is due now: what kept it may have been mended.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn hurry_mails(&self, now: DateTime<Utc>) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute("UPDATE outbox SET next_at = ?1 WHERE state = 'pending' AND next_at > ?1", [now])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Who does not have a mail: those that are tried again, and those that were given up after `given_up_since`; the
+    /// newest mails first, at most `max`.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn unsent_letters(&self, given_up_since: DateTime<Utc>, max: u32) -> Result<Vec<Letter>, StoreError> {
+        self.read(move |tx| {
+            let mut rows = tx.prepare_cached(
+                "SELECT run, body ->> '$.subject' AS subject, address, letter.state, attempts, letter.at, next_at, said
+                 FROM outbox_recipients AS letter JOIN outbox ON outbox.id = letter.mail
+                 WHERE letter.state <> 'sent' AND (letter.state = 'pending' OR letter.at >= ?1)
+                 ORDER BY letter.mail DESC, address LIMIT ?2",
+            )?;
+            Ok(rows.query_map((given_up_since, max), Letter::read)?.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// How the report of a run stands with each of its recipients.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn letters_of_run(&self, run: RunId) -> Result<Vec<Letter>, StoreError> {
+        self.read(move |tx| {
+            let mut rows = tx.prepare_cached(
+                "SELECT run, body ->> '$.subject' AS subject, address, letter.state, attempts, letter.at, next_at, said
+                 FROM outbox_recipients AS letter JOIN outbox ON outbox.id = letter.mail
+                 WHERE run = ?1 ORDER BY letter.mail, address",
+            )?;
+            Ok(rows.query_map([run.0], Letter::read)?.collect::<Result<_, _>>()?)
         })
         .await
     }

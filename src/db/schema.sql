@@ -65,6 +65,16 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_next_at ON outbox (next_at) WHERE state = 'pending';
 CREATE INDEX outbox_run ON outbox (run);
+CREATE TABLE outbox_recipients (
+    mail    INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+    address TEXT    NOT NULL,
+    state   TEXT    NOT NULL CHECK (state IN ('pending', 'sent', 'dead')),
+    -- When it was last tried, and what the server said to that.
+    at      TEXT,
+    said    TEXT,
+    PRIMARY KEY (mail, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX outbox_recipients_unsent ON outbox_recipients (state) WHERE state <> 'sent';
 CREATE TABLE passes (
     id          INTEGER PRIMARY KEY,
     app         TEXT NOT NULL,

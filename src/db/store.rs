@@ -37,6 +37,7 @@ pub(crate) const MIGRATIONS: &[(u32, &str)] = &[
     (3, include_str!("migrations/0003_gate_openings.sql")),
     (4, include_str!("migrations/0004_update_checks.sql")),
     (5, include_str!("migrations/0005_pass_uid.sql")),
+    (6, include_str!("migrations/0006_outbox_recipients.sql")),
 ];
 /// The schema this program writes.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

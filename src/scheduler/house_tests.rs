@@ -201,6 +201,7 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
         mailer: None,
         clock: Arc::clone(&clock),
         counter: tokio::sync::Mutex::default(),
+        stop: CancellationToken::new(),
     };
     let keep = Keep { history: Span::days(30), audit: Span::days(60) };
     let since = clock.now();

@@ -169,7 +169,7 @@ async fn what_is_needed_stays_whatever_its_age() {
         message_id: "m".to_owned(),
         unique: Uuid::nil(),
         run: Some(unsent),
-        to: Vec::new(),
+        to: vec!["it@example.com".to_owned()],
         subject: String::new(),
         text: String::new(),
     };
@@ -184,13 +184,15 @@ async fn what_is_needed_stays_whatever_its_age() {
 
     // What kept them has gone.
     let due = it.store.next_due_mail(night()).await.unwrap().unwrap();
-    it.store.note_mail(due.id, SendResult::Dead { error: "no such mailbox".to_owned() }).await.unwrap();
+    let dead = SendResult::Dead { error: "no such mailbox".to_owned() };
+    it.store.note_mail(due.id, vec![("it@example.com".to_owned(), dead)], night(), night()).await.unwrap();
     it.store.allow_release(&app(), &release.version).await.unwrap();
     it.store.delete_job(&job_name("yearly"), night()).await.unwrap();
     let all = old(&it.store).await;
     assert_eq!(all, [first, last_of_the_job, failed, unsent, plain]);
     it.store.remove_runs(all, late()).await.unwrap();
     assert_eq!(count(&it.store, "SELECT count(*) FROM outbox").await, 0);
+    assert_eq!(count(&it.store, "SELECT count(*) FROM outbox_recipients").await, 0);
     let left = it.store.runs(Default::default()).await.unwrap();
     assert_eq!(left.iter().map(|run| run.id).collect::<Vec<_>>(), [last_of_the_app, stuck]);
     assert_eq!(links(&it.store).await, (14, 10));

@@ -141,11 +141,13 @@ async fn the_same_mail_is_owed_once() {
     assert_eq!((due.attempts, &due.mail), (0, &mail));
 
     let later = night() + TimeDelta::minutes(5);
-    let busy = SendResult::Later { next_at: later, error: "busy".to_owned() };
-    it.store.note_mail(due.id, busy).await.unwrap();
+    let to = |result| vec![("it@example.com".to_owned(), result)];
+    let busy = SendResult::Later { error: "busy".to_owned() };
+    it.store.note_mail(due.id, to(busy), night(), later).await.unwrap();
     assert_eq!(it.store.next_due_mail(night()).await.unwrap(), None);
     assert_eq!(it.store.next_due_mail(later).await.unwrap().unwrap().attempts, 1);
-    it.store.note_mail(due.id, SendResult::Sent).await.unwrap();
+    let sent = SendResult::Sent { said: "250 ok".to_owned() };
+    it.store.note_mail(due.id, to(sent), later, later).await.unwrap();
     // Sent is sent: a run that writes its report again after a crash owes nothing new.
     it.store.owe_mail(mail, later).await.unwrap();
     assert_eq!(it.store.next_due_mail(later).await.unwrap(), None);
@@ -153,22 +155,59 @@ async fn the_same_mail_is_owed_once() {
     assert_eq!(counts, OutboxCounts { sent: 1, ..OutboxCounts::default() });
 }
 
-#[tokio::test]
-async fn a_dead_mail_is_kept_and_not_tried() {
-    let it = fresh();
+/// A mail to these, put into the store; its place there.
+async fn owed(it: &Fresh, to: &[&str]) -> i64 {
     let mail = OwedMail {
         message_id: "run-7.report".to_owned(),
         unique: Uuid::nil(),
         run: None,
-        to: Vec::new(),
-        subject: String::new(),
+        to: to.iter().map(|to| (*to).to_owned()).collect(),
+        subject: "Updated".to_owned(),
         text: String::new(),
     };
     it.store.owe_mail(mail, night()).await.unwrap();
-    let id = it.store.next_due_mail(night()).await.unwrap().unwrap().id;
-    it.store.note_mail(id, SendResult::Dead { error: "no such mailbox".to_owned() }).await.unwrap();
+    it.store.next_due_mail(night()).await.unwrap().unwrap().id
+}
+
+#[tokio::test]
+async fn a_mail_that_nobody_gets_is_kept_and_not_tried() {
+    let it = fresh();
+    let id = owed(&it, &[]).await;
+    it.store.note_mail(id, Vec::new(), night(), night()).await.unwrap();
     assert_eq!(it.store.next_due_mail(night() + TimeDelta::days(9)).await.unwrap(), None);
     assert_eq!(it.store.outbox_counts(None).await.unwrap().dead, 1);
+    assert!(it.store.unsent_letters(night(), 9).await.unwrap().is_empty(), "it is missed by nobody");
+}
+
+#[tokio::test]
+async fn each_recipient_has_an_outcome_of_their_own() {
+    let it = fresh();
+    let id = owed(&it, &["full@example.com", "gone@example.com", "it@example.com"]).await;
+    let later = night() + TimeDelta::minutes(5);
+    let tried = [
+        ("it@example.com", SendResult::Sent { said: "250 ok".to_owned() }),
+        ("full@example.com", SendResult::Later { error: "452 full".to_owned() }),
+        ("gone@example.com", SendResult::Dead { error: "550 no such user".to_owned() }),
+    ];
+    let tried = tried.map(|(to, result)| (to.to_owned(), result)).to_vec();
+    it.store.note_mail(id, tried, night(), later).await.unwrap();
+
+    let due = it.store.next_due_mail(later).await.unwrap().unwrap();
+    assert_eq!((due.pending, due.mail.to.len()), (vec!["full@example.com".to_owned()], 3));
+    let unsent = async |since| {
+        let letters = it.store.unsent_letters(since, 9).await.unwrap();
+        letters.into_iter().map(|letter| (letter.to, letter.said.unwrap(), letter.next_at)).collect::<Vec<_>>()
+    };
+    let full = ("full@example.com".to_owned(), "452 full".to_owned(), Some(later));
+    let gone = ("gone@example.com".to_owned(), "550 no such user".to_owned(), None);
+    assert_eq!(unsent(night()).await, [full.clone(), gone]);
+    assert_eq!(unsent(later).await, [full], "what was given up long ago is not told for ever");
+
+    it.store.hurry_mails(night()).await.unwrap();
+    assert_eq!(it.store.next_due_mail(night()).await.unwrap().unwrap().id, id);
+    let sent = vec![("full@example.com".to_owned(), SendResult::Sent { said: "250 ok".to_owned() })];
+    it.store.note_mail(id, sent, later, later).await.unwrap();
+    assert_eq!(it.store.outbox_counts(None).await.unwrap(), OutboxCounts { dead: 1, ..OutboxCounts::default() });
 }
 
 #[tokio::test]

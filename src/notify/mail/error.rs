@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use crate::domain::span::Span;
 
+/// The answer of a server that is about to close the connection.
+const CLOSING: u16 = 421;
+
 /// What a server answered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{code} {text}")]
@@ -117,37 +120,68 @@ pub enum MailError {
         /// What it said.
         answer: Answer,
     },
-    /// The server does not take the mail for some recipients.
-    #[error("mail to {}{}", list(refused), if *others_have_it { "; the other recipients have it" } else { "" })]
-    Recipients {
-        /// Each with what the server said.
-        refused: Vec<(String, Answer)>,
-        /// Whether the mail was delivered to the other recipients.
-        others_have_it: bool,
+    /// The server does not take the mail for one recipient.
+    #[error("mail to {to}: the mail server {server} answered {answer}")]
+    Recipient {
+        /// Who.
+        to: String,
+        /// The server.
+        server: String,
+        /// What it said.
+        answer: Answer,
     },
 }
 
-fn list(refused: &[(String, Answer)]) -> String {
-    refused.iter().map(|(to, answer)| format!("{to} ({answer})")).collect::<Vec<_>>().join(", ")
-}
-
 impl MailError {
-    /// Whether the same mail would fail again: the server said no (5xx), or the mail itself cannot be.
-    /// Everything about connections, and "not now" (4xx), is worth another try.
+    /// Whether no other try can help: the server takes this mail for nobody or not for this recipient (5xx), or the mail
+    /// itself cannot be. Everything about connections, "not now" (4xx), and whatever an operator can mend meanwhile (a
+    /// password, the sender, the way) is worth another try.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::AddressNotAscii { .. } | Self::Compose { .. } | Self::InTheClear { .. } => {
-                true
-            }
-            Self::Refused { answer, .. } => answer.code >= 500,
-            Self::Recipients { refused, .. } => refused.iter().all(|(_, answer)| answer.code >= 500),
-            Self::ReadAuthority { .. }
+            Self::Address { .. } | Self::AddressNotAscii { .. } | Self::Compose { .. } => true,
+            Self::Refused { phase, answer, .. } => *phase == Phase::HandOver && answer.code >= 500,
+            // 552 is a mailbox that is full for now, or a mail with too many recipients (RFC 5321, 4.5.3.1.10).
+            Self::Recipient { answer, .. } => answer.code >= 500 && answer.code != 552,
+            Self::InTheClear { .. }
+            | Self::ReadAuthority { .. }
             | Self::PrepareTls { .. }
             | Self::Connection { .. }
             | Self::Overdue { .. }
             | Self::NoStartTls { .. }
             | Self::NoLogin { .. } => false,
         }
+    }
+
+    /// Whether the connection cannot be used any more.
+    pub(super) fn ends_connection(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::Overdue { .. } => true,
+            Self::Refused { answer, .. } | Self::Recipient { answer, .. } => answer.code == CLOSING,
+            _ => false,
+        }
+    }
+
+    /// Whether it says that the mail was taken for nobody, for a reason that may lie in one recipient alone.
+    pub(super) fn may_be_one_recipients(&self) -> bool {
+        match self {
+            Self::Refused { phase: Phase::HandOver, .. } => true,
+            Self::Connection { phase, .. } | Self::Overdue { phase, .. } => *phase == Phase::Announce,
+            Self::Refused { phase: Phase::Announce, .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The server's own words, where it said something.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Refused { answer, .. } | Self::Recipient { answer, .. } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// Whether the server could not be asked at all.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Connection { phase: Phase::Reach, .. } | Self::Overdue { .. })
     }
 
     /// What a person can do about it.
@@ -171,7 +205,10 @@ impl MailError {
             Self::Refused { answer: Answer { code: 530, .. }, .. } => {
                 "the server wants a login: set `user` and `password_file` of `daemon.mail`"
             }
-            Self::Recipients { .. } => "check the addresses with whoever runs the mail server",
+            Self::Refused { phase: Phase::Sender, .. } => {
+                "set `from` of `daemon.mail` to a sender that this mail server takes"
+            }
+            Self::Recipient { .. } => "check the address, and ask whoever runs the mail server",
             Self::Compose { .. } | Self::Refused { .. } => return None,
         };
         Some(hint.to_owned())
@@ -190,8 +227,11 @@ pub enum Phase {
     /// AUTH.
     #[error("log in to")]
     LogIn,
-    /// MAIL and RCPT.
-    #[error("announce the mail to")]
+    /// MAIL.
+    #[error("name the sender to")]
+    Sender,
+    /// RCPT.
+    #[error("name the recipients to")]
     Announce,
     /// DATA and the content.
     #[error("hand the mail over to")]

@@ -9,11 +9,12 @@
 //!
 //! Invariants: neither the mail nor a password goes over a connection that is not encrypted,
 //! unless it stays on this machine. A mail that is tried again has the same `Message-ID`, so that
-//! a mail whose acknowledgement got lost can be recognised as the same. Where the server puts one
-//! recipient off, nobody gets the mail yet; where it refuses one for good, the others get it.
+//! a mail whose acknowledgement got lost can be recognised as the same. Each recipient has an outcome of
+//! its own, and none holds back another (`delivery.rs`).
 //!
 //! Deliberately absent: a queue, retries, direct delivery to the recipients' servers.
 
+mod delivery;
 mod error;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,6 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use lettre::Address;
 use lettre::Message;
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
@@ -35,19 +35,18 @@ use lettre::transport::smtp::client::AsyncSmtpConnection;
 use lettre::transport::smtp::client::Certificate;
 use lettre::transport::smtp::client::CertificateStore;
 use lettre::transport::smtp::client::TlsParameters;
-use lettre::transport::smtp::commands::Data;
-use lettre::transport::smtp::commands::Mail as MailFrom;
-use lettre::transport::smtp::commands::Rcpt;
+use lettre::transport::smtp::commands::Rset;
 use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::extension::Extension;
-use lettre::transport::smtp::extension::MailParameter;
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 
 use crate::config::settings::MailSettings;
 use crate::config::settings::MailTls;
+use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
 use crate::domain::plain;
 use crate::domain::span::Span;
+pub use crate::notify::mail::delivery::Outcome;
 pub use crate::notify::mail::error::Answer;
 pub use crate::notify::mail::error::Cause;
 pub use crate::notify::mail::error::MailError;
@@ -63,7 +62,7 @@ const QUIT_WAIT: Duration = Duration::from_secs(5);
 /// A mail to operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mail {
-    /// The recipients, as `it@example.com` or `IT <it@example.com>`; at least one.
+    /// All recipients, as `it@example.com` or `IT <it@example.com>`, also those that have it already.
     pub to: Vec<String>,
     /// One line.
     pub subject: String,
@@ -90,13 +89,21 @@ impl Patience {
         announce: Span::mins(1),
         hand_over: Span::mins(3),
     };
+    /// Where a person waits for it.
+    const SHORT: Self = Self {
+        reach: Span::secs(10),
+        encrypt: Span::secs(10),
+        log_in: Span::secs(10),
+        announce: Span::secs(15),
+        hand_over: Span::secs(30),
+    };
 
     fn of(&self, phase: Phase) -> Span {
         match phase {
             Phase::Reach => self.reach,
             Phase::Encrypt => self.encrypt,
             Phase::LogIn => self.log_in,
-            Phase::Announce => self.announce,
+            Phase::Sender | Phase::Announce => self.announce,
             Phase::HandOver => self.hand_over,
         }
     }
@@ -159,25 +166,48 @@ impl Mailer {
         format!("<afterhours.{unique}@{}>", self.from.email.domain())
     }
 
-    /// Hands `mail` over to the server.
-    ///
-    /// When this ends well, every recipient's mail is the server's concern. When it does not, see
-    /// [`MailError::is_permanent`]. Dropping the future may leave the mail sent or not sent.
-    ///
-    /// # Errors
-    /// The mail cannot be composed, or the server cannot be reached, trusted, or persuaded.
-    pub async fn send(&self, mail: &Mail, message_id: &str) -> Result<(), MailError> {
-        let recipients = mail.to.iter().map(|text| mailbox(text)).collect::<Result<Vec<_>, _>>()?;
-        let content = self.compose(mail, &recipients, message_id)?;
-        let mut connection = self.connect().await?;
-        let outcome = self.hand_over(&mut connection, &recipients, &content).await;
-        // The mail's fate is decided and must be noted at once: dying before that sends it again. The server may take
-        // its time to say goodbye.
-        tokio::spawn(async move { timeout(QUIT_WAIT, connection.abort()).await });
-        outcome
+    /// The same with less patience: somebody waits for the answer.
+    #[must_use]
+    pub fn hurried(&self) -> Self {
+        Self { patience: Patience::SHORT, ..self.clone() }
     }
 
-    fn compose(&self, mail: &Mail, recipients: &[Mailbox], message_id: &str) -> Result<Vec<u8>, MailError> {
+    /// What a mail would meet, up to the sender's name; none is sent.
+    pub async fn check(&self) -> Finding {
+        let (server, from) = (self.server(), &self.from.email);
+        match self.hurried().greet().await {
+            Ok(()) => {
+                let secured = match self.security {
+                    Security::LoopbackOnly => "on this machine",
+                    Security::Implicit(_) | Security::StartTls(_) => "encrypted",
+                };
+                let logged_in = if self.login.is_some() { ", logged in" } else { "" };
+                Finding::good("mail", format!("the mail server {server} takes mail from {from}, {secured}{logged_in}"))
+            }
+            Err(error) => {
+                let hint = error.hint().unwrap_or_else(|| format!("ask whoever runs the mail server {server}"));
+                Finding::warning("mail", format!("failed to {}", Failure::from_error(&error)), hint)
+            }
+        }
+    }
+
+    async fn greet(&self) -> Result<(), MailError> {
+        let mut connection = self.connect().await?;
+        let named = self.name_sender(&mut connection, &[]).await;
+        if named.is_ok() {
+            // Nothing was begun that a server must remember; it may take its time to say so.
+            let _ = self.within(Phase::Sender, connection.command(Rset)).await;
+        }
+        self.leave(connection);
+        named
+    }
+
+    /// Says goodbye; the server may take its time to answer.
+    fn leave(&self, mut connection: AsyncSmtpConnection) {
+        tokio::spawn(async move { timeout(QUIT_WAIT, connection.abort()).await });
+    }
+
+    fn compose(&self, mail: &Mail, header: &[Mailbox], message_id: &str) -> Result<Vec<u8>, MailError> {
         let mut message = Message::builder()
             .from(self.from.clone())
             .subject(one_line(&mail.subject))
@@ -186,7 +216,7 @@ impl Mailer {
             // Without it a reader need not undo the encoding of the text.
             .header(MIME_VERSION_1_0)
             .header(ContentType::TEXT_PLAIN);
-        for recipient in recipients {
+        for recipient in header {
             message = message.to(recipient.clone());
         }
         let message = message.body(mail.text.clone()).map_err(|source| MailError::Compose { source })?;
@@ -249,50 +279,6 @@ impl Mailer {
         found.next().ok_or_else(|| MailError::InTheClear { server: self.server() })
     }
 
-    async fn hand_over(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        recipients: &[Mailbox],
-        content: &[u8],
-    ) -> Result<(), MailError> {
-        let mut parameters = Vec::new();
-        let all = recipients.iter().chain([&self.from]).map(|mailbox| &mailbox.email);
-        if let Some(address) = all.into_iter().find(|address| !AsRef::<str>::as_ref(address).is_ascii()) {
-            if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
-                return Err(MailError::AddressNotAscii { address: address.to_string(), server: self.server() });
-            }
-            parameters.push(MailParameter::SmtpUtfEight);
-        }
-        let from = MailFrom::new(Some(self.from.email.clone()), parameters);
-        self.within(Phase::Announce, connection.command(from)).await?;
-        let refused = self.announce(connection, recipients.iter().map(|mailbox| &mailbox.email)).await?;
-        let is_final = refused.iter().all(|(_, answer)| answer.code >= 500);
-        if !is_final || refused.len() == recipients.len() {
-            return Err(MailError::Recipients { refused, others_have_it: false });
-        }
-        self.within(Phase::HandOver, connection.command(Data)).await?;
-        self.within(Phase::HandOver, connection.message(content)).await?;
-        if refused.is_empty() { Ok(()) } else { Err(MailError::Recipients { refused, others_have_it: true }) }
-    }
-
-    /// Names the recipients; returns those that the server does not take.
-    async fn announce(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        recipients: impl Iterator<Item = &Address>,
-    ) -> Result<Vec<(String, Answer)>, MailError> {
-        let mut refused = Vec::new();
-        for recipient in recipients {
-            let answered = self.within(Phase::Announce, connection.command(Rcpt::new(recipient.clone(), vec![]))).await;
-            match answered {
-                Ok(_) => {}
-                Err(MailError::Refused { answer, .. }) => refused.push((recipient.to_string(), answer)),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(refused)
-    }
-
     async fn within<T>(
         &self,
         phase: Phase,
@@ -325,7 +311,8 @@ impl Mailer {
         MailError::Overdue { phase, server: self.server(), deadline: self.patience.of(phase) }
     }
 
-    fn server(&self) -> String {
+    /// The server, for people.
+    pub fn server(&self) -> String {
         let host = &self.host;
         if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
     }

@@ -2,6 +2,8 @@
 
 Prints one JSON line with its port, then one for each mail it took. Ends when its input is closed.
 `--answer VERB:ANSWER` answers the next MAIL, RCPT or DATA so; it can be given several times.
+`--for ADDRESS:ANSWER` answers each RCPT of that address so; the answer `hang` is none, `drop` hangs up, and one that
+begins with `DATA ` is given to the content of a mail that is for it.
 """
 
 import argparse
@@ -18,9 +20,11 @@ parser.add_argument("--key")
 parser.add_argument("--implicit", action="store_true")
 parser.add_argument("--login", help="USER:PASSWORD, demanded")
 parser.add_argument("--answer", action="append", default=[])
+parser.add_argument("--for", action="append", default=[], dest="special")
 args = parser.parse_args()
 
 answers = [answer.split(":", 1) for answer in args.answer]
+special = dict(answer.split(":", 1) for answer in args.special)
 
 
 def say(what):
@@ -44,12 +48,26 @@ class Handler:
 
     async def handle_RCPT(self, server, session, envelope, address, options):
         answer = scripted("RCPT")
+        own = special.get(address, "")
+        if own == "hang":
+            await asyncio.sleep(3600)
+        if own == "drop":
+            server.transport.abort()
+            return "421 going"
+        if own and not own.startswith("DATA "):
+            answer = own
         if answer is None:
             envelope.rcpt_tos.append(address)
         return answer or "250 OK"
 
     async def handle_DATA(self, server, session, envelope):
         answer = scripted("DATA")
+        for address in envelope.rcpt_tos:
+            own = special.get(address, "")
+            if own.startswith("DATA "):
+                answer = own.removeprefix("DATA ")
+        if answer == "hang":
+            await asyncio.sleep(3600)
         if answer is None:
             say({
                 "from": envelope.mail_from,
