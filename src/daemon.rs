@@ -152,16 +152,6 @@ impl House {
         let halt = CancellationToken::new();
         let engine =
             Engine::new(store.clone(), Arc::clone(&night), Arc::clone(&clock), data_dir.clone(), live, halt.clone());
-        let control = Arc::new(Control {
-            settings: Arc::clone(&settings),
-            store: store.clone(),
-            engine: engine.clone(),
-            night: Arc::clone(&night),
-            clock: Arc::clone(&clock),
-            schedule_changed: Arc::new(Notify::new()),
-            serving_since,
-            refusals: Refusals::default(),
-        });
         let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
         let post = Arc::new(PostOffice {
             store: store.clone(),
@@ -169,6 +159,17 @@ impl House {
             clock: Arc::clone(&clock),
             counter: tokio::sync::Mutex::default(),
             stop: halt.clone(),
+        });
+        let control = Arc::new(Control {
+            settings: Arc::clone(&settings),
+            store: store.clone(),
+            engine: engine.clone(),
+            night: Arc::clone(&night),
+            post: Arc::clone(&post),
+            clock: Arc::clone(&clock),
+            schedule_changed: Arc::new(Notify::new()),
+            serving_since,
+            refusals: Refusals::default(),
         });
         let renewal = Arc::clone(renewal);
         let house = Self { settings, store, clock, hub, night, engine, control, post, renewal, halt };

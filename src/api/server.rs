@@ -41,6 +41,7 @@ use crate::wire::error::ErrorView;
 use crate::wire::job::CreateJob;
 use crate::wire::job::EditJob;
 use crate::wire::job::RunJob;
+use crate::wire::mail::TestMail;
 use crate::wire::people::CloseGate;
 use crate::wire::people::EndSessions;
 use crate::wire::people::GivePass;
@@ -71,6 +72,12 @@ pub fn router(api: Api) -> Router {
     let operators_only = middleware::from_fn_with_state(api.clone(), operators_only);
     Router::new()
         .route(route::STATUS, get(async |State(api): State<Api>| reply(api.control.status().await)))
+        .route(
+            route::MAIL_TEST,
+            post(async |State(api): State<Api>, caller: PeerCaller, Json(ask): Json<TestMail>| {
+                reply(api.control.test_mail(&caller.0, ask).await)
+            }),
+        )
         .merge(audit())
         .merge(jobs())
         .merge(runs())

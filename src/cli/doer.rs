@@ -35,6 +35,8 @@ use crate::wire::audit::VerifyQuery;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
 use crate::wire::job::JobView;
+use crate::wire::mail::MailedView;
+use crate::wire::mail::TestMail;
 use crate::wire::run::RunView;
 use crate::wire::run::RunsQuery;
 use crate::wire::status::StatusView;
@@ -81,6 +83,14 @@ impl Doer {
         match self {
             Self::Daemon(client) => Ok(client.status().await?),
             Self::Ourselves(alone) => Ok(alone.look().await?.status().await?),
+        }
+    }
+
+    /// Sends a mail that says nothing but that it came.
+    pub(crate) async fn test_mail(&self, to: String) -> Result<MailedView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.test_mail(&TestMail { to }).await?),
+            Self::Ourselves(alone) => Ok(alone::test_mail(&alone.settings, to).await?),
         }
     }
 

@@ -28,6 +28,7 @@ mod init;
 mod job;
 mod job_args;
 mod log;
+mod mail;
 mod man;
 mod out;
 mod run;
@@ -148,6 +149,7 @@ enum Command {
     Gate(gate::GateArgs),
     Backup(backup::BackupArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Mail(mail::MailArgs),
     Audit(audit::AuditArgs),
     Feed(Box<feed::FeedArgs>),
     Client(client::ClientArgs),
@@ -229,6 +231,7 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
         Command::Gate(args) => gate::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Snapshot(args) => snapshot::run(args, context).await,
+        Command::Mail(args) => mail::run(args, context).await,
         Command::Audit(args) => audit::run(args, context).await,
         Command::Feed(args) => feed::run(*args, context).await,
         Command::Client(args) => client::run(args, context).await,

@@ -36,6 +36,8 @@ use crate::wire::job::EditJob;
 use crate::wire::job::JobChanged;
 use crate::wire::job::JobView;
 use crate::wire::job::RunJob;
+use crate::wire::mail::MailedView;
+use crate::wire::mail::TestMail;
 use crate::wire::people::CloseGate;
 use crate::wire::people::EndSessions;
 use crate::wire::people::EndedView;
@@ -80,6 +82,14 @@ impl Client {
     /// As for every method: the daemon cannot be asked, or says no.
     pub async fn status(&self) -> Result<StatusView, ApiError> {
         self.0.get(route::STATUS.to_owned()).json().await
+    }
+
+    /// Sends a mail that says nothing but that it came.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn test_mail(&self, test: &TestMail) -> Result<MailedView, ApiError> {
+        self.0.post(route::MAIL_TEST.to_owned()).body(test).within(ASKING_TIMEOUT).json().await
     }
 
     /// The next entries of the history; none where there are no more.

@@ -48,10 +48,10 @@ impl Control {
     /// # Errors
     /// There is no such application.
     pub async fn doctor(&self, app: &AppName) -> Result<DoctorView, ControlError> {
-        Ok(DoctorView {
-            app: app.clone(),
-            findings: findings(self.kit(app)?, &self.store, self.now(), &Wish::newest()).await,
-        })
+        let kit = self.kit(app)?;
+        let mut findings = findings(kit, &self.store, self.now(), &Wish::newest()).await;
+        findings.extend(self.mail_findings(kit).await);
+        Ok(DoctorView { app: app.clone(), findings })
     }
 
     /// Newer releases of an application; what came of looking is noted.

@@ -10,6 +10,7 @@ use crate::control::error::ControlError;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::run::RunId;
+use crate::domain::step::Step;
 use crate::jobs::preflight::findings;
 use crate::jobs::select::Wish;
 
@@ -22,10 +23,14 @@ impl Control {
     /// # Errors
     /// There is no such run, or it cannot be packed.
     pub async fn bundle(&self, run: RunId) -> Result<Vec<u8>, ControlError> {
-        let view = self.run_view(run).await?;
+        let mut view = self.run_view(run).await?;
         let mut events = self.store.events(run, 0).await?;
+        // Who is told is nobody's concern but the site's.
+        view.mail.clear();
+        for step in view.steps.iter_mut().filter(|step| step.step == Step::Report) {
+            step.message = None;
+        }
         for logged in &mut events {
-            // Who is told is nobody's concern but the site's.
             if let RunEvent::Queued { order } = &mut logged.event {
                 order.mail.clear();
             }

@@ -127,6 +127,12 @@ pub enum ControlError {
     /// A mail address cannot be used.
     #[error("\"{0}\" is no mail address")]
     BadMail(String),
+    /// No mail server is described.
+    #[error("mail is not configured")]
+    NoMail,
+    /// A server that we need cannot be reached.
+    #[error("{0}")]
+    NoServer(Failure),
     /// An application has no backup settings.
     #[error("{app} has no backup described in the configuration")]
     NoBackup {
@@ -206,6 +212,7 @@ impl ControlError {
             | Self::Past { .. }
             | Self::GraceTooLong { .. }
             | Self::BadMail(_)
+            | Self::NoMail
             | Self::Cycle(_) => ErrorKind::Usage,
             Self::Needed { .. }
             | Self::Disabled { .. }
@@ -218,6 +225,7 @@ impl ControlError {
             Self::Store(StoreError::Absent { .. } | StoreError::TooOld { .. } | StoreError::TooNew { .. }) => {
                 ErrorKind::Unavailable
             }
+            Self::NoServer(_) => ErrorKind::Unavailable,
             Self::Store(StoreError::Forbidden { .. }) => ErrorKind::NotPermitted,
             Self::Failed(failure) => failure.code.map_or(ErrorKind::Failed, ErrorKind::from),
             Self::Store(_) | Self::Gate(_) | Self::Sessions(_) => ErrorKind::Failed,
@@ -290,7 +298,10 @@ impl ControlError {
             },
             Self::Gate(error) => return error.hint(),
             Self::Sessions(error) => return error.hint(),
-            Self::NoWay(failure) | Self::Failed(failure) => return failure.hint.clone(),
+            Self::NoMail => {
+                "describe the server: [daemon] mail = { smtp = \"smtp://HOST:587\", from = \"ADDRESS\" }".to_owned()
+            }
+            Self::NoWay(failure) | Self::NoServer(failure) | Self::Failed(failure) => return failure.hint.clone(),
             _ => return None,
         })
     }
@@ -298,12 +309,12 @@ impl ControlError {
     /// As it travels.
     pub fn view(&self) -> ErrorView {
         let failure = match self {
-            Self::NoWay(failure) | Self::Failed(failure) => failure.clone(),
+            Self::NoWay(failure) | Self::NoServer(failure) | Self::Failed(failure) => failure.clone(),
             error => Failure::from_error(error),
         };
         // What comes from below is a fragment; what we say ourselves reads alone.
-        let fragment =
-            self.kind() == ErrorKind::Failed || matches!(self, Self::Calendar(_) | Self::NoWay(_) | Self::Failed(_));
+        let below = matches!(self, Self::Calendar(_) | Self::NoWay(_) | Self::NoServer(_) | Self::Failed(_));
+        let fragment = self.kind() == ErrorKind::Failed || below;
         let message = if fragment { format!("failed to {}", failure.message) } else { failure.message };
         ErrorView { kind: self.kind(), message, because: failure.because, hint: self.hint(), code: failure.code }
     }

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod bundle;
 pub mod error;
 pub mod jobs;
+pub mod mail;
 pub mod people;
 pub mod refusals;
 pub mod runs;
@@ -32,6 +33,7 @@ use crate::jobs::engine::Engine;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::SharedClock;
 use crate::jobs::steps::Night;
+use crate::scheduler::post::PostOffice;
 
 /// What a caller may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct Control {
     pub engine: Engine<Night>,
     /// The applications.
     pub night: Arc<Night>,
+    /// The mails.
+    pub post: Arc<PostOffice>,
     /// The time.
     pub clock: SharedClock,
     /// Wakes the dispatcher when a start has changed.

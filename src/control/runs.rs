@@ -41,7 +41,9 @@ impl Control {
     pub async fn run_view(&self, run: RunId) -> Result<RunView, ControlError> {
         let row = self.store.run(run).await?;
         let events = self.store.events(run, 0).await?;
-        view(&row, &events).map_err(|error| ControlError::Failed(Failure::from_error(&error)))
+        let mut view = view(&row, &events).map_err(|error| ControlError::Failed(Failure::from_error(&error)))?;
+        self.tell_of_report(&mut view).await?;
+        Ok(view)
     }
 
     pub(super) async fn run_views(&self, filter: RunFilter) -> Result<Vec<RunView>, ControlError> {
@@ -56,7 +58,10 @@ impl Control {
             if events.is_empty() && row.due_at.is_some_and(|due_at| due_at > self.now()) {
                 continue;
             }
-            views.push(view(&row, &events).map_err(|error| ControlError::Failed(Failure::from_error(&error)))?);
+            let view = view(&row, &events);
+            let mut view = view.map_err(|error| ControlError::Failed(Failure::from_error(&error)))?;
+            self.tell_of_report(&mut view).await?;
+            views.push(view);
         }
         Ok(views)
     }

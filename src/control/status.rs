@@ -42,10 +42,8 @@ impl Control {
                 )
             }));
         }
-        let outbox = self.store.outbox_counts(None).await?;
-        if outbox.dead > 0 && self.settings.daemon.mail.is_some() {
-            notices.push(format!("{} mails could not be sent; see the log of the daemon", outbox.dead));
-        }
+        let (mail, in_trouble) = self.unsent_mail().await?;
+        notices.extend(in_trouble);
         let mut apps = Vec::new();
         for app in self.night.kits.keys() {
             apps.push(self.app_view(app).await?);
@@ -73,6 +71,7 @@ impl Control {
             apps,
             next: next.collect(),
             runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
+            mail,
             history: Some(self.store.chain_head().await?),
             notices,
         })

@@ -25,6 +25,7 @@ use crate::control::Control;
 use crate::control::Role;
 use crate::control::apps::updates;
 use crate::control::error::ControlError;
+use crate::control::mail::mailed;
 use crate::daemon::House;
 use crate::daemon::STORE_FILE;
 use crate::daemon::must_be_ours;
@@ -44,10 +45,13 @@ use crate::files::account::user_name;
 use crate::jobs::driver::Live;
 use crate::jobs::kit::state_dir;
 use crate::jobs::lock::AppLock;
+use crate::jobs::steps::failed;
+use crate::notify::mail::Mailer;
 use crate::renewal::Origin;
 use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
 use crate::renewal::RenewalError;
+use crate::scheduler::post::send_test;
 use crate::service::Service;
 use crate::sessions::notes::Notebook;
 use crate::wire::app::AllowedView;
@@ -56,6 +60,7 @@ use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
 use crate::wire::error::ErrorKind;
 use crate::wire::error::ErrorView;
+use crate::wire::mail::MailedView;
 use crate::wire::run::ResolveRun;
 use crate::wire::run::RunEventView;
 use crate::wire::run::RunView;
@@ -120,6 +125,17 @@ async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
 pub async fn doctor(settings: Settings, app: &AppName) -> Result<DoctorView> {
     let (house, _keep) = looking(settings).await?;
     house.control.doctor(app).await.map_err(|error| error.view().into())
+}
+
+/// Sends a mail that says nothing but that it came, without a daemon and without a store.
+///
+/// # Errors
+/// Mail is not configured, the address is none, or the server cannot be reached or does not take it.
+pub async fn test_mail(settings: &Settings, to: String) -> Result<MailedView> {
+    let described = settings.daemon.mail.as_ref().ok_or_else(|| ControlError::NoMail.view())?;
+    let mailer = Mailer::new(described).map_err(|error| ControlError::Failed(failed(&error, error.hint())).view())?;
+    let outcome = send_test(&mailer, &to, &ourselves().who).await;
+    Ok(mailed(&mailer, to, outcome).map_err(|error| error.view())?)
 }
 
 /// Looks for newer releases without a daemon.

@@ -16,6 +16,8 @@ use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
 use crate::db::store::to_json;
+use crate::domain::letter::Letter;
+use crate::domain::letter::LetterState;
 use crate::domain::run::RunId;
 
 /// A mail that is owed.
@@ -85,71 +87,21 @@ impl SendResult {
     }
 }
 
-/// How a mail stands with one recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LetterState {
-    /// To be sent, or to be tried again.
-    Pending,
-    /// The server has it.
-    Sent,
-    /// Given up.
-    Dead,
-}
-
-impl LetterState {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Sent => "sent",
-            Self::Dead => "dead",
-        }
-    }
-
-    fn of(name: &str) -> Self {
-        match name {
-            "pending" => Self::Pending,
-            "sent" => Self::Sent,
-            // The table admits nothing else.
-            _ => Self::Dead,
-        }
-    }
-}
-
-/// A mail and one of its recipients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// The run it reports.
-    pub run: Option<RunId>,
-    /// What it is about.
-    pub subject: String,
-    /// Who gets it.
-    pub to: String,
-    /// How it stands.
-    pub state: LetterState,
-    /// How often the mail was tried.
-    pub attempts: u32,
-    /// When it was last tried; absent when it was not, or before that was noted.
-    pub tried_at: Option<DateTime<Utc>>,
-    /// When it is tried again; absent when it is not.
-    pub next_at: Option<DateTime<Utc>>,
-    /// What came of the last try.
-    pub said: Option<String>,
-}
-
-impl Letter {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let state = LetterState::of(&row.get::<_, String>("state")?);
-        Ok(Self {
-            run: row.get::<_, Option<i64>>("run")?.map(RunId),
-            subject: row.get::<_, Option<String>>("subject")?.unwrap_or_default(),
-            to: row.get("address")?,
-            state,
-            attempts: row.get("attempts")?,
-            tried_at: row.get("at")?,
-            next_at: row.get::<_, Option<_>>("next_at")?.filter(|_| state == LetterState::Pending),
-            said: row.get("said")?,
-        })
-    }
+/// A row of a mail and one of its recipients.
+fn letter(row: &Row<'_>) -> rusqlite::Result<Letter> {
+    let name: String = row.get("state")?;
+    // The table admits nothing else.
+    let state = LetterState::ALL.into_iter().find(|state| state.name() == name).unwrap_or(LetterState::Dead);
+    Ok(Letter {
+        run: row.get::<_, Option<i64>>("run")?.map(RunId),
+        subject: row.get::<_, Option<String>>("subject")?.unwrap_or_default(),
+        to: row.get("address")?,
+        state,
+        attempts: row.get("attempts")?,
+        tried_at: row.get("at")?,
+        next_at: row.get::<_, Option<_>>("next_at")?.filter(|_| state == LetterState::Pending),
+        said: row.get("said")?,
+    })
 }
 
 /// How many mails are in which state.
@@ -275,7 +227,7 @@ impl Store {
                  WHERE letter.state <> 'sent' AND (letter.state = 'pending' OR letter.at >= ?1)
                  ORDER BY letter.mail DESC, address LIMIT ?2",
             )?;
-            Ok(rows.query_map((given_up_since, max), Letter::read)?.collect::<Result<_, _>>()?)
+            Ok(rows.query_map((given_up_since, max), letter)?.collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -291,7 +243,7 @@ impl Store {
                  FROM outbox_recipients AS letter JOIN outbox ON outbox.id = letter.mail
                  WHERE run = ?1 ORDER BY letter.mail, address",
             )?;
-            Ok(rows.query_map([run.0], Letter::read)?.collect::<Result<_, _>>()?)
+            Ok(rows.query_map([run.0], letter)?.collect::<Result<_, _>>()?)
         })
         .await
     }

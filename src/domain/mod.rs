@@ -18,6 +18,7 @@ pub mod held;
 pub mod hex;
 pub mod history;
 pub mod job;
+pub mod letter;
 pub mod name;
 pub mod plain;
 pub mod progress;

@@ -61,6 +61,7 @@ pub fn view(row: &RunRow, events: &[LoggedEvent]) -> Result<RunView, IllegalEven
         finished_at: row.finished_at,
         downtime_ms: downtime_ms(known),
         steps: steps(&machine, events),
+        mail: Vec::new(),
     })
 }
 

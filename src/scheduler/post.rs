@@ -13,6 +13,7 @@ use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::db::outbox::DueMail;
 use crate::db::outbox::SendResult;
@@ -94,6 +95,17 @@ impl PostOffice {
         let outcomes = mailer.send(&message, &due.pending, &id).await;
         outcomes.into_iter().map(|(to, outcome)| (to, result(outcome, due.attempts + 1))).collect()
     }
+}
+
+/// Sends a mail that says nothing but that it came, asked for by `who`.
+pub async fn send_test(mailer: &Mailer, to: &str, who: &str) -> Outcome {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mail = Mail {
+        to: vec![to.to_owned()],
+        subject: format!("Afterhours on {host}: a test mail"),
+        text: format!("If you read this, the reports of Afterhours on {host} reach you.\n{who} asked for this mail.\n"),
+    };
+    mailer.hurried().send_to_one(&mail, &mailer.message_id(&Uuid::now_v7().to_string())).await
 }
 
 /// What is noted of a try, the `attempt`th.

@@ -7,6 +7,7 @@
 //! | method | path | asked | answered |
 //! |---|---|---|---|
 //! | GET | `/v1/status` | | [`status::StatusView`] |
+//! | POST | `/v1/mail/test` | [`mail::TestMail`] | [`mail::MailedView`] |
 //! | GET | `/v1/audit` | [`audit::EntriesQuery`] | `[`[`audit::EntryView`]`]`, ascending |
 //! | GET | `/v1/audit/verify` | [`audit::VerifyQuery`] | [`audit::ProofView`] |
 //! | GET | `/v1/jobs` | | `[`[`job::JobView`]`]` |
@@ -54,6 +55,7 @@ pub mod app;
 pub mod audit;
 pub mod error;
 pub mod job;
+pub mod mail;
 pub mod people;
 pub mod plan;
 pub mod route;

@@ -2,6 +2,8 @@
 
 /// The daemon and everything it knows, on one page.
 pub const STATUS: &str = "/v1/status";
+/// Send a mail that says nothing but that it came.
+pub const MAIL_TEST: &str = "/v1/mail/test";
 /// The entries of the history.
 pub const AUDIT: &str = "/v1/audit";
 /// The proof of the history.

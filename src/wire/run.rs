@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::job::JobType;
+use crate::domain::letter::Letter;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::Version;
@@ -69,6 +70,9 @@ pub struct RunView {
     /// Its steps in order, as far as they are known; empty in lists.
     #[serde(default)]
     pub steps: Vec<StepView>,
+    /// Its report, with each of its recipients; nothing before it is written.
+    #[serde(default)]
+    pub mail: Vec<Letter>,
 }
 
 /// Why a run exists, in one word.

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::domain::failure::Failure;
 use crate::domain::history::Anchor;
+use crate::domain::letter::Letter;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
@@ -30,6 +31,9 @@ pub struct StatusView {
     pub next: Vec<NextJob>,
     /// The runs that are under way or stuck, without their steps.
     pub runs: Vec<RunView>,
+    /// Mails that somebody does not have: to be sent, to be tried again, or given up within a week. The newest first.
+    #[serde(default)]
+    pub mail: Vec<Letter>,
     /// The newest entry of the history; keep it elsewhere, and `audit verify` proves by it later that nothing was rewritten.
     #[serde(default)]
     pub history: Option<Anchor>,

@@ -17,6 +17,8 @@ use crate::domain::finding::Severity;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
 use crate::domain::held::HeldBack;
+use crate::domain::letter::Letter;
+use crate::domain::letter::LetterState;
 use crate::domain::release::ReleaseId;
 use crate::domain::session::Answer;
 use crate::wire::app::BackupView;
@@ -308,6 +310,19 @@ fn newer(check: &LastCheck) -> String {
     text
 }
 
+/// Mails that somebody does not have.
+fn unsent(letters: &[Letter], times: &Times) -> String {
+    let rows = letters.iter().map(|letter| {
+        let next = match letter.state {
+            LetterState::Dead => "given up".to_owned(),
+            LetterState::Pending | LetterState::Sent => letter.next_at.map_or_else(String::new, |at| times.away(at)),
+        };
+        let why = letter.said.as_deref().map(harmless).unwrap_or_default();
+        vec![letter.to.clone(), maybe(letter.run), letter.attempts.to_string(), next, why]
+    });
+    table(&["UNSENT MAIL TO", "RUN", "TRIES", "NEXT", "WHY"], rows.collect(), "")
+}
+
 /// Everything on one page.
 pub(crate) fn status(view: &StatusView, times: &Times) -> String {
     let mut parts = vec![match &view.daemon {
@@ -354,6 +369,9 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
     if !view.runs.is_empty() {
         parts.push(run::list(&view.runs, times));
         parts.extend(view.runs.iter().filter_map(run::what_next));
+    }
+    if !view.mail.is_empty() {
+        parts.push(unsent(&view.mail, times));
     }
     if let Some(head) = view.history.as_ref().filter(|head| head.number > 0) {
         parts.push(format!("History: entry {}, {}", head.number, head.short()));

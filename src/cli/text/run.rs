@@ -230,6 +230,7 @@ pub(crate) mod tests {
                 ),
                 step(Step::CheckHealth, StepState::Failed, 310, 330, "the new version did not answer"),
             ],
+            mail: Vec::new(),
         }
     }
 

@@ -23,6 +23,7 @@ use crate::jobs::driver::Done;
 use crate::jobs::history::downtime_ms;
 use crate::jobs::history::steps;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::counted;
 use crate::notify::template::GateRemark;
 use crate::notify::template::Language;
 use crate::notify::template::LoggedOut;
@@ -45,7 +46,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     }
     Ok(Done::saying(match told {
         0 => "nobody is configured to get a mail".to_owned(),
-        count => format!("a mail to {count}"),
+        // Whom it is for, and what became of it, is shown from the outbox.
+        count => format!("queued for {}", counted(count, "recipient")),
     }))
 }
 
@@ -113,7 +115,7 @@ async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRem
     })
 }
 
-async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> Result<usize, Failure> {
+async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> Result<u64, Failure> {
     let (night, run, machine, known) = (context.night, context.run, context.machine, context.machine.known());
     let order = machine.order();
     let now = night.clock.now();
@@ -145,7 +147,7 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
         history: Some(night.store.chain_head().await?).filter(|head| head.number > 0),
     };
     let to = recipients(context);
-    let told = to.len();
+    let told = to.len() as u64;
     let rendered = render(&report, Language::from_tag(&context.kit.app.report.language));
     let mail = OwedMail {
         message_id: format!("run-{run}.report"),

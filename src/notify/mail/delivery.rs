@@ -98,6 +98,13 @@ impl Mailer {
         outcomes
     }
 
+    /// Hands over a mail with one recipient.
+    pub async fn send_to_one(&self, mail: &Mail, message_id: &str) -> Outcome {
+        let tried = self.send(mail, &mail.to, message_id).await;
+        let nobody = || Err(Arc::new(self.lost(Phase::Announce, "the mail has no recipient".to_owned())));
+        tried.into_iter().next().map_or_else(nobody, |(_, outcome)| outcome)
+    }
+
     /// One transaction. Whoever has an outcome of their own is in `outcomes` then.
     async fn hand_over(
         &self,

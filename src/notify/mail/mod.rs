@@ -332,6 +332,11 @@ fn tls_parameters(settings: &MailSettings) -> Result<TlsParameters, MailError> {
     parameters.build().map_err(wrong)
 }
 
+/// Whether a text can be used as a mail address.
+pub fn is_address(text: &str) -> bool {
+    mailbox(text).is_ok()
+}
+
 fn mailbox(text: &str) -> Result<Mailbox, MailError> {
     text.parse().map_err(|source| MailError::Address { text: text.to_owned(), source })
 }

@@ -29,9 +29,14 @@ pub(crate) struct Sink {
 
 impl Sink {
     pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// One with arguments of its own.
+    pub(crate) async fn with(args: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/smtp.py");
         let mut command = Command::new("/usr/bin/python3");
-        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("python3 (Debian package: python3)");
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let hello = said.next_line().await.unwrap().expect("aiosmtpd (Debian package: python3-aiosmtpd)");

@@ -17,5 +17,6 @@ mod failing;
 mod killed;
 mod people;
 mod plain;
+mod post;
 mod told;
 mod turns;
