@@ -23,7 +23,7 @@ pub(crate) struct MailArgs {
 enum MailCommand {
     /// Send a mail that says nothing but that it came, and show what the server answered
     ///
-    /// By the server of `daemon.mail`, with and without a daemon. When it is taken, a daemon tries at once what it has not
+    /// By the server of `daemon.mail`, with and without a daemon. When it is taken, a daemon soon tries again what it has not
     /// been able to send. Exits with 1 where the server does not take the mail, with 7 where it cannot be reached.
     #[command(after_help = "\
 Examples:

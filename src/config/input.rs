@@ -226,7 +226,17 @@ pub(super) enum OpenGateInput {
 pub(super) struct ReportInput {
     pub(super) started_by: Option<bool>,
     pub(super) group: Vec<String>,
+    pub(super) mail: Option<ReportMailInput>,
     pub(super) language: Option<String>,
+}
+
+/// `report.mail`: a word.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case", expecting = "\"always\", \"when_something_happened\" or \"on_failure\"")]
+pub(super) enum ReportMailInput {
+    Always,
+    WhenSomethingHappened,
+    OnFailure,
 }
 
 /// `hooks`.

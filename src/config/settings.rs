@@ -554,8 +554,22 @@ pub struct ReportSettings {
     pub started_by: bool,
     /// Always these.
     pub group: Vec<String>,
+    /// For which runs.
+    pub mail: ReportMail,
     /// The language of the mails, as a tag: `en`, `de-AT`.
     pub language: String,
+}
+
+/// For which runs there is a mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReportMail {
+    /// For all.
+    Always,
+    /// For all but those that found nothing newer.
+    #[default]
+    WhenSomethingHappened,
+    /// For those that failed, were put back or are stuck.
+    OnFailure,
 }
 
 /// Commands of the administrator's own, at fixed places of a run.

@@ -241,7 +241,8 @@ impl Control {
     /// There is no such job, or the store fails.
     pub async fn job(&self, name: &JobName) -> Result<JobView, ControlError> {
         let job = self.store.job(name).await?;
-        self.job_view(job).await
+        let notices = self.idle_followers(&job).await?;
+        Ok(JobView { notices, ..self.job_view(job).await? })
     }
 
     /// All jobs.
@@ -267,8 +268,32 @@ impl Control {
     }
 
     async fn changed(&self, job: Job, resolved: Option<Resolved>) -> Result<JobChanged, ControlError> {
-        let warnings = self.warnings(&job, resolved.as_ref()).await;
+        let mut warnings = self.warnings(&job, resolved.as_ref()).await;
+        warnings.extend(self.idle_followers(&job).await?);
         Ok(JobChanged { job: self.job_view(job).await?, resolved: resolved.map(resolved_view), warnings })
+    }
+
+    /// What is to follow a job and will not, because it is disabled.
+    async fn idle_followers(&self, job: &Job) -> Result<Vec<String>, ControlError> {
+        let said = |name: &JobName, when: &str| {
+            format!(
+                "{name} is to follow when a run of this job {when}, but is disabled: `afterhours job enable {name}`"
+            )
+        };
+        let mut idle = Vec::new();
+        if let Some(name) = &job.spec.on_failure {
+            match self.store.job(name).await {
+                Ok(follower) if follower.enabled => {}
+                Ok(_) => idle.push(said(name, "fails")),
+                Err(StoreError::NoJob(_)) => {
+                    idle.push(format!("{name} is to follow when a run of this job fails, but there is no such job"))
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let after = self.store.disabled_after(&job.spec.name).await?;
+        idle.extend(after.iter().map(|name| said(name, "succeeds")));
+        Ok(idle)
     }
 
     /// Whether a job makes sense; answers with its first start. With `unchanged`, its start is not looked at anew.

@@ -85,7 +85,10 @@ impl Control {
         let Some(step) = view.steps.iter_mut().find(reported) else { return Ok(()) };
         let letters = self.store.letters_of_run(view.id).await?;
         if !letters.is_empty() {
-            step.message = Some(standing(&letters));
+            // What follows its first line is about other things.
+            let more = step.message.iter().flat_map(|message| message.lines().skip(1).map(str::to_owned));
+            let lines: Vec<String> = std::iter::once(standing(&letters)).chain(more).collect();
+            step.message = Some(lines.join("\n"));
         }
         view.mail = letters;
         Ok(())

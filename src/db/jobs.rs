@@ -280,6 +280,22 @@ impl Store {
         .await
     }
 
+    /// The jobs that would follow `name`, but are disabled.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn disabled_after(&self, name: &JobName) -> Result<Vec<JobName>, StoreError> {
+        let name = name.clone();
+        self.read(move |tx| {
+            let mut statement = tx.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE after_job = ?1 AND NOT enabled ORDER BY name"
+            ))?;
+            let rows = statement.query_and_then([name.as_str()], read_job)?;
+            readable(rows.map(|row| row.map(|(_, job)| job.spec.name)))
+        })
+        .await
+    }
+
     /// Replaces a job, also its name, and takes back a start of it that was queued ahead.
     ///
     /// # Errors

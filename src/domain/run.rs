@@ -182,6 +182,9 @@ pub enum Cause {
     NothingToDo {
         /// In words.
         reason: String,
+        /// Which of these it is.
+        #[serde(default, skip_serializing_if = "Idle::is_nothing_newer")]
+        why: Idle,
     },
 }
 
@@ -191,8 +194,33 @@ impl fmt::Display for Cause {
             Self::StepFailed { at, failure } => write!(f, "{at} failed: {failure}"),
             Self::Cancelled { by } => write!(f, "cancelled by {by}"),
             Self::Overlong { max_runtime } => write!(f, "took longer than {max_runtime}"),
-            Self::NothingToDo { reason } => f.write_str(reason),
+            Self::NothingToDo { reason, .. } => f.write_str(reason),
         }
+    }
+}
+
+/// Why a run did nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Idle {
+    /// There is nothing newer that could be installed.
+    #[default]
+    NothingNewer,
+    /// Its start was missed, and is not made up for.
+    Missed {
+        /// When it should have been.
+        missed_at: DateTime<Utc>,
+    },
+    /// Its start was missed, and a person says whether it is made up for.
+    Asks {
+        /// When it should have been.
+        missed_at: DateTime<Utc>,
+    },
+}
+
+impl Idle {
+    const fn is_nothing_newer(&self) -> bool {
+        matches!(self, Self::NothingNewer)
     }
 }
 

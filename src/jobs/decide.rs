@@ -11,6 +11,7 @@ use crate::domain::event::How;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::run::Cause;
+use crate::domain::run::Idle;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunState;
 use crate::domain::step::At;
@@ -128,7 +129,9 @@ fn about_to_commit(machine: &Machine) -> bool {
 fn forward(machine: &Machine) -> Decision {
     if machine.known().path.as_ref().is_some_and(Vec::is_empty) {
         let reason = machine.known().selection.clone().unwrap_or_else(|| "there is no newer release".to_owned());
-        return Decision::Append(RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason } });
+        return Decision::Append(RunEvent::UnwindStarted {
+            cause: Cause::NothingToDo { reason, why: Idle::NothingNewer },
+        });
     }
     match machine.next_step() {
         None => Decision::Append(RunEvent::Finished { outcome: Outcome::Succeeded }),

@@ -32,6 +32,7 @@ use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::run::Cause;
 use crate::domain::run::Fence;
+use crate::domain::run::Idle;
 use crate::domain::run::RunId;
 use crate::domain::run::RunState;
 use crate::domain::run::Trigger;
@@ -240,8 +241,8 @@ impl<S: Steps> Engine<S> {
     ///
     /// # Errors
     /// It has begun, or the store fails.
-    pub async fn skip(&self, run: RunId, reason: String) -> Result<(), EngineError> {
-        self.request(run, RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason } }).await?;
+    pub async fn skip(&self, run: RunId, reason: String, why: Idle) -> Result<(), EngineError> {
+        self.request(run, RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason, why } }).await?;
         self.take_up(run);
         Ok(())
     }

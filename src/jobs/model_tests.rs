@@ -29,6 +29,7 @@ use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::Cause;
 use crate::domain::run::Fence;
+use crate::domain::run::Idle;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunId;
@@ -415,7 +416,7 @@ fn every_event() -> Vec<RunEvent> {
         RunEvent::Committed,
         RunEvent::UnwindStarted { cause: Cause::Cancelled { by: by.clone() } },
         RunEvent::UnwindStarted { cause: Cause::Overlong { max_runtime: Span::hours(2) } },
-        RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason: String::new() } },
+        RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason: String::new(), why: Idle::NothingNewer } },
         RunEvent::Resolved { side: Side::Old, by: by.clone() },
         RunEvent::Resolved { side: Side::New, by },
     ];

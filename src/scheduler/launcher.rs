@@ -16,6 +16,7 @@ use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::clock::Clock;
 use crate::domain::job::MisfirePolicy;
+use crate::domain::run::Idle;
 use crate::domain::run::RunId;
 use crate::domain::run::Trigger;
 use crate::domain::span::Span;
@@ -121,14 +122,15 @@ impl<S: Steps> Launcher<S> {
             }
             MisfireDecision::Skip { reason, .. } => {
                 tracing::warn!(run.id = run.0, %reason, "a missed start is not made up for");
-                self.engine.skip(run, reason.to_string()).await?;
+                self.engine.skip(run, reason.to_string(), Idle::Missed { missed_at: due_at }).await?;
             }
             MisfireDecision::Ask { missed_at } => {
                 tracing::warn!(run.id = run.0, %missed_at, "a start was missed, and its job wants to be asked");
                 if let Some(job) = job {
                     self.store.set_missed(&job.spec.name, missed_at).await.map_err(store_error)?;
                 }
-                self.engine.skip(run, format!("the start of {missed_at} was missed; waiting for a person")).await?;
+                let reason = format!("the start of {missed_at} was missed; waiting for a person");
+                self.engine.skip(run, reason, Idle::Asks { missed_at }).await?;
             }
         }
         Ok(())

@@ -63,6 +63,9 @@ pub struct JobView {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+    /// What somebody should know of what follows it, in sentences; not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 impl JobView {
@@ -90,6 +93,7 @@ impl JobView {
             created_by: job.created_by,
             created_at: job.created_at,
             updated_at: job.updated_at,
+            notices: Vec::new(),
         }
     }
 }

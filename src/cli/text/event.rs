@@ -33,7 +33,9 @@ fn what(event: &RunEvent, times: &Times) -> String {
         RunEvent::Deferred { at, until, reason } => format!("{at}: waits until {}: {reason}", times.time(*until)),
         RunEvent::CancelRequested { by } => format!("{by} wants it to stop"),
         RunEvent::Committed => "the new version is accepted; from here it only goes forward".to_owned(),
-        RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason } } => format!("nothing is to be done: {reason}"),
+        RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason, .. } } => {
+            format!("nothing is to be done: {reason}")
+        }
         RunEvent::UnwindStarted { cause } => format!("everything is put back: {cause}"),
         RunEvent::UndoStarted { at, .. } => format!("{at}: is put back"),
         RunEvent::UndoSucceeded { at, message } if message.is_empty() => format!("{at}: put back"),

@@ -100,7 +100,8 @@ pub(crate) fn show(job: &JobView, times: &Times) -> String {
     if job.updated_at != job.created_at {
         rows.push(("Changed", times.at(job.updated_at)));
     }
-    pairs(rows)
+    let notices = job.notices.iter().map(|notice| format!("! {notice}"));
+    std::iter::once(pairs(rows)).chain(notices).collect::<Vec<_>>().join("\n")
 }
 
 /// What a change has come to: whether the job is enabled, and when it starts.

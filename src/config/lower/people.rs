@@ -7,12 +7,14 @@ use crate::config::input::GateInput;
 use crate::config::input::HookInput;
 use crate::config::input::OpenGateInput;
 use crate::config::input::ReportInput;
+use crate::config::input::ReportMailInput;
 use crate::config::input::SessionsInput;
 use crate::config::lower::check;
 use crate::config::settings::GateSettings;
 use crate::config::settings::HookSettings;
 use crate::config::settings::OpenGate;
 use crate::config::settings::PeopleSettings;
+use crate::config::settings::ReportMail;
 use crate::config::settings::ReportSettings;
 use crate::config::settings::SessionsSettings;
 use crate::domain::command::Tree;
@@ -177,7 +179,13 @@ pub(super) fn report(place: &Place, input: ReportInput) -> Result<ReportSettings
             .wrong(format!("\"{language}\" is no language"))
             .hint("write \"en\" or \"de\""));
     }
-    Ok(ReportSettings { started_by: input.started_by.unwrap_or(true), group: group?, language })
+    let mail = match input.mail {
+        None => ReportMail::default(),
+        Some(ReportMailInput::Always) => ReportMail::Always,
+        Some(ReportMailInput::WhenSomethingHappened) => ReportMail::WhenSomethingHappened,
+        Some(ReportMailInput::OnFailure) => ReportMail::OnFailure,
+    };
+    Ok(ReportSettings { started_by: input.started_by.unwrap_or(true), group: group?, mail, language })
 }
 
 /// Commands of the administrator's own.

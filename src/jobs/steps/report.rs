@@ -6,11 +6,14 @@
 use chrono_tz::Tz;
 use uuid::Uuid;
 
+use crate::config::settings::ReportMail;
 use crate::db::outbox::OwedMail;
 use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
+use crate::domain::name::JobName;
 use crate::domain::run::Cause;
+use crate::domain::run::Idle;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunState;
@@ -38,17 +41,39 @@ use crate::wire::run::StepState as ShownState;
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let verdict = verdict(context);
     remember_failed_release(context).await?;
-    queue_followers(context, &verdict).await?;
+    let idle = queue_followers(context, &verdict).await?;
     let gate = gate_remark(context, &verdict).await?;
-    let told = owe_mail(context, verdict.clone(), gate).await?;
+    let mut said = match recipients(context) {
+        to if to.is_empty() => "nobody is configured to get a mail".to_owned(),
+        _ if !is_wanted(context, &verdict) => "no mail: nothing happened that one is wanted for".to_owned(),
+        to => {
+            // Whom it is for, and what became of it, is shown from the outbox.
+            let queued = format!("queued for {}", counted(to.len() as u64, "recipient"));
+            owe_mail(context, verdict.clone(), gate, to, idle.clone()).await?;
+            queued
+        }
+    };
+    for job in idle {
+        said.push_str(&format!("\n{job} does not follow: it is disabled"));
+    }
     if let Verdict::Finished(outcome) = verdict {
         bring_back(context, outcome).await;
     }
-    Ok(Done::saying(match told {
-        0 => "nobody is configured to get a mail".to_owned(),
-        // Whom it is for, and what became of it, is shown from the outbox.
-        count => format!("queued for {}", counted(count, "recipient")),
-    }))
+    Ok(Done::saying(said))
+}
+
+/// Whether there is a mail about a run that ended so.
+fn is_wanted(context: &Context<'_>, verdict: &Verdict) -> bool {
+    let cause = context.machine.cause();
+    let is_idle = matches!(cause, Some(Cause::NothingToDo { why: Idle::NothingNewer, .. }));
+    match (context.kit.app.report.mail, verdict) {
+        (ReportMail::Always, _) => true,
+        (ReportMail::WhenSomethingHappened, verdict) => !(is_idle && *verdict == Verdict::Finished(Outcome::Skipped)),
+        (ReportMail::OnFailure, Verdict::Stuck { .. }) => true,
+        (ReportMail::OnFailure, Verdict::Finished(outcome)) => {
+            matches!(outcome, Outcome::Failed | Outcome::RolledBack)
+        }
+    }
 }
 
 fn verdict(context: &Context<'_>) -> Verdict {
@@ -71,25 +96,28 @@ async fn remember_failed_release(context: &Context<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn queue_followers(context: &Context<'_>, verdict: &Verdict) -> Result<(), Failure> {
+/// Queues what follows; names the jobs that would, but are disabled.
+async fn queue_followers(context: &Context<'_>, verdict: &Verdict) -> Result<Vec<JobName>, Failure> {
     let store = &context.night.store;
     let order = context.machine.order();
-    let Some(job) = &order.job else { return Ok(()) };
+    let Some(job) = &order.job else { return Ok(Vec::new()) };
     let run = context.run;
-    let (followers, trigger) = match verdict {
-        Verdict::Finished(Outcome::Succeeded) => (store.jobs_after(job).await?, Trigger::After { run }),
-        Verdict::Finished(Outcome::Skipped | Outcome::Cancelled) => return Ok(()),
+    let (followers, idle, trigger) = match verdict {
+        Verdict::Finished(Outcome::Succeeded) => {
+            (store.jobs_after(job).await?, store.disabled_after(job).await?, Trigger::After { run })
+        }
+        Verdict::Finished(Outcome::Skipped | Outcome::Cancelled) => return Ok(Vec::new()),
         Verdict::Finished(_) | Verdict::Stuck { .. } => {
-            let Some(name) = &order.on_failure else { return Ok(()) };
+            let Some(name) = &order.on_failure else { return Ok(Vec::new()) };
             match store.job(name).await {
-                Ok(job) if job.enabled => (vec![job], Trigger::OnFailure { run }),
+                Ok(job) if job.enabled => (vec![job], Vec::new(), Trigger::OnFailure { run }),
                 Ok(job) => {
                     tracing::warn!(job = %job.spec.name, "the job to follow a failure is disabled");
-                    return Ok(());
+                    return Ok(vec![job.spec.name]);
                 }
                 Err(error) => {
                     tracing::warn!(job = %name, error = &error as &dyn std::error::Error, "cannot start the job to follow");
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
             }
         }
@@ -98,7 +126,7 @@ async fn queue_followers(context: &Context<'_>, verdict: &Verdict) -> Result<(),
         let order = Order::of_job(&follower.spec, trigger.clone(), &follower.created_by);
         store.queue_follower(order, run, context.night.clock.now()).await?;
     }
-    Ok(())
+    Ok(idle)
 }
 
 async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRemark, Failure> {
@@ -115,7 +143,13 @@ async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRem
     })
 }
 
-async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> Result<u64, Failure> {
+async fn owe_mail(
+    context: &Context<'_>,
+    verdict: Verdict,
+    gate: GateRemark,
+    to: Vec<String>,
+    idle: Vec<JobName>,
+) -> Result<(), Failure> {
     let (night, run, machine, known) = (context.night, context.run, context.machine, context.machine.known());
     let order = machine.order();
     let now = night.clock.now();
@@ -134,6 +168,7 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
         started_at: known.started_at.unwrap_or(now),
         finished_at: now,
         downtime: downtime_ms(known).map(|ms| Span::from(std::time::Duration::from_millis(ms))),
+        away_since: known.away_since.filter(|_| known.back_at.is_none()),
         cause: machine.cause().cloned(),
         steps: steps(machine, &events).into_iter().filter_map(step_report).collect(),
         findings: known.findings.clone(),
@@ -145,9 +180,9 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
             .collect(),
         gate,
         history: Some(night.store.chain_head().await?).filter(|head| head.number > 0),
+        notes: context.path().iter().map(|release| (release.id.clone(), release.notes.clone())).collect(),
+        idle,
     };
-    let to = recipients(context);
-    let told = to.len() as u64;
     let rendered = render(&report, Language::from_tag(&context.kit.app.report.language));
     let mail = OwedMail {
         message_id: format!("run-{run}.report"),
@@ -158,7 +193,7 @@ async fn owe_mail(context: &Context<'_>, verdict: Verdict, gate: GateRemark) -> 
         text: rendered.text,
     };
     night.store.owe_mail(mail, now).await?;
-    Ok(told)
+    Ok(())
 }
 
 fn recipients(context: &Context<'_>) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The report in English.
 
 use crate::domain::finding::Severity;
+use crate::domain::run::Idle;
 use crate::domain::run::Outcome;
 use crate::domain::step::Step;
 use crate::notify::template::GateRemark;
@@ -8,6 +9,7 @@ use crate::notify::template::Phrases;
 use crate::notify::template::RunReport;
 use crate::notify::template::StepState;
 use crate::notify::template::Verdict;
+use crate::notify::template::idle;
 use crate::notify::template::version;
 
 pub(super) const PHRASES: Phrases = Phrases {
@@ -19,6 +21,10 @@ pub(super) const PHRASES: Phrases = Phrases {
     state,
     severity,
     build: |build| format!("build {build}"),
+    missed: |at| format!("nobody was there to start it at {at}"),
+    idle: |job| format!("{job} should have followed, but is disabled."),
+    left_out: |more| format!("… and {more} more"),
+    notes: "What is new",
     cancelled: |by| format!("It was cancelled by {by}."),
     overlong: |limit| format!("It took longer than {limit}, the most this job allows."),
     decimal: '.',
@@ -42,6 +48,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     away_label: "Unavailable",
     history_label: "History",
     entry: |number, hash| format!("entry {number}, {hash}"),
+    away_since: |at| format!("since {at}, and not back yet"),
     not_away: "not at all",
     steps: "Step by step",
     people: "Logged out",
@@ -63,7 +70,11 @@ fn subject(report: &RunReport) -> String {
         Verdict::Finished(Outcome::RolledBack) => format!("update to {to} failed, {from} is back"),
         Verdict::Finished(Outcome::Failed) => "not updated, nothing was changed".to_owned(),
         Verdict::Finished(Outcome::Cancelled) => "update cancelled, nothing was changed".to_owned(),
-        Verdict::Finished(Outcome::Skipped) => "no update was needed or made".to_owned(),
+        Verdict::Finished(Outcome::Skipped) => match idle(report) {
+            Idle::NothingNewer => "nothing newer, left as it is".to_owned(),
+            Idle::Missed { .. } => "start missed, not updated".to_owned(),
+            Idle::Asks { .. } => "start missed, YOU decide whether to update now".to_owned(),
+        },
     }
 }
 
@@ -85,13 +96,19 @@ fn headline(report: &RunReport) -> String {
         Verdict::Finished(Outcome::Cancelled) => {
             format!("The update of {title} was cancelled. It was not stopped, and nothing was changed.")
         }
-        Verdict::Finished(Outcome::Skipped) => format!("{title} was left as it is."),
+        Verdict::Finished(Outcome::Skipped) => match idle(report) {
+            Idle::NothingNewer => format!("{title} was left as it is."),
+            Idle::Missed { .. } => format!("{title} was not updated: its start was missed and is not made up for."),
+            Idle::Asks { .. } => {
+                format!("{title} was not updated: its start was missed, and the job wants you to decide what now.")
+            }
+        },
     }
 }
 
 fn next(report: &RunReport) -> (String, Vec<String>) {
     let (run, app) = (report.run, &report.app);
-    let (text, mut commands) = match &report.verdict {
+    let (mut text, mut commands) = match &report.verdict {
         Verdict::Stuck { .. } => (
             "What to do: look at the application, then say which version is the good one.",
             vec![
@@ -115,6 +132,17 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
         Verdict::Finished(Outcome::Cancelled) => ("What to do: start the job again when it suits.", vec![]),
         Verdict::Finished(Outcome::Skipped) => ("What to do: let people in when you are ready.", vec![]),
     };
+    if let (Verdict::Finished(Outcome::Skipped), Some(job)) = (&report.verdict, &report.job) {
+        let now = format!("afterhours job run {job}");
+        (text, commands) = match idle(report) {
+            Idle::NothingNewer => (text, commands),
+            Idle::Missed { .. } => ("What to do: nothing, or start it now.", vec![now]),
+            Idle::Asks { .. } => (
+                "What to do: start it now with the first line, or say no with the second, which also keeps it from starting by itself.",
+                vec![now, format!("afterhours job disable {job}")],
+            ),
+        };
+    }
     if let GateRemark::ByHand | GateRemark::ByOperator = report.gate {
         commands.push(format!("afterhours gate open {app}"));
     }

@@ -1,6 +1,7 @@
 //! The report in German.
 
 use crate::domain::finding::Severity;
+use crate::domain::run::Idle;
 use crate::domain::run::Outcome;
 use crate::domain::step::Step;
 use crate::notify::template::GateRemark;
@@ -8,6 +9,7 @@ use crate::notify::template::Phrases;
 use crate::notify::template::RunReport;
 use crate::notify::template::StepState;
 use crate::notify::template::Verdict;
+use crate::notify::template::idle;
 use crate::notify::template::version;
 
 pub(super) const PHRASES: Phrases = Phrases {
@@ -19,6 +21,10 @@ pub(super) const PHRASES: Phrases = Phrases {
     state,
     severity,
     build: |build| format!("Build {build}"),
+    missed: |at| format!("niemand war da, um ihn am {at} zu starten"),
+    idle: |job| format!("{job} hätte folgen sollen, ist aber abgeschaltet."),
+    left_out: |more| format!("… und {more} weitere"),
+    notes: "Was neu ist",
     cancelled: |by| format!("{by} hat den Lauf abgebrochen."),
     overlong: |limit| format!("Der Lauf dauerte länger als {limit}; mehr erlaubt der Auftrag nicht."),
     decimal: ',',
@@ -42,6 +48,7 @@ pub(super) const PHRASES: Phrases = Phrases {
     away_label: "Nicht verfügbar",
     history_label: "Verlauf",
     entry: |number, hash| format!("Eintrag {number}, {hash}"),
+    away_since: |at| format!("seit {at}, noch nicht zurück"),
     not_away: "zu keiner Zeit",
     steps: "Schritt für Schritt",
     people: "Abgemeldet",
@@ -63,7 +70,11 @@ fn subject(report: &RunReport) -> String {
         Verdict::Finished(Outcome::RolledBack) => format!("Update auf {to} gescheitert, {from} läuft wieder"),
         Verdict::Finished(Outcome::Failed) => "nicht aktualisiert, nichts wurde verändert".to_owned(),
         Verdict::Finished(Outcome::Cancelled) => "Update abgebrochen, nichts wurde verändert".to_owned(),
-        Verdict::Finished(Outcome::Skipped) => "kein Update nötig oder ausgeführt".to_owned(),
+        Verdict::Finished(Outcome::Skipped) => match idle(report) {
+            Idle::NothingNewer => "nichts Neueres, bleibt wie es ist".to_owned(),
+            Idle::Missed { .. } => "Start versäumt, nicht aktualisiert".to_owned(),
+            Idle::Asks { .. } => "Start versäumt, SIE entscheiden, ob jetzt aktualisiert wird".to_owned(),
+        },
     }
 }
 
@@ -92,13 +103,21 @@ fn headline(report: &RunReport) -> String {
         Verdict::Finished(Outcome::Cancelled) => format!(
             "Das Update von {title} wurde abgebrochen. Die Anwendung wurde nicht angehalten und nichts wurde verändert."
         ),
-        Verdict::Finished(Outcome::Skipped) => format!("{title} bleibt, wie es ist."),
+        Verdict::Finished(Outcome::Skipped) => match idle(report) {
+            Idle::NothingNewer => format!("{title} bleibt, wie es ist."),
+            Idle::Missed { .. } => {
+                format!("{title} wurde nicht aktualisiert: Der Start wurde versäumt und wird nicht nachgeholt.")
+            }
+            Idle::Asks { .. } => format!(
+                "{title} wurde nicht aktualisiert: Der Start wurde versäumt, und nach dem Auftrag entscheiden Sie, was nun geschieht."
+            ),
+        },
     }
 }
 
 fn next(report: &RunReport) -> (String, Vec<String>) {
     let (run, app) = (report.run, &report.app);
-    let (text, mut commands) = match &report.verdict {
+    let (mut text, mut commands) = match &report.verdict {
         Verdict::Stuck { .. } => (
             "Zu tun: Sehen Sie sich die Anwendung an und sagen Sie dann, welche Version gelten soll.",
             vec![
@@ -124,6 +143,17 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
         Verdict::Finished(Outcome::Cancelled) => ("Zu tun: Starten Sie den Auftrag wieder, wenn es passt.", vec![]),
         Verdict::Finished(Outcome::Skipped) => ("Zu tun: Lassen Sie die Benutzer hinein, wenn es so weit ist.", vec![]),
     };
+    if let (Verdict::Finished(Outcome::Skipped), Some(job)) = (&report.verdict, &report.job) {
+        let now = format!("afterhours job run {job}");
+        (text, commands) = match idle(report) {
+            Idle::NothingNewer => (text, commands),
+            Idle::Missed { .. } => ("Zu tun: nichts, oder starten Sie ihn jetzt.", vec![now]),
+            Idle::Asks { .. } => (
+                "Zu tun: Starten Sie ihn jetzt mit der ersten Zeile, oder sagen Sie nein mit der zweiten; dann startet er auch nicht mehr von selbst.",
+                vec![now, format!("afterhours job disable {job}")],
+            ),
+        };
+    }
     if let GateRemark::ByHand | GateRemark::ByOperator = report.gate {
         commands.push(format!("afterhours gate open {app}"));
     }

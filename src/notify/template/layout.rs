@@ -15,44 +15,68 @@ const ROWS_MAX: usize = 200;
 /// A sentence is broken before it gets longer.
 const WIDTH: usize = 76;
 
+/// A page that gets longer ends: a mail is for reading.
+const PAGE_BYTES_MAX: usize = 100_000;
+
 /// A page that is being written.
-#[derive(Debug, Default)]
-pub(super) struct Page(String);
+#[derive(Debug)]
+pub(super) struct Page {
+    text: String,
+    /// "… and 12 more", in the language of the page.
+    left_out: fn(usize) -> String,
+}
 
 impl Page {
+    /// An empty page, and how it says that more is left out.
+    pub(super) const fn new(left_out: fn(usize) -> String) -> Self {
+        Self { text: String::new(), left_out }
+    }
+
     /// A paragraph, broken where it gets too long.
     pub(super) fn line(&mut self, text: &str) {
         let mut width = 0;
         for word in bounded(text).split(' ') {
             let chars = word.chars().count();
             if width > 0 && width + 1 + chars > WIDTH {
-                self.0.push('\n');
+                self.text.push('\n');
                 width = 0;
             } else if width > 0 {
-                self.0.push(' ');
+                self.text.push(' ');
                 width += 1;
             }
-            self.0 += word;
+            self.text += word;
             width += chars;
         }
-        self.0.push('\n');
+        self.text.push('\n');
     }
 
     /// An empty line.
     pub(super) fn gap(&mut self) {
-        self.0.push('\n');
+        self.text.push('\n');
     }
 
     /// The title of a section.
     pub(super) fn heading(&mut self, text: &str) {
         self.gap();
-        self.0 += text;
-        self.0.push('\n');
+        self.text += text;
+        self.text.push('\n');
     }
 
     /// One indented line. It is not broken: it may be a command or a path to copy.
     pub(super) fn item(&mut self, text: &str) {
-        self.0 += &format!("  {}\n", bounded(text));
+        self.text += &format!("  {}\n", bounded(text));
+    }
+
+    /// Each of `all`, at most `max`; of the others, how many there are.
+    pub(super) fn list<T>(&mut self, all: &[T], max: usize, mut shown: impl FnMut(&mut Self, &T)) {
+        all.iter().take(max).for_each(|one| shown(self, one));
+        self.leave_out(all.len().saturating_sub(max));
+    }
+
+    fn leave_out(&mut self, more: usize) {
+        if more > 0 {
+            self.item(&(self.left_out)(more));
+        }
     }
 
     /// Indented columns, each as wide as its widest cell; the last is not padded.
@@ -64,21 +88,26 @@ impl Page {
         for row in rows.iter().take(ROWS_MAX) {
             let cells = widths.iter().enumerate().map(|(column, width)| format!("{:width$}", cell(row, column)));
             let line = cells.collect::<Vec<_>>().join("  ");
-            self.0 += &format!("  {}\n", line.trim_end());
+            self.text += &format!("  {}\n", line.trim_end());
         }
-        if rows.len() > ROWS_MAX {
-            self.0 += &format!("  … +{}\n", rows.len() - ROWS_MAX);
-        }
+        self.leave_out(rows.len().saturating_sub(ROWS_MAX));
     }
 
     /// What mail programs recognise as a signature.
     pub(super) fn signature(&mut self, text: &str) {
-        self.0 += &format!("\n-- \n{}\n", bounded(text));
+        self.text += &format!("\n-- \n{}\n", bounded(text));
     }
 
-    /// The whole page.
-    pub(super) fn text(self) -> String {
-        self.0
+    /// The whole page; where it is too long, as many whole lines as there is room for.
+    pub(super) fn text(mut self) -> String {
+        if self.text.len() > PAGE_BYTES_MAX {
+            let end = self.text.floor_char_boundary(PAGE_BYTES_MAX);
+            let end = self.text[..end].rfind('\n').map_or(0, |line| line + 1);
+            let lines = self.text[end..].lines().count();
+            self.text.truncate(end);
+            self.leave_out(lines);
+        }
+        self.text
     }
 }
 
@@ -162,12 +191,21 @@ mod tests {
 
     #[test]
     fn long_texts_and_long_tables_end() {
-        let mut page = Page::default();
+        let mut page = Page::new(|more| format!("… +{more}"));
         page.item(&"ä".repeat(10_000));
         page.table(&vec![vec!["x\ny".to_owned()]; 1000]);
         let text = page.text();
         assert_eq!(text.lines().count(), 1 + ROWS_MAX + 1);
         assert_eq!(text.lines().next().unwrap().chars().count(), 2 + TEXT_CHARS_MAX + 1);
         assert!(text.ends_with("  x y\n  … +800\n"));
+
+        let mut page = Page::new(|more| format!("… +{more}"));
+        page.list(&(0..30).collect::<Vec<_>>(), 2, |page, number| page.item(&number.to_string()));
+        assert_eq!(page.text(), "  0\n  1\n  … +28\n");
+        let mut page = Page::new(|more| format!("… +{more}"));
+        (0..1000).for_each(|_| page.item(&"ä".repeat(400)));
+        let text = page.text();
+        assert!(text.len() < PAGE_BYTES_MAX + 100 && text.lines().count() == 125, "{}", text.lines().count());
+        assert!(text.ends_with("ä\n  … +876\n"));
     }
 }

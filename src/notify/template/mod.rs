@@ -16,8 +16,11 @@ mod tests;
 
 use crate::domain::failure::Failure;
 use crate::domain::finding::Severity;
+use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::Cause;
+use crate::domain::run::Idle;
+use crate::domain::run::Outcome;
 use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
@@ -28,6 +31,16 @@ pub use crate::notify::template::report::RunReport;
 pub use crate::notify::template::report::StepReport;
 pub use crate::notify::template::report::StepState;
 pub use crate::notify::template::report::Verdict;
+
+/// How many findings are shown, the worst first.
+const FINDINGS_MAX: usize = 30;
+/// How many lines of a program's words are shown.
+const LINES_MAX: usize = 40;
+/// How many causes of a failure are shown.
+const CAUSES_MAX: usize = 20;
+/// How many releases are told of, and how many lines of each.
+const RELEASES_MAX: usize = 10;
+const NOTES_LINES_MAX: usize = 40;
 
 /// A language that mails are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,6 +94,14 @@ struct Phrases {
     severity: fn(Severity) -> &'static str,
     /// "build 2 of the path", for the second build on.
     build: fn(u32) -> String,
+    /// A start that nobody was there to make, at this instant.
+    missed: fn(&str) -> String,
+    /// A job that should have followed, but is disabled.
+    idle: fn(&JobName) -> String,
+    /// So many more are not shown.
+    left_out: fn(usize) -> String,
+    /// The title over what is new in the releases.
+    notes: &'static str,
     /// A cause that is no step's failure.
     cancelled: fn(&str) -> String,
     /// The same.
@@ -110,6 +131,8 @@ struct Phrases {
     history_label: &'static str,
     /// An entry of the history and the beginning of its hash.
     entry: fn(i64, &str) -> String,
+    /// Away since an instant, and not back.
+    away_since: fn(&str) -> String,
     not_away: &'static str,
     steps: &'static str,
     people: &'static str,
@@ -125,11 +148,12 @@ struct Phrases {
 /// Writes the report of a run.
 pub fn render(report: &RunReport, language: Language) -> Rendered {
     let words = language.phrases();
-    let mut page = Page::default();
+    let mut page = Page::new(words.left_out);
     page.line(&(words.headline)(report));
     page.line((words.gate)(report.gate));
     next(&mut page, report, words);
     why(&mut page, report, words);
+    notes(&mut page, report, words);
     run(&mut page, report, words);
     steps(&mut page, report, words);
     people(&mut page, report, words);
@@ -152,6 +176,28 @@ fn next(page: &mut Page, report: &RunReport, words: &Phrases) {
     for command in &commands {
         page.item(command);
     }
+    for job in &report.idle {
+        page.line(&(words.idle)(job));
+        page.item(&format!("afterhours job enable {job}"));
+    }
+}
+
+/// What is new for the users, where there is something.
+fn notes(page: &mut Page, report: &RunReport, words: &Phrases) {
+    if report.verdict != Verdict::Finished(Outcome::Succeeded) {
+        return;
+    }
+    let told: Vec<_> = report.notes.iter().filter(|(_, notes)| !notes.trim().is_empty()).collect();
+    if told.is_empty() {
+        return;
+    }
+    page.heading(words.notes);
+    // The newest are read, whatever else is left out.
+    page.list(&told.into_iter().rev().collect::<Vec<_>>(), RELEASES_MAX, |page, (release, notes)| {
+        page.item(&format!("{release}:"));
+        let lines: Vec<&str> = notes.trim().lines().collect();
+        page.list(&lines, NOTES_LINES_MAX, |page, line| page.item(&format!("  {line}")));
+    });
 }
 
 fn why(page: &mut Page, report: &RunReport, words: &Phrases) {
@@ -180,9 +226,14 @@ fn why(page: &mut Page, report: &RunReport, words: &Phrases) {
             page.heading(words.why);
             page.item(&(words.overlong)(*max_runtime));
         }
-        Some(Cause::NothingToDo { reason }) => {
+        Some(Cause::NothingToDo { reason, why }) => {
             page.heading(words.why);
-            page.item(reason);
+            match why {
+                Idle::NothingNewer => page.item(reason),
+                Idle::Missed { missed_at } | Idle::Asks { missed_at } => {
+                    page.item(&(words.missed)(&layout::instant(*missed_at, report.zone)));
+                }
+            }
         }
     }
 }
@@ -191,15 +242,11 @@ fn failed(page: &mut Page, at: At, failure: &Failure, words: &Phrases) {
     page.item(&format!("{}: {}", words.at_step, step_name(at, words)));
     // Messages are fragments that fit after these two words; they are not translated.
     page.item(&format!("failed to {}", failure.message));
-    for cause in &failure.because {
-        page.item(&format!("{}: {cause}", words.because));
-    }
+    page.list(&failure.because, CAUSES_MAX, |page, cause| page.item(&format!("{}: {cause}", words.because)));
     if !failure.said.is_empty() {
         page.item(&format!("{}:", words.said));
     }
-    for line in &failure.said {
-        page.item(&format!("  {line}"));
-    }
+    page.list(&failure.said, LINES_MAX, |page, line| page.item(&format!("  {line}")));
     if let Some(hint) = &failure.hint {
         page.item(&format!("{}: {hint}", words.hint));
     }
@@ -209,7 +256,11 @@ fn run(page: &mut Page, report: &RunReport, words: &Phrases) {
     page.heading(words.run);
     let job = report.job.as_ref().map_or_else(|| words.by_hand.to_owned(), ToString::to_string);
     let release = |id: &Option<ReleaseId>| id.as_ref().map(ToString::to_string);
-    let away = report.downtime.map_or_else(|| words.not_away.to_owned(), |span| layout::span(span, words.decimal));
+    let away = match (report.downtime, report.away_since) {
+        (Some(span), _) => layout::span(span, words.decimal),
+        (None, Some(since)) => (words.away_since)(&layout::instant(since, report.zone)),
+        (None, None) => words.not_away.to_owned(),
+    };
     let took = layout::span(Span::between(report.started_at, report.finished_at), words.decimal);
     let rows = [
         (words.run_label, Some(report.run.to_string())),
@@ -244,7 +295,8 @@ fn steps(page: &mut Page, report: &RunReport, words: &Phrases) {
         if let Some((_, more)) = step.message.split_once('\n') {
             page.gap();
             page.item(&format!("{}: {}:", step_name(step.at, words), words.said));
-            more.lines().for_each(|line| page.item(&format!("  {line}")));
+            let lines: Vec<&str> = more.lines().collect();
+            page.list(&lines, LINES_MAX, |page, line| page.item(&format!("  {line}")));
         }
     }
 }
@@ -279,18 +331,26 @@ fn findings(page: &mut Page, report: &RunReport, words: &Phrases) {
     // The worst first; otherwise as they were found.
     shown.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     page.heading(words.findings);
-    for finding in shown {
+    page.list(&shown, FINDINGS_MAX, |page, finding| {
         page.item(&format!("{}: {}", (words.severity)(finding.severity), finding.text));
         if let Some(remedy) = &finding.remedy {
             page.item(&format!("  {}: {remedy}", words.hint));
         }
-    }
+    });
 }
 
 fn step_name(at: At, words: &Phrases) -> String {
     match at.build {
         0 => (words.step)(at.step).to_owned(),
         build => format!("{} ({})", (words.step)(at.step), (words.build)(build + 1)),
+    }
+}
+
+/// Why a run did nothing, where it did nothing.
+fn idle(report: &RunReport) -> Idle {
+    match &report.cause {
+        Some(Cause::NothingToDo { why, .. }) => *why,
+        _ => Idle::NothingNewer,
     }
 }
 

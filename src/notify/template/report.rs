@@ -44,8 +44,10 @@ pub struct RunReport {
     pub started_at: DateTime<Utc>,
     /// When it ended, or got stuck.
     pub finished_at: DateTime<Utc>,
-    /// How long the application was away; absent when it was not stopped.
+    /// How long the application was away; absent when it was not stopped, or is still away.
     pub downtime: Option<Span>,
+    /// Since when it is away, where it still is.
+    pub away_since: Option<DateTime<Utc>>,
     /// Why it turned round.
     pub cause: Option<Cause>,
     /// What was done, in order.
@@ -58,6 +60,10 @@ pub struct RunReport {
     pub logged_out: Vec<LoggedOut>,
     /// Whether people can log in now.
     pub gate: GateRemark,
+    /// What is new in the releases that were, or should have been, installed, ascending; the vendor's text.
+    pub notes: Vec<(ReleaseId, String)>,
+    /// Jobs that should have followed, but are disabled.
+    pub idle: Vec<JobName>,
     /// The newest entry of the history when this was written; absent where there is none.
     pub history: Option<Anchor>,
 }

@@ -43,6 +43,7 @@ fn night() -> RunReport {
         started_at,
         finished_at: started_at + TimeDelta::milliseconds(372_400),
         downtime: Some(Span::from(std::time::Duration::from_millis(41_200))),
+        away_since: None,
         cause: None,
         steps: vec![
             done(Step::Preflight, 812, "12 checks, 1 warning"),
@@ -65,6 +66,11 @@ fn night() -> RunReport {
             size_bytes: Some(1_234_000_000),
             tested: vec!["sha256 matches".to_owned(), "test command ended with 0".to_owned()],
         }),
+        notes: vec![
+            (release("2.4.0", 42), String::new()),
+            (release("2.4.1", 43), "# VAT\n\n- 7 % for books\n- \u{202e}sdrawkcab\n".to_owned()),
+        ],
+        idle: Vec::new(),
         history: Some(Anchor { number: 1284, hash: "4f2a9c".repeat(10) + "0be1" }),
         logged_out: vec![
             LoggedOut { user: "bert".to_owned(), workstation: Some("pc-07".to_owned()) },
@@ -124,14 +130,19 @@ fn stuck() -> RunReport {
     let failure = Failure { because: vec!["Read-only file system (os error 30)".to_owned()], ..failure };
     let mut report = rolled_back();
     report.steps[5].state = StepState::UndoFailed;
-    RunReport { verdict: Verdict::Stuck { at: at(Step::Swap), failure }, gate: GateRemark::Stuck, ..report }
+    let away_since = Some(report.started_at + TimeDelta::seconds(312));
+    let verdict = Verdict::Stuck { at: at(Step::Swap), failure };
+    RunReport { verdict, gate: GateRemark::Stuck, downtime: None, away_since, ..report }
 }
 
 fn skipped() -> RunReport {
     RunReport {
         verdict: Verdict::Finished(Outcome::Skipped),
         to: None,
-        cause: Some(Cause::NothingToDo { reason: "2.3.0 (build 41) is the newest release".to_owned() }),
+        cause: Some(Cause::NothingToDo {
+            reason: "2.3.0 (build 41) is the newest release".to_owned(),
+            why: Idle::NothingNewer,
+        }),
         downtime: None,
         evidence: None,
         logged_out: Vec::new(),
@@ -139,6 +150,21 @@ fn skipped() -> RunReport {
         steps: vec![done(Step::Select, 4, "nothing newer")],
         ..night()
     }
+}
+
+fn idled(why: Idle) -> RunReport {
+    let reason = "missed by 3h; missed starts of this job are skipped".to_owned();
+    RunReport { cause: Some(Cause::NothingToDo { reason, why }), steps: Vec::new(), ..skipped() }
+}
+
+/// The mail about a start that is not made up for.
+fn missed() -> RunReport {
+    idled(Idle::Missed { missed_at: "2026-11-22T01:30:00Z".parse().unwrap() })
+}
+
+/// The mail about a start that waits for an answer.
+fn asks() -> RunReport {
+    idled(Idle::Asks { missed_at: "2026-11-22T01:30:00Z".parse().unwrap() })
 }
 
 fn read(report: &RunReport, language: Language) -> String {
@@ -167,7 +193,7 @@ mod mails {
     use super::Language;
     use super::read;
 
-    mails! { succeeded rolled_back failed stuck skipped }
+    mails! { succeeded rolled_back failed stuck skipped missed asks }
 }
 
 #[test]
@@ -196,4 +222,49 @@ fn languages_are_chosen_by_tag() {
     use Language::English as E;
     use Language::German as G;
     assert_eq!(of, [G, G, G, G, E, E, E, E]);
+}
+
+#[test]
+fn whatever_is_in_it_a_mail_ends() {
+    let step = |number: u32| StepReport {
+        at: At { step: Step::MigrateData, build: number },
+        state: StepState::Done,
+        took: None,
+        message: "done\n".to_owned() + &"a long line of a program ".repeat(30) + &"\nmore".repeat(5000),
+    };
+    let finding = |number: u32| Finding::warning("space", format!("{number}: {}", "x".repeat(900)), "y".repeat(900));
+    let user = |number: u32| LoggedOut { user: format!("user {number} {}", "z".repeat(90)), workstation: None };
+    let failure = Failure {
+        because: vec!["c".repeat(900); 900],
+        said: vec!["s".repeat(900); 900],
+        ..Failure::new("m".repeat(900))
+    };
+    let report = RunReport {
+        steps: (0..300).map(step).collect(),
+        findings: (0..900).map(finding).collect(),
+        logged_out: (0..900).map(user).collect(),
+        notes: (0..50).map(|build| (release("2.0", build), "n\n".repeat(9000))).collect(),
+        cause: Some(Cause::StepFailed { at: at(Step::Stop), failure }),
+        ..night()
+    };
+    for language in [Language::English, Language::German] {
+        let mail = render(&report, language);
+        assert!(mail.text.len() < 101_000, "{}", mail.text.len());
+        assert!(mail.text.starts_with("Order desk w"), "what matters comes first");
+    }
+    let english = render(&RunReport { steps: Vec::new(), ..report }, Language::English).text;
+    for part in ["… and 40 more", "… and 8960 more", "… and 870 more"] {
+        assert!(english.contains(part), "{part}: {english}");
+    }
+}
+
+#[test]
+fn a_job_that_should_follow_but_is_disabled_is_named() {
+    let report = RunReport { idle: vec!["recover".parse().unwrap()], ..failed() };
+    let text = render(&report, Language::English).text;
+    assert!(
+        text.contains("recover should have followed, but is disabled.\n  afterhours job enable recover\n"),
+        "{text}"
+    );
+    assert!(render(&report, Language::German).text.contains("recover hätte folgen sollen"));
 }

@@ -14,6 +14,7 @@ use afterhours::config::settings::HookSettings;
 use afterhours::config::settings::OpenGate;
 use afterhours::config::settings::Patterns;
 use afterhours::config::settings::PeopleSettings;
+use afterhours::config::settings::ReportMail;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
@@ -75,7 +76,12 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         polite_end: Span::secs(10),
         census_wait: Span::mins(1),
         open_gate: OpenGate::Automatic,
-        report: ReportSettings { started_by: true, group: Vec::new(), language: "en".to_owned() },
+        report: ReportSettings {
+            started_by: true,
+            group: Vec::new(),
+            mail: ReportMail::default(),
+            language: "en".to_owned(),
+        },
         hooks: HookSettings::default(),
         restart: None,
         secrets: Vec::new(),

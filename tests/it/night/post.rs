@@ -3,14 +3,22 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use afterhours::db::store::Store;
+use afterhours::domain::clock::Clock;
+use afterhours::domain::clock::SystemClock;
+use afterhours::domain::job::Job;
 use afterhours::domain::letter::Letter;
 use afterhours::domain::letter::LetterState;
 use afterhours::domain::run::Outcome;
 use afterhours::domain::step::Step;
+use chrono::TimeDelta;
 use serde_json::Value;
+use serde_json::json;
 
 use super::mail::Sink;
+use super::releases::Edition;
 use super::releases::V2;
+use super::releases::V3;
 use super::site::Site;
 use super::site::eventually;
 
@@ -154,4 +162,94 @@ async fn a_test_mail_says_what_the_server_answered() {
     assert_eq!(code, 2, "{talk}");
     assert!(talk.contains("[daemon] mail"), "{talk}");
     assert!(site.run(&["doctor", "orders"]).await.1.contains("nobody gets the reports"));
+}
+
+#[tokio::test]
+async fn mail_comes_when_somebody_wants_it() {
+    let report = |mail: &str| format!("{{ started_by = false, group = [\"it@example.com\"]{mail} }}");
+    let (usual, always, on_failure) = (report(""), report(", mail = \"always\""), report(", mail = \"on_failure\""));
+    let mut site = Site::with(&[("report", usual.as_str())]).await;
+    site.open().await;
+    let over = async |site: &Site, outcome| {
+        let run = site.settled(site.update().await).await;
+        assert_eq!(run.outcome, Some(outcome), "{run:#?}");
+        site.report(&run.id.to_string()).await
+    };
+    let nothing = "no mail: nothing happened that one is wanted for";
+    assert_eq!(over(&site, Outcome::Skipped).await, nothing, "this is the default");
+    V2.publish(&site.feed());
+    over(&site, Outcome::Succeeded).await;
+    site.reports(1).await;
+    site.stop().await;
+
+    site.configure(&[("report", always.as_str())]);
+    site.serve().await;
+    over(&site, Outcome::Skipped).await;
+    site.reports(2).await;
+    assert!(site.mail.taken()[1].subject.contains("nothing newer"), "{}", site.mail.taken()[1].subject);
+    site.stop().await;
+
+    site.configure(&[("report", on_failure.as_str())]);
+    V3.publish(&site.feed());
+    site.serve().await;
+    assert_eq!(over(&site, Outcome::Succeeded).await, nothing);
+    site.stop().await;
+    site.configure(&[("report", on_failure.as_str()), ("backup", "{ evidence = { files = \"DIR/none-*.dump\" } }")]);
+    site.serve().await;
+    Edition { version: "4.0", build: 4, ..V3 }.publish(&site.feed());
+    over(&site, Outcome::Failed).await;
+    site.reports(3).await;
+}
+
+#[tokio::test]
+async fn a_missed_start_is_told_with_what_to_type() {
+    let mut site = Site::with(&[("report", "{ started_by = false, group = [\"it@example.com\"] }")]).await;
+    site.serve().await;
+    let jobs = [("skips", "start missed, not updated"), ("asks", "start missed, YOU decide whether to update now")];
+    site.job("skips", json!({"misfire": "skip"})).await;
+    site.job("asks", json!({"misfire": "ask"})).await;
+    site.stop().await;
+    let store = Store::open(&site.path("state/afterhours.db")).unwrap();
+    let due_at = Some(SystemClock.now() - TimeDelta::hours(3));
+    for (name, _) in jobs {
+        let name = name.parse().unwrap();
+        let job = Job { due_at, ..store.job(&name).await.unwrap() };
+        store.replace_job(&name, job).await.unwrap();
+    }
+    drop(store);
+    site.serve().await;
+    site.reports(2).await;
+    for (name, subject) in jobs {
+        let mails = site.mail.taken();
+        let mail = mails.iter().find(|mail| mail.subject == format!("Order desk: {subject}"));
+        let mail = mail.unwrap_or_else(|| panic!("{subject}: {mails:#?}"));
+        assert!(mail.content.contains(&format!("  afterhours job run {name}\n")), "{}", mail.content);
+        let asks = mail.content.contains(&format!("  afterhours job disable {name}\n"));
+        assert_eq!(asks, name == "asks", "{}", mail.content);
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_is_disabled_is_named_everywhere() {
+    let mut site = Site::with(&[("backup", "{ evidence = { files = \"DIR/none-*.dump\" } }")]).await;
+    V2.publish(&site.feed());
+    site.open().await;
+    site.job("recover", json!({"enabled": false})).await;
+    let args = ["job", "create", "nightly", "--app", "orders", "--at", "2099-01-01 02:30", "--enabled", "--yes"];
+    let (code, said, talk) = site.run(&[&args[..], &["--on-failure", "recover"]].concat()).await;
+    assert_eq!(code, 0, "{said}{talk}");
+    site.job("afterwards", json!({"enabled": false, "start": {"kind": "after", "job": "nightly"}})).await;
+    let shown = site.run(&["job", "show", "nightly"]).await.1;
+    for text in [said + &talk, shown.clone()] {
+        assert!(text.contains("recover is to follow when a run of this job fails, but is disabled"), "{text}");
+    }
+    assert!(shown.contains("afterwards is to follow when a run of this job succeeds"), "{shown}");
+    let (code, _, talk) = site.run(&["job", "run", "nightly", "--yes", "--wait"]).await;
+    assert_eq!(code, 1, "{talk}");
+    let run = site.client().job_history(&"nightly".parse().unwrap(), None).await.unwrap().remove(0);
+    assert!(site.report(&run.id.to_string()).await.ends_with("\nrecover does not follow: it is disabled"), "{run:#?}");
+    site.reports(1).await;
+    let mail = &site.mail.taken()[0];
+    assert!(mail.content.contains("recover should have followed, but is disabled"), "{}", mail.content);
+    assert!(mail.content.contains("afterhours job enable recover"), "{}", mail.content);
 }

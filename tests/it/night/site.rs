@@ -107,7 +107,7 @@ impl Site {
             ("reminders", "[]".to_owned()),
             ("polite_end", "\"2s\"".to_owned()),
             ("census_wait", "\"1s\"".to_owned()),
-            ("report", "{ started_by = false, group = [\"it@example.com\"] }".to_owned()),
+            ("report", "{ started_by = false, group = [\"it@example.com\"], mail = \"always\" }".to_owned()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))

@@ -23,6 +23,7 @@ use afterhours::config::settings::HookSettings;
 use afterhours::config::settings::OpenGate;
 use afterhours::config::settings::Patterns;
 use afterhours::config::settings::PeopleSettings;
+use afterhours::config::settings::ReportMail;
 use afterhours::config::settings::ReportSettings;
 use afterhours::config::settings::ServiceControl;
 use afterhours::config::settings::ServiceSettings;
@@ -185,7 +186,12 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         polite_end: Span::ZERO,
         census_wait: Span::ZERO,
         open_gate: OpenGate::Automatic,
-        report: ReportSettings { started_by: false, group: Vec::new(), language: "en".to_owned() },
+        report: ReportSettings {
+            started_by: false,
+            group: Vec::new(),
+            mail: ReportMail::default(),
+            language: "en".to_owned(),
+        },
         hooks: HookSettings::default(),
         restart: None,
         secrets: Vec::new(),
