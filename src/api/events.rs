@@ -55,7 +55,7 @@ pub fn live_view(run: RunId, live: Live) -> Option<RunEventView> {
 /// Whether the run may rest after this event: it is over, or it is stuck and may have reported.
 fn may_be_last(event: &RunEvent) -> bool {
     match event {
-        RunEvent::Finished { .. } | RunEvent::UndoFailed { .. } | RunEvent::GaveUp { .. } => true,
+        RunEvent::Finished { .. } | RunEvent::UndoFailed { again_at: None, .. } | RunEvent::GaveUp { .. } => true,
         RunEvent::StepSucceeded { at, .. } | RunEvent::PassedOver { at, .. } => at.step == Step::Report,
         _ => false,
     }

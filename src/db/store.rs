@@ -203,6 +203,8 @@ impl StoreError {
                 ErrorCode::DiskFull => Some(Scarce::Room),
                 ErrorCode::OutOfMemory => Some(Scarce::Memory),
                 ErrorCode::CannotOpen => Some(Scarce::Descriptors),
+                ErrorCode::ReadOnly => Some(Scarce::Writable),
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Scarce::Free),
                 _ => None,
             },
             Self::PutBack { source, .. } | Self::RemoveCopy { source, .. } => Scarce::of(source),

@@ -140,12 +140,18 @@ pub enum RunEvent {
         /// For people.
         message: String,
     },
-    /// Result: it could not be undone. The run is stuck.
+    /// Result: it could not be undone. It is tried again, or the run is stuck.
     UndoFailed {
         /// Which.
         at: At,
+        /// Which attempt; 0 in logs of before there were several.
+        #[serde(default)]
+        attempt: u32,
         /// Why.
         failure: Failure,
+        /// When it is tried again; absent when it is not, and the run is stuck.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again_at: Option<DateTime<Utc>>,
     },
     /// A step past the commit cannot be done. The run is stuck.
     GaveUp {

@@ -45,7 +45,7 @@ impl FailureCode {
     }
 }
 
-/// What the machine has too little of, for a while perhaps.
+/// What the machine has too little of, or does not let us do, for a while perhaps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scarce {
     /// Open files, of this process or of the machine.
@@ -56,6 +56,10 @@ pub enum Scarce {
     Processes,
     /// Room on a disk, or of a quota.
     Room,
+    /// A file system that takes what is written.
+    Writable,
+    /// Somebody else has it just now.
+    Free,
 }
 
 impl Scarce {
@@ -71,6 +75,8 @@ impl Scarce {
         below.or(match (error.raw_os_error(), error.kind()) {
             (Some(EMFILE | ENFILE), _) => Some(Self::Descriptors),
             (Some(EAGAIN), _) => Some(Self::Processes),
+            (Some(EROFS), _) => Some(Self::Writable),
+            (Some(EBUSY | ETXTBSY), _) => Some(Self::Free),
             (_, io::ErrorKind::OutOfMemory) => Some(Self::Memory),
             (_, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Some(Self::Room),
             _ => None,
@@ -85,13 +91,18 @@ impl fmt::Display for Scarce {
             Self::Memory => "there is too little memory",
             Self::Processes => "there are too many processes",
             Self::Room => "there is no room left on the disk",
+            Self::Writable => "the file system is read-only",
+            Self::Free => "it is in use",
         })
     }
 }
 
 const EAGAIN: i32 = 11;
+const EBUSY: i32 = 16;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+const ETXTBSY: i32 = 26;
+const EROFS: i32 = 30;
 
 /// What failed, because of what, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +173,35 @@ impl fmt::Display for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_comes_back_by_itself_is_scarce() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("copy a file")]
+        struct Copy(#[source] io::Error);
+        let scarce = |error| Failure::from_error(&Copy(error)).scarce;
+        for (number, expected) in [
+            (24, Scarce::Descriptors),
+            (23, Scarce::Descriptors),
+            (12, Scarce::Memory),
+            (11, Scarce::Processes),
+            (28, Scarce::Room),
+            (122, Scarce::Room),
+            (30, Scarce::Writable),
+            (16, Scarce::Free),
+            (26, Scarce::Free),
+        ] {
+            assert_eq!(scarce(io::Error::from_raw_os_error(number)), Some(expected), "{number}");
+            // As `fs_err` wraps it: the number is one level deeper.
+            let wrapped = io::Error::other(io::Error::from_raw_os_error(number));
+            assert_eq!(scarce(wrapped), Some(expected), "{number}");
+        }
+        assert_eq!(scarce(io::ErrorKind::StorageFull.into()), Some(Scarce::Room));
+        for number in [1, 2, 5, 13] {
+            assert_eq!(scarce(io::Error::from_raw_os_error(number)), None, "{number}");
+        }
+        assert_eq!(Failure::new("anything else").scarce, None);
+    }
 
     #[test]
     fn codes_are_spelt_the_same_everywhere() {

@@ -38,10 +38,10 @@ pub enum Leg {
 pub enum Undo {
     /// There is nothing to put back.
     Nothing,
-    /// Undone for every build it was done for.
-    EachBuild(&'static str),
-    /// Undone once, for the first build: it brings back the state before the run.
-    FirstBuild(&'static str),
+    /// Undone for every build it was done for: how, and how often it is tried before the run is stuck.
+    EachBuild(&'static str, u32),
+    /// Undone once, for the first build: it brings back the state before the run. The same two.
+    FirstBuild(&'static str, u32),
 }
 
 /// What happens when a crash left the result of a step unknown.
@@ -122,23 +122,23 @@ steps! {
         "accepts the evidence of a fresh backup or makes one"
     SnapshotAhead "snapshot_ahead" { Once,       Before, undo: Nothing, replay: Again, attempts: 1, always: false }
         "copies the data for rollback while people still work"
-    CloseGate     "close_gate"     { Once,       Before, undo: EachBuild("open the gate"), replay: Again, attempts: 3, always: false }
+    CloseGate     "close_gate"     { Once,       Before, undo: EachBuild("open the gate", 6), replay: Again, attempts: 3, always: false }
         "refuses new logins"
-    Announce      "announce"       { Once,       Before, undo: EachBuild("withdraw the announcement"), replay: Again, attempts: 1, always: false }
+    Announce      "announce"       { Once,       Before, undo: EachBuild("withdraw the announcement", 6), replay: Again, attempts: 1, always: false }
         "tells everybody who is logged in"
     Grace         "grace"          { Once,       Before, undo: Nothing, replay: Again, attempts: 1, always: false }
         "counts down and reminds; ends early when nobody is left"
     LogOut        "log_out"        { Once,       Before, undo: Nothing, replay: Again, attempts: 1, always: false }
         "closes the sessions that are left, first politely, then by force"
-    Stop          "stop"           { EachBuild,  Away,   undo: FirstBuild("start the old version and check it"), replay: Probe, attempts: 1, always: false }
+    Stop          "stop"           { EachBuild,  Away,   undo: FirstBuild("start the old version and check it", 5), replay: Probe, attempts: 1, always: false }
         "stops the service and verifies that it is down"
     Snapshot      "snapshot"       { FirstBuild, Away,   undo: Nothing, replay: Again, attempts: 1, always: false }
         "brings the copy of the data up to the moment of the stop"
-    Swap          "swap"           { EachBuild,  Away,   undo: EachBuild("exchange the directories back"), replay: Probe, attempts: 1, always: false }
+    Swap          "swap"           { EachBuild,  Away,   undo: EachBuild("exchange the directories back", 6), replay: Probe, attempts: 1, always: false }
         "carries kept files over and exchanges the directories"
-    MigrateData   "migrate_data"   { EachBuild,  Away,   undo: FirstBuild("restore the data from the snapshot"), replay: UndoThenAgain, attempts: 1, always: false }
+    MigrateData   "migrate_data"   { EachBuild,  Away,   undo: FirstBuild("restore the data from the snapshot", 6), replay: UndoThenAgain, attempts: 1, always: false }
         "runs the release's own migration"
-    Start         "start"          { EachBuild,  Away,   undo: EachBuild("stop the new version"), replay: Probe, attempts: 1, always: false }
+    Start         "start"          { EachBuild,  Away,   undo: EachBuild("stop the new version", 6), replay: Probe, attempts: 1, always: false }
         "starts the new version"
     CheckHealth   "check_health"   { EachBuild,  Away,   undo: Nothing, replay: Again, attempts: 1, always: false }
         "waits until the new version answers, several times in a row"
@@ -151,10 +151,25 @@ steps! {
 }
 
 impl Step {
+    /// Whether it works on a program or data that nobody may be using.
+    pub const fn needs_rest(self) -> bool {
+        matches!(self, Self::Snapshot | Self::Swap | Self::MigrateData)
+    }
+
     /// The step's row of [`TABLE`].
     pub fn row(self) -> &'static Row {
         // The table is made by the same macro as the enum, in the same order.
         &TABLE[self as usize]
+    }
+}
+
+impl Row {
+    /// How often the undo is tried before the run is stuck; once where there is nothing to put back.
+    pub const fn undo_attempts_max(&self) -> u32 {
+        match self.undo {
+            Undo::Nothing => 1,
+            Undo::EachBuild(_, attempts_max) | Undo::FirstBuild(_, attempts_max) => attempts_max,
+        }
     }
 }
 
@@ -197,8 +212,8 @@ impl At {
     pub fn has_undo(self) -> bool {
         match self.step.row().undo {
             Undo::Nothing => false,
-            Undo::EachBuild(_) => true,
-            Undo::FirstBuild(_) => self.build == 0,
+            Undo::EachBuild(..) => true,
+            Undo::FirstBuild(..) => self.build == 0,
         }
     }
 }
@@ -239,7 +254,7 @@ mod tests {
             assert_eq!(row.step.row().step, row.step);
             assert_eq!(row.step.name().parse::<Step>(), Ok(row.step));
             assert_eq!(serde_json::to_value(row.step).unwrap(), row.step.name());
-            assert!(row.attempts_max >= 1);
+            assert!(row.attempts_max >= 1 && row.undo_attempts_max() >= 1);
         }
     }
 

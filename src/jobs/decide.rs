@@ -25,8 +25,13 @@ use crate::jobs::machine::Machine;
 pub const CRASHES_MAX: u32 = 5;
 /// The pause after a first failure; it doubles with each further one.
 const FIRST_PAUSE: TimeDelta = TimeDelta::seconds(1);
-/// The longest pause between two attempts.
+/// The longest pause between two attempts of a step.
 const PAUSE_MAX: TimeDelta = TimeDelta::minutes(5);
+/// The longest pause between two attempts of an undo: nobody works meanwhile.
+const UNDO_PAUSE_MAX: TimeDelta = TimeDelta::seconds(30);
+/// How often an undo is tried that lacks what comes back by itself ([`Failure::scarce`]), or that a crash interrupts:
+/// with the pauses, ten minutes.
+pub const SCARCE_ATTEMPTS_MAX: u32 = 25;
 
 /// What the engine does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,15 @@ pub fn decide(machine: &Machine, now: DateTime<Utc>) -> Decision {
         (RunState::Running { .. }, Cursor::Failed { at, failure }) => after_failure(machine, *at, failure, now),
 
         (RunState::Unwinding { .. }, Cursor::Undoing { at, attempt }) => again(*at, *attempt),
+        // A clock that was set back since keeps nobody waiting.
+        (RunState::Unwinding { .. }, Cursor::Pausing { until, .. })
+            if now < *until && *until - now <= UNDO_PAUSE_MAX =>
+        {
+            Decision::Wait { until: *until }
+        }
+        (RunState::Unwinding { .. }, Cursor::Pausing { at, attempt, .. }) => {
+            Decision::Undo { at: *at, attempt: attempt + 1 }
+        }
         (RunState::Unwinding { .. }, Cursor::Idle) => match (machine.next_undo(), machine.next_always()) {
             (Some(at), _) => Decision::Undo { at, attempt: 1 },
             (None, Some(at)) => Decision::Act { at, attempt: 1, how: How::Act },
@@ -92,7 +106,7 @@ pub fn decide(machine: &Machine, now: DateTime<Utc>) -> Decision {
         }
 
         (_, Cursor::Acting { at, attempt }) => replay(*at, *attempt),
-        (_, Cursor::Undoing { .. }) => Decision::Halt,
+        (_, Cursor::Undoing { .. } | Cursor::Pausing { .. }) => Decision::Halt,
     }
 }
 
@@ -144,8 +158,7 @@ fn after_failure(machine: &Machine, at: At, failure: &Failure, now: DateTime<Utc
     let row = at.step.row();
     let failures = machine.failures();
     Decision::Append(if failures < row.attempts_max {
-        let pause = FIRST_PAUSE * 2_i32.saturating_pow(failures.saturating_sub(1).min(16));
-        RunEvent::Deferred { at, until: now + pause.min(PAUSE_MAX), reason: failure.to_string() }
+        RunEvent::Deferred { at, until: now + pause_after(failures, PAUSE_MAX), reason: failure.to_string() }
     } else if !machine.is_committed() {
         RunEvent::UnwindStarted { cause: Cause::StepFailed { at, failure: failure.clone() } }
     } else if row.always {
@@ -153,6 +166,19 @@ fn after_failure(machine: &Machine, at: At, failure: &Failure, now: DateTime<Utc
     } else {
         RunEvent::GaveUp { at, failure: failure.clone() }
     })
+}
+
+/// The pause after so many failures.
+fn pause_after(failures: u32, longest: TimeDelta) -> TimeDelta {
+    (FIRST_PAUSE * 2_i32.saturating_pow(failures.saturating_sub(1).min(16))).min(longest)
+}
+
+/// What follows an attempt to undo that failed: another one after a pause, or a run that is stuck.
+pub fn undo_failed(at: At, attempt: u32, failure: Failure, now: DateTime<Utc>) -> RunEvent {
+    let usual = at.step.row().undo_attempts_max();
+    let attempts_max = if failure.scarce.is_some() { SCARCE_ATTEMPTS_MAX } else { usual };
+    let again_at = (attempt < attempts_max).then(|| now + pause_after(attempt, UNDO_PAUSE_MAX));
+    RunEvent::UndoFailed { at, attempt, failure, again_at }
 }
 
 /// A crash left the result unknown.
@@ -176,9 +202,10 @@ fn replay(at: At, attempt: u32) -> Decision {
 }
 
 fn again(at: At, attempt: u32) -> Decision {
-    if attempt >= CRASHES_MAX {
-        let failure = Failure::new(format!("undoing {at} was interrupted {attempt} times"));
-        return Decision::Append(RunEvent::UndoFailed { at, failure });
+    if attempt >= SCARCE_ATTEMPTS_MAX {
+        let failure = Failure::new(format!("undo {at}: it was interrupted or failed {attempt} times"))
+            .hint("look into the daemon's log for what ends it");
+        return Decision::Append(RunEvent::UndoFailed { at, attempt, failure, again_at: None });
     }
     Decision::Undo { at, attempt: attempt + 1 }
 }

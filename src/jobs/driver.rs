@@ -10,9 +10,15 @@
 //!
 //! Invariants: nothing is done before its intent is durable; an event that cannot follow is never
 //! written; a step between stop and commit is never dropped half-way, only a step before may be.
+//!
+//! One exception: while the application is away, the way back is gone also where the log cannot be written. People get
+//! their application back first, and the log its lines when it takes them, in order, before anything else is done. Should
+//! we die in between, the log says less than was done; the way back can be gone twice.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -32,22 +38,31 @@ use crate::domain::event::LoggedEvent;
 use crate::domain::event::Output;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
+use crate::domain::run::Cause;
 use crate::domain::run::Fence;
 use crate::domain::run::Order;
 use crate::domain::run::RunId;
+use crate::domain::run::RunState;
 use crate::domain::step::At;
 use crate::domain::step::Leg;
+use crate::domain::step::Step;
 use crate::jobs::decide::Decision;
 use crate::jobs::decide::decide;
 use crate::jobs::decide::ends_by;
 use crate::jobs::decide::interruption;
+use crate::jobs::decide::undo_failed;
 use crate::jobs::machine::Cursor;
 use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Machine;
-use crate::jobs::scarce::Patience;
 
 /// How often the wall clock is looked at while waiting: it may be set.
-const CLOCK_LOOK: std::time::Duration = std::time::Duration::from_secs(30);
+const CLOCK_LOOK: Duration = Duration::from_secs(30);
+/// The first and the longest pause before a line that could not be written is written again.
+const LOG_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long that is tried before the run is left as it stands.
+const LOG_WAIT: Duration = Duration::from_secs(10 * 60);
+/// The same while the application is away: then everything is put back.
+const LOG_WAIT_AWAY: Duration = Duration::from_secs(60);
 
 /// Where a run's log is kept.
 pub trait RunLog: Send + Sync + 'static {
@@ -100,13 +115,9 @@ pub trait Steps: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Done, Failure>> + Send;
     /// Undoes a step, whatever of it was done.
     fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<String, Failure>> + Send;
-    /// Ends what a step, or its undo, that a crash interrupted may have left running.
-    fn end_leftovers(
-        &self,
-        run: RunId,
-        at: At,
-        machine: Arc<Machine>,
-    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Makes ready for going on with a step, or its undo, after a crash: ends what was left running, and where the step
+    /// needs the application to rest, sees to that, whatever was done of which the log says nothing.
+    fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// What somebody watching a run sees.
@@ -189,6 +200,9 @@ struct Held<'a, L, S> {
     fence: Fence,
     machine: Machine,
     seq: i64,
+    /// What happened and could not be written yet, in order; empty but on the way back.
+    owed: VecDeque<(LoggedEvent, RunHead)>,
+    shutdown: CancellationToken,
 }
 
 impl<L: RunLog, S: Steps> Driver<L, S> {
@@ -206,8 +220,8 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         inbox: &mut mpsc::Receiver<Request>,
         shutdown: &CancellationToken,
     ) -> Result<Driven, DriveError> {
-        let mut held = self.take_up(run, fence, order).await?;
-        held.end_leftovers().await?;
+        let mut held = Held { shutdown: shutdown.clone(), ..self.take_up(run, fence, order).await? };
+        held.clear_up().await?;
         loop {
             while let Ok(request) = inbox.try_recv() {
                 held.take_in(request).await?;
@@ -215,22 +229,13 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
             if shutdown.is_cancelled() {
                 return Ok(Driven::Interrupted);
             }
-            match decide(&held.machine, self.clock.now()) {
-                Decision::Halt => return Ok(Driven::Halted(Box::new(held.machine))),
-                Decision::Append(event) => held.append(event).await?,
-                Decision::Wait { until } => held.wait(until, inbox, shutdown).await?,
-                Decision::Act { at, attempt, how } => {
-                    held.append(RunEvent::StepStarted { at, attempt, how }).await?;
-                    if let Some(event) = held.act(at, how, inbox, shutdown).await? {
-                        held.append(event).await?;
-                    }
-                }
-                Decision::Undo { at, attempt } => {
-                    held.append(RunEvent::UndoStarted { at, attempt }).await?;
-                    if let Some(event) = held.undo(at, attempt, inbox, shutdown).await? {
-                        held.append(event).await?;
-                    }
-                }
+            let decision = decide(&held.machine, self.clock.now());
+            if decision == Decision::Halt {
+                return Ok(Driven::Halted(Box::new(held.machine)));
+            }
+            match held.follow(decision, inbox, shutdown).await {
+                Err(DriveError::Store { source, .. }) if held.must_go_back(&source) => held.turn_round(&source).await?,
+                followed => followed?,
             }
         }
     }
@@ -262,16 +267,69 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         let events = self.log.load(run).await.map_err(|source| DriveError::Store { run, source })?;
         let seq = events.last().map_or(0, |last| last.seq);
         if events.is_empty() {
-            let mut held = Held { driver: self, run, fence, machine: Machine::queued(order.clone()), seq };
+            let mut held = self.hold(run, fence, Machine::queued(order.clone()), seq);
             held.write(RunEvent::Queued { order: order.clone() }, held.machine.clone()).await?;
             return Ok(held);
         }
         let machine = Machine::fold(&events).map_err(|source| DriveError::Log { run, source })?;
-        Ok(Held { driver: self, run, fence, machine, seq })
+        Ok(self.hold(run, fence, machine, seq))
+    }
+
+    fn hold(&self, run: RunId, fence: Fence, machine: Machine, seq: i64) -> Held<'_, L, S> {
+        let (owed, shutdown) = (VecDeque::new(), CancellationToken::new());
+        Held { driver: self, run, fence, machine, seq, owed, shutdown }
     }
 }
 
 impl<L: RunLog, S: Steps> Held<'_, L, S> {
+    /// Does what is decided, and writes down what came of it.
+    async fn follow(
+        &mut self,
+        decision: Decision,
+        inbox: &mut mpsc::Receiver<Request>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DriveError> {
+        match decision {
+            Decision::Halt => Ok(()),
+            Decision::Append(event) => self.append(event).await,
+            Decision::Wait { until } => self.wait(until, inbox, shutdown).await,
+            Decision::Act { at, attempt, how } => {
+                self.append(RunEvent::StepStarted { at, attempt, how }).await?;
+                match self.act(at, how, inbox, shutdown).await? {
+                    Some(event) => self.append(event).await,
+                    None => Ok(()),
+                }
+            }
+            Decision::Undo { at, attempt } => {
+                self.append(RunEvent::UndoStarted { at, attempt }).await?;
+                let event = self.undo(at, attempt, inbox).await?;
+                self.append(event).await
+            }
+        }
+    }
+
+    /// Whether the application waits for a run that cannot go forward, because its log takes nothing any more.
+    fn must_go_back(&self, source: &StoreError) -> bool {
+        let forward = matches!(self.machine.state(), RunState::Running { .. });
+        forward && self.machine.is_away() && source.scarce().is_some() && !self.shutdown.is_cancelled()
+    }
+
+    /// What cannot be written down is not gone on with: everything is put back.
+    async fn turn_round(&mut self, source: &StoreError) -> Result<(), DriveError> {
+        let hint = "make room where the store is (`data_dir`), then start the job again";
+        let failure = Failure { scarce: source.scarce(), ..Failure::from_error(source) };
+        let failure = Failure { message: "write the log of the run".to_owned(), ..failure.hint(hint) };
+        let at = match *self.machine.cursor() {
+            Cursor::Acting { at, .. } => {
+                self.append(RunEvent::StepFailed { at, failure: failure.clone() }).await?;
+                at
+            }
+            Cursor::Failed { at, .. } => at,
+            _ => self.machine.next_step().unwrap_or(At::first(Step::Stop)),
+        };
+        self.append(RunEvent::UnwindStarted { cause: Cause::StepFailed { at, failure } }).await
+    }
+
     /// Appends an event that must be able to follow.
     async fn append(&mut self, event: RunEvent) -> Result<(), DriveError> {
         let now = self.driver.clock.now();
@@ -284,35 +342,72 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         let logged = LoggedEvent { run: self.run, seq: self.seq + 1, at: self.driver.clock.now(), event };
         tell(&logged);
         let head = RunHead { state: after.state().clone(), away: after.is_away() };
-        let mut patience = Patience::default();
-        while let Err(source) = self.driver.log.append(self.fence, logged.clone(), head.clone()).await {
-            // An event that could not be written was not: it can be written again.
-            let Some((pause, scarce)) = patience.pause(source.scarce()) else {
-                return Err(DriveError::Store { run: self.run, source });
-            };
-            let (run, secs) = (self.run.0, pause.as_secs());
-            tracing::warn!(run.id = run, error = %source, "the log waits {secs} s and is written again: {scarce}");
-            tokio::time::sleep(pause).await;
+        let may_owe = self.machine.is_away() && is_on_the_way_back(&logged.event);
+        self.owed.push_back((logged, head));
+        if let Err(error) = self.write_owed(may_owe).await {
+            // It has not happened.
+            self.owed.pop_back();
+            return Err(error);
         }
         self.seq += 1;
         self.machine = after;
-        // Nobody may be watching.
-        let _ = self.driver.live.send(Live::Event(logged));
+        Ok(())
+    }
+
+    /// Writes what is owed. An event that could not be written was not: it is written again, after a pause, or, where the
+    /// application must come back first, with the next one.
+    async fn write_owed(&mut self, may_owe: bool) -> Result<(), DriveError> {
+        let (mut pause, mut waited) = (LOG_PAUSE.0, Duration::ZERO);
+        let longest = if self.machine.is_away() { LOG_WAIT_AWAY } else { LOG_WAIT };
+        while let Some((logged, head)) = self.owed.front().cloned() {
+            let Err(source) = self.driver.log.append(self.fence, logged.clone(), head).await else {
+                self.owed.pop_front();
+                // Nobody may be watching.
+                let _ = self.driver.live.send(Live::Event(logged));
+                continue;
+            };
+            let (run, event) = (self.run.0, logged.event.name());
+            match source.scarce() {
+                Some(scarce) if may_owe => {
+                    tracing::error!(run.id = run, error = %source, "{event} is written later: {scarce}");
+                    return Ok(());
+                }
+                // Who owes more than this line has put the application back, and forgets it only with the process.
+                Some(scarce) if waited < longest || self.owed.len() > 1 => {
+                    let secs = pause.as_secs();
+                    tracing::warn!(run.id = run, error = %source, "the log waits {secs} s and is written again: {scarce}");
+                }
+                _ => return Err(DriveError::Store { run: self.run, source }),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.shutdown.cancelled() => return Err(DriveError::Store { run: self.run, source }),
+            }
+            waited += pause;
+            pause = (pause * 2).min(LOG_PAUSE.1);
+        }
         Ok(())
     }
 
     /// After a crash: what it interrupted may still be at work, and must not be while it is repeated or undone.
-    async fn end_leftovers(&mut self) -> Result<(), DriveError> {
-        let (at, undoing) = match *self.machine.cursor() {
-            Cursor::Acting { at, .. } => (at, false),
-            Cursor::Undoing { at, .. } => (at, true),
-            Cursor::Idle | Cursor::Failed { .. } => return Ok(()),
+    async fn clear_up(&mut self) -> Result<(), DriveError> {
+        let next = self.machine.next_step().filter(|at| at.step.needs_rest() && self.machine.is_away());
+        let forward = matches!(self.machine.state(), RunState::Running { .. });
+        let at = match (self.machine.cursor(), next) {
+            (Cursor::Acting { at, .. } | Cursor::Undoing { at, .. }, _) => *at,
+            (Cursor::Idle, Some(next)) if forward => next,
+            _ => return Ok(()),
         };
-        let ended = self.driver.steps.end_leftovers(self.run, at, Arc::new(self.machine.clone())).await;
-        match ended {
-            Ok(()) => Ok(()),
-            Err(failure) if undoing => self.append(RunEvent::UndoFailed { at, failure }).await,
-            Err(failure) => self.append(RunEvent::StepFailed { at, failure }).await,
+        let cleared = self.driver.steps.clear_up(self.run, at, Arc::new(self.machine.clone())).await;
+        match (cleared, self.machine.cursor()) {
+            (Ok(()), _) => Ok(()),
+            (Err(failure), Cursor::Undoing { attempt, .. }) => {
+                self.append(undo_failed(at, *attempt, failure, self.driver.clock.now())).await
+            }
+            (Err(failure), Cursor::Acting { .. }) => self.append(RunEvent::StepFailed { at, failure }).await,
+            (Err(failure), _) => {
+                self.append(RunEvent::UnwindStarted { cause: Cause::StepFailed { at, failure } }).await
+            }
         }
     }
 
@@ -342,46 +437,13 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         Ok(())
     }
 
-    /// Undoes a step to its end, again and again where the machine has too little of something; no event when we are
-    /// shutting down before that has come to an end.
+    /// Undoes a step; whoever asks something meanwhile is answered at once.
     async fn undo(
         &mut self,
         at: At,
         attempt: u32,
         inbox: &mut mpsc::Receiver<Request>,
-        shutdown: &CancellationToken,
-    ) -> Result<Option<RunEvent>, DriveError> {
-        let mut patience = Patience::default();
-        loop {
-            let failure = match self.undo_once(at, attempt, inbox).await? {
-                Ok(message) => return Ok(Some(RunEvent::UndoSucceeded { at, message })),
-                Err(failure) => failure,
-            };
-            let Some((pause, scarce)) = patience.pause(failure.scarce) else {
-                return Ok(Some(RunEvent::UndoFailed { at, failure }));
-            };
-            let (run, secs) = (self.run.0, pause.as_secs());
-            tracing::warn!(run.id = run, step = %at, %failure, "undoing waits {secs} s and is tried again: {scarce}");
-            let again = tokio::time::sleep(pause);
-            tokio::pin!(again);
-            loop {
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return Ok(None),
-                    Some(request) = inbox.recv() => self.take_in(request).await?,
-                    () = &mut again => break,
-                }
-            }
-        }
-    }
-
-    /// Undoes a step once; whoever asks something meanwhile is answered at once.
-    async fn undo_once(
-        &mut self,
-        at: At,
-        attempt: u32,
-        inbox: &mut mpsc::Receiver<Request>,
-    ) -> Result<Result<String, Failure>, DriveError> {
+    ) -> Result<RunEvent, DriveError> {
         let driver = self.driver;
         let span = tracing::info_span!("undo", step = %at, attempt);
         let work = driver.steps.undo(self.run, at, Arc::new(self.machine.clone())).instrument(span);
@@ -389,7 +451,10 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         loop {
             tokio::select! {
                 biased;
-                result = &mut work => return Ok(result),
+                result = &mut work => return Ok(match result {
+                    Ok(message) => RunEvent::UndoSucceeded { at, message },
+                    Err(failure) => undo_failed(at, attempt, failure, driver.clock.now()),
+                }),
                 Some(request) = inbox.recv() => self.take_in(request).await?,
             }
         }
@@ -427,6 +492,19 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
     }
 }
 
+/// What may be written later while the application is away: a failure, and what puts everything back.
+fn is_on_the_way_back(event: &RunEvent) -> bool {
+    matches!(
+        event,
+        RunEvent::StepFailed { .. }
+            | RunEvent::CancelRequested { .. }
+            | RunEvent::UnwindStarted { .. }
+            | RunEvent::UndoStarted { .. }
+            | RunEvent::UndoSucceeded { .. }
+            | RunEvent::UndoFailed { .. }
+    )
+}
+
 /// Sleeps until an instant of the wall clock, or a short while: the clock may be set meanwhile.
 async fn pause(until: DateTime<Utc>, now: DateTime<Utc>) {
     let left = (until - now).to_std().unwrap_or_default();
@@ -440,7 +518,10 @@ fn tell(logged: &LoggedEvent) {
         RunEvent::StepFailed { at, failure } | RunEvent::PassedOver { at, failure } => {
             tracing::warn!(run.id = run, step = %at, %failure, "{}", logged.event.name());
         }
-        RunEvent::UndoFailed { at, failure } | RunEvent::GaveUp { at, failure } => {
+        RunEvent::UndoFailed { at, attempt, failure, again_at: Some(until) } => {
+            tracing::warn!(run.id = run, step = %at, attempt, %failure, "could not be undone, tried again at {until}");
+        }
+        RunEvent::UndoFailed { at, failure, .. } | RunEvent::GaveUp { at, failure } => {
             tracing::error!(run.id = run, step = %at, %failure, "{}: the run is stuck", logged.event.name());
         }
         RunEvent::UnwindStarted { cause } => {

@@ -14,6 +14,7 @@ use crate::domain::run::RunState;
 use crate::domain::run::Trigger;
 use crate::domain::step::At;
 use crate::domain::step::sequence;
+use crate::jobs::machine::Cursor;
 use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Known;
 use crate::jobs::machine::Machine;
@@ -34,9 +35,11 @@ pub fn view(row: &RunRow, events: &[LoggedEvent]) -> Result<RunView, IllegalEven
         Trigger::Misfire { missed_at } => (None, Some(*missed_at)),
         Trigger::Schedule | Trigger::Manual | Trigger::UpdateNow => (None, None),
     };
-    let (at, waiting_until) = match machine.state() {
-        RunState::Running { at } | RunState::Stuck { at, .. } => (Some(*at), None),
-        RunState::Waiting { at, until, .. } => (Some(*at), Some(*until)),
+    let (at, waiting_until) = match (machine.state(), machine.cursor()) {
+        (RunState::Running { at } | RunState::Stuck { at, .. }, _) => (Some(*at), None),
+        (RunState::Waiting { at, until, .. }, _) => (Some(*at), Some(*until)),
+        (_, Cursor::Undoing { at, .. }) => (Some(*at), None),
+        (_, Cursor::Pausing { at, until, .. }) => (Some(*at), Some(*until)),
         _ => (None, None),
     };
     let known = machine.known();
@@ -140,7 +143,7 @@ fn note(begun: &mut BTreeMap<At, StepView>, now: DateTime<Utc>, event: &RunEvent
         RunEvent::StepFailed { at, failure } => change(*at, StepState::Failed, Some(failure.to_string())),
         RunEvent::UndoStarted { at, .. } => change(*at, StepState::Undoing, None),
         RunEvent::UndoSucceeded { at, message } => change(*at, StepState::Undone, Some(message.clone())),
-        RunEvent::UndoFailed { at, failure } => change(*at, StepState::UndoFailed, Some(failure.to_string())),
+        RunEvent::UndoFailed { at, failure, .. } => change(*at, StepState::UndoFailed, Some(failure.to_string())),
         RunEvent::PassedOver { at, failure } => change(*at, StepState::PassedOver, Some(failure.to_string())),
         _ => {}
     }

@@ -5,14 +5,14 @@
 //! input or output and decides nothing; [`crate::jobs::decide`] does.
 //!
 //! ```text
-//!  queued ──► running ◄──► waiting          stuck ◄── undo failed, or gave up after the commit
+//!  queued ──► running ◄──► waiting          stuck ◄── undo failed for good, or gave up after the commit
 //!    │          │  │                          │
 //!    │          │  └─ committed ─► running ─► finished(succeeded)
 //!    └──────────┴──────► unwinding ─────────► finished(rolled_back | failed | cancelled | skipped)
 //! ```
 //!
-//! Invariants: a result follows its intent; a step is undone at most once and only when it was
-//! begun; after the commit nothing is undone; a finished run never changes.
+//! Invariants: a result follows its intent; a step is undone at most once, in as many attempts as it takes, and only when
+//! it was begun; after the commit nothing is undone; a finished run never changes.
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -76,6 +76,15 @@ pub enum Cursor {
         at: At,
         /// Which attempt.
         attempt: u32,
+    },
+    /// An undo failed and is tried again.
+    Pausing {
+        /// Which.
+        at: At,
+        /// Which attempt failed.
+        attempt: u32,
+        /// Until when.
+        until: DateTime<Utc>,
     },
 }
 
@@ -358,7 +367,11 @@ impl Machine {
                 self.cursor = Cursor::Undoing { at: *at, attempt: *attempt };
                 self.attempts = *attempt;
             }
-            (S::Unwinding { .. }, Cursor::Undoing { at: now, .. }, E::UndoStarted { at, attempt }) if now == at => {
+            (
+                S::Unwinding { .. },
+                Cursor::Undoing { at: now, .. } | Cursor::Pausing { at: now, .. },
+                E::UndoStarted { at, attempt },
+            ) if now == at => {
                 self.cursor = Cursor::Undoing { at: *at, attempt: *attempt };
                 self.attempts = *attempt;
             }
@@ -372,7 +385,18 @@ impl Machine {
                     self.known.back_at = Some(at_instant);
                 }
             }
-            (S::Unwinding { .. }, Cursor::Undoing { at: now, .. }, E::UndoFailed { at, failure }) if now == at => {
+            (
+                S::Unwinding { .. },
+                Cursor::Undoing { at: now, attempt },
+                E::UndoFailed { at, again_at: Some(until), .. },
+            ) if now == at => {
+                self.cursor = Cursor::Pausing { at: *at, attempt: *attempt, until: *until };
+            }
+            (
+                S::Unwinding { .. },
+                Cursor::Undoing { at: now, .. },
+                E::UndoFailed { at, failure, again_at: None, .. },
+            ) if now == at => {
                 self.cursor = Cursor::Idle;
                 self.attempts = 0;
                 self.state = S::Stuck { at: *at, failure: failure.clone() };
@@ -421,7 +445,7 @@ impl Machine {
         match cursor {
             Cursor::Idle => self.next_always() == Some(at),
             Cursor::Acting { at: now, .. } | Cursor::Failed { at: now, .. } => *now == at,
-            Cursor::Undoing { .. } => false,
+            Cursor::Undoing { .. } | Cursor::Pausing { .. } => false,
         }
     }
 
@@ -467,7 +491,7 @@ fn may_turn_round(cursor: &Cursor) -> bool {
     match cursor {
         Cursor::Idle | Cursor::Failed { .. } => true,
         Cursor::Acting { at, .. } => at.step.row().leg == Leg::Before,
-        Cursor::Undoing { .. } => false,
+        Cursor::Undoing { .. } | Cursor::Pausing { .. } => false,
     }
 }
 

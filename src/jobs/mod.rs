@@ -25,7 +25,6 @@ mod model_tests;
 mod picture_tests;
 pub mod plan;
 pub mod preflight;
-mod scarce;
 pub mod select;
 mod self_update;
 pub mod site;

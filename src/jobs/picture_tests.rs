@@ -17,8 +17,9 @@ const PAGE: &str = "ARCHITECTURE.md";
 
 #[test]
 fn the_step_table_is_that_of_the_code() {
-    let mut page = "| step | does | stands | leg | undo | after a crash | tries | at every end |\n".to_owned();
-    page += "|---|---|---|---|---|---|---|---|\n";
+    let mut page =
+        "| step | does | stands | leg | tries | after a crash | undo | tries to undo | at every end |\n".to_owned();
+    page += "|---|---|---|---|---|---|---|---|---|\n";
     for row in TABLE {
         let stands = match row.repeat {
             Repeat::Once => "once",
@@ -32,10 +33,11 @@ fn the_step_table_is_that_of_the_code() {
         };
         let undo = match row.undo {
             Undo::Nothing => "–".to_owned(),
-            Undo::EachBuild(undo) if row.repeat == Repeat::Once => undo.to_owned(),
-            Undo::EachBuild(undo) => format!("{undo}, each build"),
-            Undo::FirstBuild(undo) => format!("{undo}, once"),
+            Undo::EachBuild(undo, _) if row.repeat == Repeat::Once => undo.to_owned(),
+            Undo::EachBuild(undo, _) => format!("{undo}, each build"),
+            Undo::FirstBuild(undo, _) => format!("{undo}, once"),
         };
+        let undo_tries = if row.undo == Undo::Nothing { String::new() } else { row.undo_attempts_max().to_string() };
         let replay = match row.replay {
             Replay::Again => "again",
             Replay::Probe => "probe",
@@ -43,7 +45,11 @@ fn the_step_table_is_that_of_the_code() {
         };
         let (step, does, tries) = (row.step, row.does, row.attempts_max);
         let always = if row.always { "yes" } else { "" };
-        writeln!(page, "| `{step}` | {does} | {stands} | {leg} | {undo} | {replay} | {tries} | {always} |").unwrap();
+        writeln!(
+            page,
+            "| `{step}` | {does} | {stands} | {leg} | {tries} | {replay} | {undo} | {undo_tries} | {always} |"
+        )
+        .unwrap();
     }
     assert_region(PAGE, "steps", &page);
 }

@@ -91,7 +91,7 @@ fn steps(path: &[Release]) -> Vec<PlannedStep> {
     let planned = |at: crate::domain::step::At| {
         let row = at.step.row();
         let undo = match row.undo {
-            Undo::EachBuild(undo) | Undo::FirstBuild(undo) if at.has_undo() => Some(undo.to_owned()),
+            Undo::EachBuild(undo, _) | Undo::FirstBuild(undo, _) if at.has_undo() => Some(undo.to_owned()),
             _ => None,
         };
         let repeats = row.repeat != crate::domain::step::Repeat::Once;

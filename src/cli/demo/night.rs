@@ -299,7 +299,10 @@ fn told(event: &RunEvent) -> Option<(String, String)> {
         RunEvent::Deferred { at, reason, .. } => (at.to_string(), format!("waits: {reason}")),
         RunEvent::PassedOver { at, failure } => (at.to_string(), format!("left out: {failure}")),
         RunEvent::UndoSucceeded { at, message } => (at.to_string(), format!("put back: {}", or_done(message))),
-        RunEvent::UndoFailed { at, failure } | RunEvent::GaveUp { at, failure } => {
+        RunEvent::UndoFailed { at, failure, again_at: Some(_), .. } => {
+            (at.to_string(), format!("NOT PUT BACK, tried again: {failure}"))
+        }
+        RunEvent::UndoFailed { at, failure, .. } | RunEvent::GaveUp { at, failure } => {
             (at.to_string(), format!("STUCK: {failure}"))
         }
         RunEvent::UnwindStarted { .. } => (String::new(), "Everything is put back as it was.".to_owned()),

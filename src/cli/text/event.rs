@@ -37,10 +37,14 @@ fn what(event: &RunEvent, times: &Times) -> String {
             format!("nothing is to be done: {reason}")
         }
         RunEvent::UnwindStarted { cause } => format!("everything is put back: {cause}"),
+        RunEvent::UndoStarted { at, attempt } if *attempt > 1 => format!("{at}: is put back, try {attempt}"),
         RunEvent::UndoStarted { at, .. } => format!("{at}: is put back"),
         RunEvent::UndoSucceeded { at, message } if message.is_empty() => format!("{at}: put back"),
         RunEvent::UndoSucceeded { at, message } => format!("{at}: put back: {message}"),
-        RunEvent::UndoFailed { at, failure } => format!("{at}: could not be put back: {failure}"),
+        RunEvent::UndoFailed { at, failure, again_at: Some(until), .. } => {
+            format!("{at}: could not be put back, tried again at {}: {failure}", times.time(*until))
+        }
+        RunEvent::UndoFailed { at, failure, .. } => format!("{at}: could not be put back: {failure}"),
         RunEvent::GaveUp { at, failure } => format!("{at}: cannot be done: {failure}"),
         RunEvent::PassedOver { at, failure } => format!("{at}: passed over: {failure}"),
         RunEvent::Resolved { side, by } => format!("{by} says that the {} version is the good one", side_name(*side)),

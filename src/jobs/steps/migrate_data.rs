@@ -18,10 +18,14 @@ use crate::jobs::steps::Context;
 use crate::jobs::steps::failed;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
+    let release = context.release()?;
+    if !or_fail!(context.kit.installer.is_swapped(&release.id).await) {
+        // We went back, and died before that could be written into the log.
+        return Err(Failure::new(format!("find {} in place", release.id)));
+    }
     if context.how == How::UndoFirst {
         or_fail!(context.kit.installer.restore(context.run).await);
     }
-    let release = context.release()?;
     let Some(migrate) = &release.migrate else {
         return Ok(Done::saying("the release brings no migration"));
     };
@@ -68,6 +72,8 @@ fn summary(output: &Output) -> String {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    // Nothing is restored below a running application; it may have been started by somebody else meanwhile.
+    or_fail!(context.kit.service.stop(&context.marked_env()).await);
     let report = or_fail!(context.kit.installer.restore(context.run).await);
     Ok(format!("the data are as at the snapshot; {} of {} files restored", report.restored_files, report.files))
 }

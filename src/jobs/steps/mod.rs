@@ -148,10 +148,14 @@ impl Steps for Night {
         }
     }
 
-    async fn end_leftovers(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<(), Failure> {
+    async fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<(), Failure> {
         let kit = self.kit(&machine)?;
         let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
-        context.end_leftovers().await
+        context.end_leftovers().await?;
+        if at.step.needs_rest() {
+            or_fail!(kit.service.stop(&context.marked_env()).await);
+        }
+        Ok(())
     }
 }
 
