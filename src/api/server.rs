@@ -47,6 +47,7 @@ use crate::wire::people::EndSessions;
 use crate::wire::people::GivePass;
 use crate::wire::people::MessageSessions;
 use crate::wire::route;
+use crate::wire::run::LookQuery;
 use crate::wire::run::ResolveRun;
 use crate::wire::run::RunsQuery;
 
@@ -246,6 +247,23 @@ fn runs() -> Router<Api> {
             post(async |State(api): State<Api>, caller: PeerCaller, Path(run): Of<RunId>| {
                 reply(api.control.cancel_run(&caller.0, run).await)
             }),
+        )
+        .route(
+            route::RUN_RETRY,
+            post(async |State(api): State<Api>, caller: PeerCaller, Path(run): Of<RunId>| {
+                reply(api.control.retry_run(&caller.0, run).await)
+            }),
+        )
+        .route(
+            route::RUN_LOOK,
+            get(
+                async |State(api): State<Api>,
+                       caller: PeerCaller,
+                       Path(run): Of<RunId>,
+                       Query(query): Query<LookQuery>| {
+                    reply(api.control.look_at_run(&caller.0, run, query.side).await)
+                },
+            ),
         )
         .route(
             route::RUN_RESOLVE,

@@ -22,6 +22,7 @@ use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::release::Version;
 use crate::domain::run::RunId;
+use crate::domain::run::Side;
 use crate::wire::app::AllowRelease;
 use crate::wire::app::AllowedView;
 use crate::wire::app::DoctorView;
@@ -37,6 +38,7 @@ use crate::wire::error::ErrorView;
 use crate::wire::job::JobView;
 use crate::wire::mail::MailedView;
 use crate::wire::mail::TestMail;
+use crate::wire::run::LookView;
 use crate::wire::run::RunView;
 use crate::wire::run::RunsQuery;
 use crate::wire::status::StatusView;
@@ -147,6 +149,14 @@ impl Doer {
         match self {
             Self::Daemon(client) => Ok(client.show_run(run).await?),
             Self::Ourselves(alone) => Ok(alone.look().await?.run_view(run).await?),
+        }
+    }
+
+    /// What is seen of the version that is in place while a run is stuck.
+    pub(crate) async fn look_at_run(&self, run: RunId, side: Side) -> Result<LookView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.look_at_run(run, side).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.look_at_run(&alone::ourselves(), run, side).await?),
         }
     }
 

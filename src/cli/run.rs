@@ -16,13 +16,14 @@ use crate::cli::exit::Ending;
 use crate::cli::follow;
 use crate::cli::follow::Lines;
 use crate::cli::text;
-use crate::cli::text::event::side_name;
 use crate::daemon::alone;
+use crate::daemon::alone::Word;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
 use crate::domain::run::Side;
 use crate::wire::error::ErrorKind;
+use crate::wire::run::LookView;
 use crate::wire::run::ResolveRun;
 use crate::wire::run::RunStateName;
 use crate::wire::run::RunsQuery;
@@ -31,7 +32,7 @@ use crate::wire::run::RunsQuery;
 ///
 /// A run is one execution of a job. It goes through its steps in order; when one fails, everything is put back as it
 /// was. A run that can go neither forward nor back is stuck, and waits for a person. Where no daemon runs, list, show
-/// and bundle read its store, and resolve sees the run through.
+/// and bundle read its store, and retry and resolve see the run through.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true)]
 pub(crate) struct RunArgs {
@@ -45,6 +46,7 @@ enum RunCommand {
     Show(ShowArgs),
     Watch(WatchArgs),
     Cancel(CancelArgs),
+    Retry(RetryArgs),
     Resolve(ResolveArgs),
     Bundle(BundleArgs),
 }
@@ -90,11 +92,30 @@ struct CancelArgs {
     run: RunId,
 }
 
+/// Let a stuck run try again.
+///
+/// Remove the cause first; `run show` names it. The run goes on where it failed: it puts back what is not put back yet,
+/// or, where the new version was accepted, does what is left to do; then it reports. With --wait, and without a daemon,
+/// this command stays until it is over: 0 then, 6 when it is stuck again.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  afterhours run show 7
+  afterhours run retry 7 --wait")]
+struct RetryArgs {
+    /// The run
+    run: RunId,
+    /// Stay until it is over
+    #[arg(long)]
+    wait: bool,
+}
+
 /// Say which version of a stuck run is the good one.
 ///
-/// Look at the application first: which version answers, and are its data whole? The run takes your word, does what is
-/// left to do, opens the gate, and reports. Without a daemon, this command stays until it is over: 0 then, 6 when it is
-/// stuck again.
+/// Where the cause can be removed, `run retry` is the better way. Look at the application first: which version answers,
+/// and are its data whole? This command looks, too, and says what it finds. The run takes your word, does what is left
+/// to do, starts that version, opens the gate when it answers its health check, and reports. Without a daemon, this
+/// command stays until it is over: 0 then, 6 when it is stuck again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -106,6 +127,9 @@ struct ResolveArgs {
     /// The good version: the one before the run, or the one after it
     #[arg(long = "as", value_name = "SIDE", value_enum)]
     side: SideArg,
+    /// Open the gate also if that version does not answer its health check
+    #[arg(long)]
+    open_gate: bool,
     /// Answer yes to every question
     #[arg(long)]
     yes: bool,
@@ -161,6 +185,9 @@ pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, 
             let run = context.client()?.cancel_run(run).await?;
             ui.done(&run, text::run::cancelled(&run))?;
         }
+        RunCommand::Retry(RetryArgs { run, wait }) => {
+            return go_on(Doer::find(context).await?, run, Word::Retry, wait, context).await;
+        }
         RunCommand::Resolve(args) => return resolve(args, context).await,
         RunCommand::Bundle(BundleArgs { run, output }) => {
             let bytes = save_bundle(&Doer::find(context).await?, run, &output).await?;
@@ -171,23 +198,50 @@ pub(crate) async fn run(args: RunArgs, context: &Context<'_>) -> Result<Ending, 
     Ok(Ending::Good)
 }
 
-/// The daemon takes the word and goes on; where none runs, we see it through.
+/// Says what is seen of the version that is in place, and asks.
 async fn resolve(args: ResolveArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let ResolveArgs { run, side, yes } = args;
+    let ResolveArgs { run, side, open_gate, yes } = args;
     let doer = Doer::find(context).await?;
     let side = Side::from(side);
-    let question = format!("Run {run}: is the {} version the good one, with its data whole?", side_name(side));
-    context.ui.confirm(&question, yes)?;
-    let ask = ResolveRun { side };
+    let LookView { version, unwell } = doer.look_at_run(run, side).await?;
+    let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+    let seen = match (&unwell, open_gate) {
+        (None, _) => format!("the {} version{version} is in place and answers its health check", side.name()),
+        (Some(failure), true) => format!(
+            "the {} version{version} is in place, but does not answer its health check ({failure}); the gate is opened all the same",
+            side.name()
+        ),
+        (Some(failure), false) => format!(
+            "the {} version{version} is in place, but does not answer its health check ({failure}); it is started, and the gate stays closed until it answers",
+            side.name()
+        ),
+    };
+    if yes {
+        context.ui.say(format!("Run {run}: {seen}."));
+    }
+    context.ui.confirm(&format!("Run {run}: {seen}. Is it the good one, with its data whole?"), yes)?;
+    go_on(doer, run, Word::Resolve(ResolveRun { side, open_gate }), false, context).await
+}
+
+/// The daemon takes the word and goes on; where none runs, we see it through.
+async fn go_on(doer: Doer, id: RunId, word: Word, wait: bool, context: &Context<'_>) -> Result<Ending, CliError> {
     let run = match doer {
         Doer::Daemon(client) => {
-            let run = client.resolve_run(run, ask).await?;
-            let done = format!("Run {id} goes on; watch it with `afterhours run watch {id}`.", id = run.id);
-            context.ui.done(&run, done)?;
-            return Ok(Ending::Good);
+            let run = match word {
+                Word::Retry => client.retry_run(id).await?,
+                Word::Resolve(ask) => client.resolve_run(id, ask).await?,
+            };
+            if wait {
+                follow::to_the_end(&client, id, Lines::AsTalk, context).await?;
+                client.show_run(id).await?
+            } else {
+                let done = format!("Run {id} goes on; watch it with `afterhours run watch {id}`.");
+                context.ui.done(&run, done)?;
+                return Ok(Ending::Good);
+            }
         }
         Doer::Ourselves(Alone { settings, .. }) => {
-            let run = follow::here(|events| alone::resolve_run(*settings, run, ask, events), context).await?;
+            let run = follow::here(|events| alone::go_on(*settings, id, word, events), context).await?;
             context.ui.answer(&run, text::run::ending)?;
             run
         }

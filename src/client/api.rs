@@ -17,6 +17,7 @@ use crate::client::connection::Connection;
 use crate::domain::name::AppName;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
+use crate::domain::run::Side;
 use crate::wire::app::AllowRelease;
 use crate::wire::app::AllowedView;
 use crate::wire::app::BackupView;
@@ -51,7 +52,9 @@ use crate::wire::plan::PlanView;
 use crate::wire::route;
 use crate::wire::run::CancelRun;
 use crate::wire::run::EventsQuery;
+use crate::wire::run::LookView;
 use crate::wire::run::ResolveRun;
+use crate::wire::run::RetryRun;
 use crate::wire::run::RunView;
 use crate::wire::run::RunsQuery;
 use crate::wire::status::StatusView;
@@ -228,6 +231,23 @@ impl Client {
     /// As [`Self::status`].
     pub async fn cancel_run(&self, run: RunId) -> Result<RunView, ApiError> {
         self.0.post(route::fill(route::RUN_CANCEL, &run)).body(&CancelRun {}).json().await
+    }
+
+    /// Lets a stuck run try again.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn retry_run(&self, run: RunId) -> Result<RunView, ApiError> {
+        self.0.post(route::fill(route::RUN_RETRY, &run)).body(&RetryRun {}).json().await
+    }
+
+    /// Looks at the version that is in place while a run is stuck.
+    ///
+    /// # Errors
+    /// As [`Self::status`]; it is not that version.
+    pub async fn look_at_run(&self, run: RunId, side: Side) -> Result<LookView, ApiError> {
+        let query = [("as", Some(side.name().to_owned()))];
+        self.0.find(&route::fill(route::RUN_LOOK, &run), &query).within(ASKING_TIMEOUT).json().await
     }
 
     /// Says which version of a stuck run is the good one.

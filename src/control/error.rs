@@ -261,8 +261,9 @@ impl ControlError {
             }
             Self::Disabled { job } => format!("afterhours job enable {job}"),
             Self::UnderWay { run, .. } => format!("watch it with `afterhours run watch {run}`, or cancel it first"),
-            Self::NotInPlace { install_dir, .. } => format!(
-                "put the version you mean at {} with its own data first, or say the other one",
+            Self::NotInPlace { run, install_dir, .. } => format!(
+                "let the run put everything back with `afterhours run retry {run}`; or put the version you mean at {} with its \
+                 own data first, or say the other one",
                 install_dir.display()
             ),
             Self::NoBackup { app } => {

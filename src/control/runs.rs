@@ -1,4 +1,4 @@
-//! Runs: list, show, follow, cancel, resolve, bundle; and `update now`.
+//! Runs: list, show, follow, cancel, retry, resolve, bundle; and `update now`.
 
 use tokio::sync::broadcast;
 
@@ -16,6 +16,7 @@ use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::run::Order;
 use crate::domain::run::RunId;
+use crate::domain::run::RunState;
 use crate::domain::run::Side;
 use crate::domain::run::Trigger;
 use crate::jobs::decide::Decision;
@@ -24,10 +25,13 @@ use crate::jobs::driver::Live;
 use crate::jobs::engine::EngineError;
 use crate::jobs::history::view;
 use crate::jobs::kit::Kit;
+use crate::jobs::machine::IllegalEvent;
+use crate::jobs::machine::Machine;
 use crate::jobs::select::Wish;
 use crate::jobs::select::objection;
 use crate::jobs::steps::failed;
 use crate::wire::app::UpdateNow;
+use crate::wire::run::LookView;
 use crate::wire::run::ResolveRun;
 use crate::wire::run::RunStateName;
 use crate::wire::run::RunView;
@@ -114,6 +118,45 @@ impl Control {
         self.run_view(run).await
     }
 
+    /// Lets a stuck run try again where it failed, when the cause is removed.
+    ///
+    /// # Errors
+    /// There is no such run, or it is not stuck.
+    pub async fn retry_run(&self, caller: &Caller, run: RunId) -> Result<RunView, ControlError> {
+        Self::must_operate(caller)?;
+        self.must_be_stuck(run, "tried again").await?;
+        self.audit(caller, "run.retry", run, ()).await?;
+        let event = RunEvent::Retried { by: caller.who.clone() };
+        self.engine.resolve(run, event).await.map_err(|error| refused(run, "tried again", error))?;
+        self.run_view(run).await
+    }
+
+    /// Looks whether the version in place is that of `side`, and whether it answers its health check.
+    ///
+    /// # Errors
+    /// There is no such run, it is not stuck, or another version is in place.
+    pub async fn look_at_run(&self, caller: &Caller, run: RunId, side: Side) -> Result<LookView, ControlError> {
+        Self::must_operate(caller)?;
+        let machine = self.must_be_stuck(run, "resolved").await?;
+        self.must_be_in_place(run, side).await?;
+        let kit = self.kit(&machine.order().app)?;
+        let known = machine.known();
+        let to = known.path.as_ref().and_then(|path| path.last());
+        let env = kit.hook_env(run, known.from.as_ref(), to);
+        let version = machine.version_of(side);
+        let asked = kit.probe.ask(version, &env).await;
+        Ok(LookView { version: version.cloned(), unwell: asked.err().map(|error| failed(&error, error.hint())) })
+    }
+
+    async fn must_be_stuck(&self, run: RunId, verb: &'static str) -> Result<Machine, ControlError> {
+        let machine = self.engine.machine(run).await?;
+        if matches!(machine.state(), RunState::Stuck { .. }) {
+            return Ok(machine);
+        }
+        let source = IllegalEvent { event: verb, state: machine.state().name(), at: None };
+        Err(ControlError::RunState { run, verb, source })
+    }
+
     /// Says of a stuck run which version is the good one, and lets it end.
     ///
     /// # Errors
@@ -122,7 +165,8 @@ impl Control {
         Self::must_operate(caller)?;
         self.must_be_in_place(run, ask.side).await?;
         self.audit(caller, "run.resolve", run, ask).await?;
-        let event = RunEvent::Resolved { side: ask.side, by: caller.who.clone() };
+        let by = caller.who.clone();
+        let event = RunEvent::Resolved { side: ask.side, by, open_gate: ask.open_gate, reports: true };
         self.engine.resolve(run, event).await.map_err(|error| refused(run, "resolved", error))?;
         if ask.side == Side::Old {
             // Its hold would keep the application from being started by anybody.

@@ -162,7 +162,7 @@ pub async fn allow_release(settings: Settings, app: &AppName, version: Version) 
 }
 
 /// The user of this process, as a caller.
-fn ourselves() -> Caller {
+pub fn ourselves() -> Caller {
     Caller { who: user_name(rustix::process::geteuid().as_raw()), via: "command line", role: Role::Operator }
 }
 
@@ -257,18 +257,22 @@ async fn over(house: &House, args: Vec<String>, stop: &mut Stop) -> Result<Updat
     }
 }
 
-/// Says of a stuck run which version is the good one, and drives it to its end: the same engine, in this process.
+/// What a person says of a stuck run.
+#[derive(Debug, Clone, Copy)]
+pub enum Word {
+    /// The cause is removed: it may try again.
+    Retry,
+    /// Which version is the good one.
+    Resolve(ResolveRun),
+}
+
+/// Takes a person's word about a stuck run, and drives it to its end: the same engine, in this process.
 ///
 /// What happens goes to `events`.
 ///
 /// # Errors
 /// There is no such run, it is not stuck, or another process works on its application; then nothing has changed.
-pub async fn resolve_run(
-    settings: Settings,
-    run: RunId,
-    ask: ResolveRun,
-    events: mpsc::Sender<RunEventView>,
-) -> Result<RunView> {
+pub async fn go_on(settings: Settings, run: RunId, word: Word, events: mpsc::Sender<RunEventView>) -> Result<RunView> {
     let mut stop = Stop::new()?;
     // Looked for first: nothing is made where there is nothing to resolve.
     let stuck = look(settings.clone()).await?.run_view(run).await.map_err(|error| error.view())?;
@@ -278,9 +282,14 @@ pub async fn resolve_run(
     let caller = ourselves();
     let known = house.store.events(run, 0).await?.last().map_or(0, |logged| logged.seq);
     let live = house.engine.watch();
-    let resolved = house.control.resolve_run(&caller, run, ask).await;
-    let resolved = noted(&house, &format!("run.resolve {run}"), resolved).await?;
-    let ended = to_the_end(&house, &caller, &resolved, (live, known), events, &mut stop).await;
+    let going_on = match word {
+        Word::Retry => noted(&house, &format!("run.retry {run}"), house.control.retry_run(&caller, run).await).await?,
+        Word::Resolve(ask) => {
+            let resolved = house.control.resolve_run(&caller, run, ask).await;
+            noted(&house, &format!("run.resolve {run}"), resolved).await?
+        }
+    };
+    let ended = to_the_end(&house, &caller, &going_on, (live, known), events, &mut stop).await;
     memory.abort();
     // A run that got stuck is long past the step that asks for it.
     ended?.context("finish the run: it wants a newer Afterhours; start the daemon, which goes on with it")

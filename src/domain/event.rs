@@ -173,6 +173,17 @@ pub enum RunEvent {
         side: Side,
         /// Who.
         by: String,
+        /// Whether users are let in also where it does not answer.
+        #[serde(default)]
+        open_gate: bool,
+        /// Whether the run reports once more when it is over; not in logs of before.
+        #[serde(default)]
+        reports: bool,
+    },
+    /// A person has removed what a stuck run failed by, and lets it try again.
+    Retried {
+        /// Who.
+        by: String,
     },
     /// The run is over.
     Finished {
@@ -200,6 +211,7 @@ impl RunEvent {
             Self::GaveUp { .. } => "gave_up",
             Self::PassedOver { .. } => "passed_over",
             Self::Resolved { .. } => "resolved",
+            Self::Retried { .. } => "retried",
             Self::Finished { .. } => "finished",
         }
     }

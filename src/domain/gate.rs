@@ -53,6 +53,14 @@ pub struct Gate {
 }
 
 impl Gate {
+    /// Since when it is closed, if it is.
+    pub const fn closed_since(&self) -> Option<DateTime<Utc>> {
+        match self.position {
+            Position::Open => None,
+            Position::Closed { since, .. } => Some(since),
+        }
+    }
+
     /// An open gate.
     pub fn open(app: AppName) -> Self {
         Self { app, position: Position::Open }

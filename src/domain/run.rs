@@ -294,3 +294,13 @@ pub enum Side {
     /// The version after it.
     New,
 }
+
+impl Side {
+    /// The name, as it is typed and as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Old => "old",
+            Self::New => "new",
+        }
+    }
+}

@@ -247,7 +247,7 @@ impl<S: Steps> Engine<S> {
         Ok(())
     }
 
-    /// Says what a person decided about a stuck run, and drives it on.
+    /// Says what a person decided about a stuck run, or that it may try again, and drives it on.
     ///
     /// # Errors
     /// It is not stuck, or the store fails.
@@ -408,7 +408,7 @@ impl<S: Steps> Inner<S> {
         match self.driver.drive(run, fence, &row.order, inbox, &self.shutdown).await {
             Err(DriveError::Store { source: StoreError::AnotherRun { app }, .. }) => {
                 let failure = Failure::new(format!("start: another run of {app} is stuck"))
-                    .hint("see `afterhours run list`, then `afterhours run resolve RUN --as old|new`");
+                    .hint("see `afterhours run list`, then `afterhours run retry RUN` or `afterhours run resolve RUN --as old|new`");
                 let cause = Cause::StepFailed { at: At::first(Step::Preflight), failure };
                 let turn_round = RunEvent::UnwindStarted { cause };
                 let drive_error = |source| EngineError::Drive { run, source };

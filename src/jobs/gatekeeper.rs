@@ -322,6 +322,33 @@ impl Gatekeeper {
         Ok(())
     }
 
+    /// Tells users something else about the gate that `run` has closed, with no time at which it opens.
+    ///
+    /// # Errors
+    /// The store or a driver fails.
+    pub async fn say(&self, kit: &Kit, run: RunId, message: &str) -> Result<(), GatekeeperError> {
+        let app = &kit.app.name;
+        let told = message.to_owned();
+        let _turn = self.turn(app).await;
+        let changed = self.store.change_gate(app, move |before, _| {
+            let mut after = before.clone();
+            let Position::Closed { by: ClosedBy::Run(of), message, until, .. } = &mut after.position else {
+                return None;
+            };
+            (*message, *until) = (told, None);
+            (*of == run).then_some(after)
+        });
+        let gate = changed.await.map_err(noting(app))?;
+        match &gate.position {
+            Position::Closed { by: ClosedBy::Run(of), message, until, .. } if *of == run => {
+                self.hub.close(app, message, *until);
+                let closed = kit.gate.close(message, *until).await;
+                closed.map_err(|source| GatekeeperError::Close { app: app.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps the gate that `run` has closed for another [`LEASE`], unless it is pinned.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
 use crate::domain::run::Cause;
+use crate::domain::run::RunId;
 use crate::domain::run::RunState;
 use crate::domain::run::Trigger;
 use crate::domain::step::At;
@@ -55,7 +56,7 @@ pub fn view(row: &RunRow, events: &[LoggedEvent]) -> Result<RunView, IllegalEven
         state: RunStateName::from(machine.state()),
         at,
         outcome: machine.state().outcome(),
-        cause: cause_of(&machine),
+        cause: cause_of(&machine, row.id),
         waiting_until,
         from_version: known.from.as_ref().map(|from| from.version.clone()),
         to_version: known.path.as_ref().and_then(|path| path.last()).map(|release| release.id.version.clone()),
@@ -63,20 +64,22 @@ pub fn view(row: &RunRow, events: &[LoggedEvent]) -> Result<RunView, IllegalEven
         started_at: row.started_at,
         finished_at: row.finished_at,
         downtime_ms: downtime_ms(known),
+        away_since: known.away_since.filter(|_| known.back_at.is_none()),
         steps: steps(&machine, events),
         mail: Vec::new(),
     })
 }
 
 /// Why a run did not do what it was to do: the stuck step first, then what turned it round.
-pub fn cause_of(machine: &Machine) -> Option<Failure> {
+pub fn cause_of(machine: &Machine, run: RunId) -> Option<Failure> {
     if let RunState::Stuck { at, failure } = machine.state() {
         let mut failure = failure.clone();
         failure.message = format!("{at}: {}", failure.message);
         // Whatever the step advises, the run goes on by a person's word only.
         let look = failure.hint.take().unwrap_or_else(|| "look at the application and its data".to_owned());
-        let say = "say which version is the good one: `afterhours run resolve RUN --as old|new`";
-        failure.hint = Some(format!("{look}; then {say}"));
+        let retry = format!("let it try again with `afterhours run retry {run}`");
+        let say = format!("say which version is the good one: `afterhours run resolve {run} --as old|new`");
+        failure.hint = Some(format!("{look}; then {retry}, or {say}"));
         return Some(failure);
     }
     machine.cause().map(|cause| match cause {

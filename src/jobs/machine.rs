@@ -27,6 +27,7 @@ use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
 use crate::domain::run::Cause;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
@@ -113,8 +114,21 @@ pub struct Known {
     pub away_since: Option<DateTime<Utc>>,
     /// When the application was there again: the last health check or the undone stop.
     pub back_at: Option<DateTime<Utc>>,
-    /// Who decided what, when the run was stuck.
-    pub resolved: Option<(Side, String)>,
+    /// What a person decided, when the run was stuck.
+    pub resolved: Option<Resolved>,
+    /// How many reports were written before: one each time it was stuck.
+    pub reports: u32,
+}
+
+/// A person's word about a stuck run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The good version.
+    pub side: Side,
+    /// Who says so.
+    pub by: String,
+    /// Whether users are let in also where it does not answer.
+    pub open_gate: bool,
 }
 
 /// A run, folded from its log.
@@ -231,6 +245,15 @@ impl Machine {
     /// Whether the application is away: stopped, and neither committed nor put back.
     pub fn is_away(&self) -> bool {
         !self.committed && self.begun.iter().any(|at| at.step.row().leg == Leg::Away)
+    }
+
+    /// The version that a side of the run is, where it is known.
+    pub fn version_of(&self, side: Side) -> Option<&Version> {
+        let release = match side {
+            Side::Old => self.known.from.as_ref(),
+            Side::New => self.known.path.as_ref().and_then(|path| path.last()).map(|release| &release.id),
+        };
+        release.map(|id| &id.version)
     }
 
     /// The pending builds; 0 until they are selected.
@@ -357,6 +380,10 @@ impl Machine {
             (S::Queued | S::Running { .. } | S::Waiting { .. }, cursor, E::UnwindStarted { cause })
                 if !self.committed && may_turn_round(cursor) =>
             {
+                if self.is_away() {
+                    // A build before may have answered; now the application is away again.
+                    self.known.back_at = None;
+                }
                 self.cursor = Cursor::Idle;
                 self.failures = 0;
                 self.attempts = 0;
@@ -419,26 +446,54 @@ impl Machine {
             {
                 self.begin(*at, *attempt, at_instant);
             }
-            (S::Stuck { .. }, Cursor::Idle, E::Resolved { side: Side::New, by }) => {
-                self.known.resolved = Some((Side::New, by.clone()));
-                self.committed = true;
-                self.begun.clear();
-                self.failures = 0;
-                self.state = S::Running { at: self.next_step().unwrap_or(At::first(Step::Report)) };
+            (S::Stuck { .. }, Cursor::Idle, E::Resolved { side, by, open_gate, reports })
+                if *side == Side::New || !self.committed =>
+            {
+                if self.is_away() {
+                    self.known.back_at = Some(at_instant);
+                }
+                self.known.resolved = Some(Resolved { side: *side, by: by.clone(), open_gate: *open_gate });
+                self.leave_stuck(*reports);
+                match side {
+                    Side::New => {
+                        self.committed = true;
+                        self.begun.clear();
+                        self.state = S::Running { at: self.next_step().unwrap_or(At::first(Step::Report)) };
+                    }
+                    Side::Old => {
+                        // The person has seen to the application; what is left is to let the users in again.
+                        self.begun.retain(|at| at.step.row().leg == Leg::Before);
+                        self.state = S::Unwinding { cause: self.cause_or_cancelled(by) };
+                    }
+                }
             }
-            (S::Stuck { .. }, Cursor::Idle, E::Resolved { side: Side::Old, by }) if !self.committed => {
-                self.known.resolved = Some((Side::Old, by.clone()));
-                // The person has seen to the application; what is left is to let the users in again.
-                self.begun.retain(|at| at.step.row().leg == Leg::Before);
-                self.failures = 0;
-                let cause = self.cause.clone().unwrap_or(Cause::Cancelled { by: by.clone() });
-                self.state = S::Unwinding { cause };
+            (S::Stuck { at, .. }, Cursor::Idle, E::Retried { by }) => {
+                let at = *at;
+                self.leave_stuck(true);
+                self.state = match self.committed {
+                    true => S::Running { at },
+                    false => S::Unwinding { cause: self.cause_or_cancelled(by) },
+                };
             }
             (state, _, event) => {
                 return Err(IllegalEvent { event: event.name(), state: state.name(), at: at_of(event) });
             }
         }
         Ok(())
+    }
+
+    /// A person has spoken: it goes on, and reports once more when it is over.
+    fn leave_stuck(&mut self, reports: bool) {
+        self.failures = 0;
+        self.attempts = 0;
+        if reports {
+            self.known.reports += 1;
+            self.done.retain(|at| at.step != Step::Report);
+        }
+    }
+
+    fn cause_or_cancelled(&self, by: &str) -> Cause {
+        self.cause.clone().unwrap_or_else(|| Cause::Cancelled { by: by.to_owned() })
     }
 
     fn may_begin_always(&self, cursor: &Cursor, at: At) -> bool {

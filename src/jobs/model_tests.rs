@@ -166,7 +166,7 @@ impl Steps for Arc<Model> {
                     assert!(machine.is_committed());
                     world.gate_open = true;
                 }
-                Step::Report => world.reports = 1,
+                Step::Report => world.reports = machine.known().reports + 1,
                 _ => {}
             }
             Some(Output::Nothing)
@@ -228,6 +228,16 @@ struct LogState {
     dies_at: Option<(usize, bool)>,
     /// How many appends more find no room, from which event on.
     full: Option<(usize, u32)>,
+}
+
+impl Log {
+    /// Appends what a person says of a run that rests.
+    fn say(&self, machine: &Machine, event: RunEvent) {
+        machine.clone().apply(&event, dawn()).unwrap();
+        let mut state = self.0.lock().unwrap();
+        let seq = state.events.len() as i64 + 1;
+        state.events.push(LoggedEvent { run: RUN, seq, at: dawn(), event });
+    }
 }
 
 impl RunLog for Log {
@@ -396,17 +406,14 @@ async fn every_undo_that_fails_is_stuck_and_is_resolved_by_a_person() {
             assert_eq!(at.step, row.step);
             assert_eq!(end.world.reports, 1, "a stuck run reports");
 
-            let mut machine = end.machine.clone();
-            let event = RunEvent::Resolved { side, by: "anna".to_owned() };
-            machine.apply(&event, dawn()).unwrap();
-            let seq = log.0.lock().unwrap().events.len() as i64 + 1;
-            log.0.lock().unwrap().events.push(LoggedEvent { run: RUN, seq, at: dawn(), event });
+            let event = RunEvent::Resolved { side, by: "anna".to_owned(), open_gate: false, reports: true };
+            log.say(&end.machine, event);
             let mended = Arc::new(Model { world: Mutex::new(Some(end.world)), ..Model::default() });
             let end = run_to_end(&mended, &log).await;
             let outcome = if side == Side::New { Outcome::Succeeded } else { Outcome::RolledBack };
             assert_eq!(end.machine.state(), &RunState::Finished { outcome }, "{} {side:?}", row.step);
             assert!(end.world.gate_open);
-            assert_eq!(end.world.reports, 1, "exactly one report");
+            assert_eq!(end.world.reports, 2, "one when it was stuck, one when it was over");
         }
     }
 }
@@ -430,8 +437,9 @@ fn every_event() -> Vec<RunEvent> {
         RunEvent::UnwindStarted { cause: Cause::Cancelled { by: by.clone() } },
         RunEvent::UnwindStarted { cause: Cause::Overlong { max_runtime: Span::hours(2) } },
         RunEvent::UnwindStarted { cause: Cause::NothingToDo { reason: String::new(), why: Idle::NothingNewer } },
-        RunEvent::Resolved { side: Side::Old, by: by.clone() },
-        RunEvent::Resolved { side: Side::New, by },
+        RunEvent::Resolved { side: Side::Old, by: by.clone(), open_gate: false, reports: true },
+        RunEvent::Resolved { side: Side::New, by: by.clone(), open_gate: false, reports: true },
+        RunEvent::Retried { by },
     ];
     events.extend(Outcome::ALL.map(|outcome| RunEvent::Finished { outcome }));
     for at in sequence(2) {

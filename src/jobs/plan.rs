@@ -135,7 +135,9 @@ pub(crate) async fn learnt_downtime_ms(kit: &Kit, store: &Store) -> Option<u64> 
     for run in store.runs(filter).await.ok()? {
         if run.outcome == Some(Outcome::Succeeded) && learnt.len() < LEARN_FROM as usize {
             let events = store.events(run.id, 0).await.ok()?;
-            learnt.extend(Machine::fold(&events).ok().and_then(|machine| downtime_ms(machine.known())));
+            // One that was stuck waited for a person; that teaches nothing.
+            let machine = Machine::fold(&events).ok().filter(|machine| machine.known().reports == 0);
+            learnt.extend(machine.and_then(|machine| downtime_ms(machine.known())));
         }
     }
     learnt.sort_unstable();

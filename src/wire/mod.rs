@@ -24,6 +24,8 @@
 //! | GET | `/v1/runs/{id}` | | [`run::RunView`] |
 //! | GET | `/v1/runs/{id}/events` | [`run::EventsQuery`] | NDJSON of [`run::RunEventView`] |
 //! | POST | `/v1/runs/{id}/cancel` | [`run::CancelRun`] | [`run::RunView`] |
+//! | POST | `/v1/runs/{id}/retry` | [`run::RetryRun`] | [`run::RunView`] |
+//! | GET | `/v1/runs/{id}/look` | [`run::LookQuery`] | [`run::LookView`], of a stuck run |
 //! | POST | `/v1/runs/{id}/resolve` | [`run::ResolveRun`] | [`run::RunView`] |
 //! | GET | `/v1/runs/{id}/bundle` | | a `.tar.zst` |
 //! | GET | `/v1/apps/{app}/sessions` | | [`people::SessionsView`] |

@@ -30,6 +30,10 @@ pub const RUN: &str = "/v1/runs/{id}";
 pub const RUN_EVENTS: &str = "/v1/runs/{id}/events";
 /// Stop a run.
 pub const RUN_CANCEL: &str = "/v1/runs/{id}/cancel";
+/// Let a stuck run try again.
+pub const RUN_RETRY: &str = "/v1/runs/{id}/retry";
+/// Look at the version that is in place while a run is stuck.
+pub const RUN_LOOK: &str = "/v1/runs/{id}/look";
 /// Decide a stuck run.
 pub const RUN_RESOLVE: &str = "/v1/runs/{id}/resolve";
 /// What support needs to know of a run.

@@ -67,6 +67,9 @@ pub struct RunView {
     pub finished_at: Option<DateTime<Utc>>,
     /// From the stop of the service until it was healthy again, in milliseconds.
     pub downtime_ms: Option<u64>,
+    /// Since when the application is away; absent when it is not, or was not.
+    #[serde(default)]
+    pub away_since: Option<DateTime<Utc>>,
     /// Its steps in order, as far as they are known; empty in lists.
     #[serde(default)]
     pub steps: Vec<StepView>,
@@ -307,6 +310,32 @@ pub struct ResolveRun {
     /// The old or the new one.
     #[serde(rename = "as")]
     pub side: Side,
+    /// Let users in also where that version does not answer its health check.
+    #[serde(default)]
+    pub open_gate: bool,
+}
+
+/// Lets a stuck run try again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRun {}
+
+/// Which version is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LookQuery {
+    /// The old or the new one; it must be the one in place.
+    #[serde(rename = "as")]
+    pub side: Side,
+}
+
+/// What is seen of the version in place, while a run is stuck.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookView {
+    /// Which version it is, where that is known.
+    pub version: Option<Version>,
+    /// Why it does not count as well; absent when it answers its health check.
+    pub unwell: Option<Failure>,
 }
 
 #[cfg(test)]

@@ -47,16 +47,12 @@ fn what(event: &RunEvent, times: &Times) -> String {
         RunEvent::UndoFailed { at, failure, .. } => format!("{at}: could not be put back: {failure}"),
         RunEvent::GaveUp { at, failure } => format!("{at}: cannot be done: {failure}"),
         RunEvent::PassedOver { at, failure } => format!("{at}: passed over: {failure}"),
-        RunEvent::Resolved { side, by } => format!("{by} says that the {} version is the good one", side_name(*side)),
+        RunEvent::Resolved { side, by, open_gate, .. } => {
+            let also = if *open_gate { ", and that users may come in whether it answers or not" } else { "" };
+            format!("{by} says that the {} version is the good one{also}", side.name())
+        }
+        RunEvent::Retried { by } => format!("{by} has removed the cause; it tries again"),
         RunEvent::Finished { outcome } => outcome.to_string(),
-    }
-}
-
-/// The name of a side, as it is typed.
-pub(crate) const fn side_name(side: crate::domain::run::Side) -> &'static str {
-    match side {
-        crate::domain::run::Side::Old => "old",
-        crate::domain::run::Side::New => "new",
     }
 }
 

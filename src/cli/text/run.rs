@@ -37,8 +37,12 @@ fn took(run: &RunView) -> String {
     }
 }
 
-fn downtime(run: &RunView) -> String {
-    run.downtime_ms.map_or_else(|| NOTHING.to_owned(), |millis| rough(u128::from(millis)))
+fn downtime(run: &RunView, times: &Times) -> String {
+    match (run.away_since, run.downtime_ms) {
+        (Some(since), _) => format!("since {}", times.time(since)),
+        (None, Some(millis)) => rough(u128::from(millis)),
+        (None, None) => NOTHING.to_owned(),
+    }
 }
 
 /// What becomes of a run that somebody wants to stop.
@@ -61,7 +65,7 @@ pub(crate) fn list(runs: &[RunView], times: &Times) -> String {
             versions(run),
             times.at(run.started_at.unwrap_or(run.queued_at)),
             took(run),
-            downtime(run),
+            downtime(run, times),
         ]
     });
     table(&["RUN", "JOB", "APP", "STATE", "VERSION", "STARTED", "TOOK", "DOWN"], rows.collect(), "There are no runs.")
@@ -80,7 +84,7 @@ pub(crate) fn show(run: &RunView, times: &Times) -> String {
         ("Started", times.maybe(run.started_at)),
         ("Finished", times.maybe(run.finished_at)),
         ("Took", took(run)),
-        ("Downtime", downtime(run)),
+        ("Downtime", downtime(run, times)),
     ];
     if let Some(missed_at) = run.missed_at {
         rows.push(("Missed", times.at(missed_at)));
@@ -134,7 +138,9 @@ pub(crate) fn what_next(run: &RunView) -> Option<String> {
     let id = run.id;
     match (run.state, run.outcome) {
         (RunStateName::Stuck, _) => Some(format!(
-            "It cannot go forward or back by itself. Look at the application, then say which version is the good one:\n  \
+            "It cannot go forward or back by itself. Remove the cause, and let it try again:\n  \
+             afterhours run retry {id}\n\
+             Or look at the application, and say which version is the good one:\n  \
              afterhours run resolve {id} --as old\n  afterhours run resolve {id} --as new"
         )),
         (_, Some(Outcome::RolledBack | Outcome::Failed)) => {
@@ -219,6 +225,7 @@ pub(crate) mod tests {
             started_at: Some(at(0)),
             finished_at: (state == RunStateName::Finished).then_some(at(340)),
             downtime_ms: Some(4_300),
+            away_since: None,
             steps: vec![
                 step(Step::Backup, StepState::Succeeded, 1, 3, "orders-2026-11-21.dump, sha256 matches"),
                 step(

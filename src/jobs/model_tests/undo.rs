@@ -187,3 +187,61 @@ async fn a_log_that_finds_no_room_for_a_while_leaves_no_run_in_the_middle() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_run_is_tried_again_where_it_failed() {
+    for step in undoable() {
+        let bound = step.row().undo_attempts_max();
+        // Stuck twice; then the cause is removed.
+        let (model, log) = (Arc::new(failing(step, 2 * bound, EPERM)), Log::default());
+        for reports in 1..=2 {
+            let end = run_to_end(&model, &log).await;
+            let RunState::Stuck { at, .. } = end.machine.state() else { panic!("{:?}", end.machine.state()) };
+            assert_eq!((at.step, end.world.reports), (step, reports));
+            log.say(&end.machine, RunEvent::Retried { by: "anna".to_owned() });
+        }
+        let end = run_to_end(&model, &log).await;
+        assert_eq!(end.machine.state(), &RunState::Finished { outcome: Outcome::RolledBack }, "{step}");
+        assert_eq!(end.world.reports, 3);
+        assert_eq!(World { reports: 1, ..end.world }, World { snapshot: Some(1), ..old() });
+        // What was put back before is not put back again.
+        let events = log.0.lock().unwrap().events.clone();
+        let others = events.iter().filter(|logged| {
+            matches!(logged.event, RunEvent::UndoSucceeded { at, .. } if at.step != step)
+        });
+        let all = undoable().filter(|other| *other != step).count();
+        assert_eq!(others.count(), all, "{step}");
+        let known = end.machine.known();
+        assert!(known.back_at.is_some() && known.away_since.is_some(), "{known:?}");
+    }
+}
+
+fn old() -> World {
+    World { reports: 1, ..World::before() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_stuck_after_the_commit_is_tried_again() {
+    let (model, log) = (Arc::new(Model { fail: Some(At::first(Step::OpenGate)), ..Model::default() }), Log::default());
+    let end = run_to_end(&model, &log).await;
+    assert!(matches!(end.machine.state(), RunState::Stuck { .. }) && end.machine.is_committed());
+    log.say(&end.machine, RunEvent::Retried { by: "anna".to_owned() });
+    let mended = Arc::new(Model { world: Mutex::new(Some(end.world)), ..Model::default() });
+    let end = run_to_end(&mended, &log).await;
+    assert_eq!(end.machine.state(), &RunState::Finished { outcome: Outcome::Succeeded });
+    assert_new(&World { reports: 1, ..end.world });
+    assert_eq!(end.world.reports, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_which_a_resolved_run_reported_once_is_still_read() {
+    let fail = Some(At { step: Step::CheckHealth, build: 0 });
+    let (model, log) = (Arc::new(Model { fail, fail_undo: Some(Step::Swap), ..Model::default() }), Log::default());
+    let end = run_to_end(&model, &log).await;
+    let line = r#"{"event":"resolved","side":"old","by":"anna"}"#;
+    log.say(&end.machine, serde_json::from_str(line).unwrap());
+    let mended = Arc::new(Model { world: Mutex::new(Some(end.world)), ..Model::default() });
+    let end = run_to_end(&mended, &log).await;
+    assert_eq!(end.machine.state(), &RunState::Finished { outcome: Outcome::RolledBack });
+    assert_eq!(end.world.reports, 1);
+}

@@ -1,19 +1,11 @@
 //! Removes what retention does not keep.
 
 use crate::domain::failure::Failure;
-use crate::domain::run::Outcome;
 use crate::jobs::driver::Done;
 use crate::jobs::self_update::awaited;
 use crate::jobs::steps::Context;
-use crate::jobs::steps::report::bring_back;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    if context.machine.known().resolved.is_some() {
-        // While the run was stuck nobody could be told.
-        let committed = context.machine.is_committed();
-        let outcome = if committed { Outcome::Succeeded } else { context.machine.outcome_of_unwinding() };
-        bring_back(context, outcome).await;
-    }
     if context.machine.known().started_at.is_none() {
         // Another run may have its turn just now.
         return Ok(Done::saying("nothing was begun"));

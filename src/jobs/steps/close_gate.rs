@@ -13,7 +13,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
-    context.bring_up_resolved().await?;
+    if let Some(failure) = context.bring_up_resolved().await? {
+        return context.leave_closed(&failure).await;
+    }
     let open = or_fail!(context.night.gatekeeper.open_for_run(context.kit, context.run).await);
     Ok(if open { "users may log in" } else { "the gate stays closed: an operator has closed it" }.to_owned())
 }

@@ -46,9 +46,11 @@ use crate::domain::command::Command;
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
 use crate::domain::progress::Progress;
+use crate::domain::progress::Silent;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
+use crate::domain::run::Side;
 use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
@@ -191,13 +193,34 @@ impl Context<'_> {
     }
 
     /// After a person's word about a stuck run: the application may be down, and nobody but us can start one that
-    /// is held or supervised. One that runs is left alone.
-    async fn bring_up_resolved(&self) -> Result<(), Failure> {
-        if self.machine.known().resolved.is_some() {
-            or_fail!(self.kit.installer.lift_hold().await);
-            or_fail!(self.kit.service.start(&self.env()).await);
+    /// is held or supervised. One that runs is left alone. Why users must not be let in, if it is so.
+    async fn bring_up_resolved(&self) -> Result<Option<Failure>, Failure> {
+        let Some(resolved) = &self.machine.known().resolved else { return Ok(None) };
+        or_fail!(self.kit.installer.lift_hold().await);
+        match self.must_answer(resolved.side).await {
+            Err(failure) if resolved.open_gate => {
+                tracing::warn!(run.id = self.run.0, %failure, "users are let in all the same, as {} says", resolved.by);
+                Ok(None)
+            }
+            answer => Ok(answer.err()),
         }
+    }
+
+    /// Starts what a person says is the good version, and waits until it answers its health check.
+    async fn must_answer(&self, side: Side) -> Result<(), Failure> {
+        or_fail!(self.kit.service.start(&self.env()).await);
+        let expected = self.machine.version_of(side);
+        or_fail!(self.kit.probe.wait_healthy(expected, &self.env(), &Silent).await);
         Ok(())
+    }
+
+    /// Nobody is let in to an application that does not answer; a person opens the gate when it does.
+    async fn leave_closed(&self, failure: &Failure) -> Result<String, Failure> {
+        let app = &self.kit.app;
+        let message = closed_message(&app.title);
+        self.night.gatekeeper.leave_closed(self.kit, self.run, &message).await?;
+        let name = &app.name;
+        Ok(format!("the gate STAYS CLOSED: {name} does not answer ({failure}); when it does, `afterhours gate open {name}`"))
     }
 
     /// The variables every hook sees.
@@ -282,6 +305,11 @@ impl Context<'_> {
 fn keepers_of_data(app: &AppSettings) -> BTreeSet<u32> {
     let commands = app.commands().into_iter().filter(|(key, _)| key.starts_with("data."));
     commands.filter_map(|(_, command)| permit::account_of(command).ok()).map(|account| account.uid).collect()
+}
+
+/// What users read where only a person can help.
+fn closed_message(title: &str) -> String {
+    format!("{title} is closed. Please ask your administrator.")
 }
 
 struct Reporter {

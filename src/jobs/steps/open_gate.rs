@@ -9,7 +9,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let (kit, gatekeeper) = (context.kit, &context.night.gatekeeper);
     // The new version is accepted: from now on anybody may start it.
     or_fail!(kit.installer.lift_hold().await);
-    context.bring_up_resolved().await?;
+    if let Some(failure) = context.bring_up_resolved().await? {
+        return Ok(Done::saying(context.leave_closed(&failure).await?));
+    }
     match &kit.app.open_gate {
         OpenGate::ByHand => {
             let message = format!("{} was updated and is being looked at", kit.app.title);

@@ -26,6 +26,7 @@ use crate::jobs::driver::Done;
 use crate::jobs::history::downtime_ms;
 use crate::jobs::history::steps;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::closed_message;
 use crate::jobs::steps::counted;
 use crate::notify::template::GateRemark;
 use crate::notify::template::Language;
@@ -42,6 +43,9 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let verdict = verdict(context);
     remember_failed_release(context).await?;
     let idle = queue_followers(context, &verdict).await?;
+    if let Verdict::Stuck { .. } = verdict {
+        tell_users(context).await;
+    }
     let gate = gate_remark(context, &verdict).await?;
     let mut said = match recipients(context) {
         to if to.is_empty() => "nobody is configured to get a mail".to_owned(),
@@ -129,6 +133,14 @@ async fn queue_followers(context: &Context<'_>, verdict: &Verdict) -> Result<Vec
     Ok(idle)
 }
 
+/// No time at which it opens is true any more.
+async fn tell_users(context: &Context<'_>) {
+    let message = closed_message(&context.kit.app.title);
+    if let Err(error) = context.night.gatekeeper.say(context.kit, context.run, &message).await {
+        tracing::warn!(run.id = context.run.0, error = &error as &dyn std::error::Error, "users are not told");
+    }
+}
+
 async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRemark, Failure> {
     let gate = context.night.store.gate(&context.kit.app.name).await?;
     Ok(match (gate.position, verdict) {
@@ -137,6 +149,10 @@ async fn gate_remark(context: &Context<'_>, verdict: &Verdict) -> Result<GateRem
         (Position::Closed { .. }, Verdict::Finished(Outcome::Succeeded))
             if context.kit.app.open_gate == crate::config::settings::OpenGate::ByHand =>
         {
+            GateRemark::ByHand
+        }
+        // A person has spoken, and the application did not answer.
+        (Position::Closed { .. }, Verdict::Finished(_)) if context.machine.known().resolved.is_some() => {
             GateRemark::ByHand
         }
         (Position::Closed { .. }, _) => GateRemark::ByOperator,
@@ -167,8 +183,9 @@ async fn owe_mail(
         zone: iana_time_zone::get_timezone().ok().and_then(|name| name.parse().ok()).unwrap_or(Tz::UTC),
         started_at: known.started_at.unwrap_or(now),
         finished_at: now,
-        downtime: downtime_ms(known).map(|ms| Span::from(std::time::Duration::from_millis(ms))),
         away_since: known.away_since.filter(|_| known.back_at.is_none()),
+        closed_since: night.store.gate(&order.app).await?.closed_since(),
+        downtime: downtime_ms(known).map(|ms| Span::from(std::time::Duration::from_millis(ms))),
         cause: machine.cause().cloned(),
         steps: steps(machine, &events).into_iter().filter_map(step_report).collect(),
         findings: known.findings.clone(),
@@ -185,7 +202,10 @@ async fn owe_mail(
     };
     let rendered = render(&report, Language::from_tag(&context.kit.app.report.language));
     let mail = OwedMail {
-        message_id: format!("run-{run}.report"),
+        message_id: match known.reports {
+            0 => format!("run-{run}.report"),
+            before => format!("run-{run}.report-{}", before + 1),
+        },
         unique: Uuid::now_v7(),
         run: Some(run),
         to,
@@ -219,7 +239,7 @@ fn step_report(step: crate::wire::run::StepView) -> Option<StepReport> {
 }
 
 /// Whoever asked for it is started again; the others are told that they may.
-pub(super) async fn bring_back(context: &Context<'_>, outcome: Outcome) {
+async fn bring_back(context: &Context<'_>, outcome: Outcome) {
     if !context.machine.is_done(At::first(Step::Announce)) {
         return;
     }

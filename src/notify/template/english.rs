@@ -48,8 +48,9 @@ pub(super) const PHRASES: Phrases = Phrases {
     away_label: "Unavailable",
     history_label: "History",
     entry: |number, hash| format!("entry {number}, {hash}"),
-    away_since: |at| format!("since {at}, and not back yet"),
     not_away: "not at all",
+    closed_label: "Gate closed",
+    since: "since",
     steps: "Step by step",
     people: "Logged out",
     backup: "Backup",
@@ -110,9 +111,10 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
     let (run, app) = (report.run, &report.app);
     let (mut text, mut commands) = match &report.verdict {
         Verdict::Stuck { .. } => (
-            "What to do: look at the application, then say which version is the good one.",
+            "What to do: remove the cause (see below) and let it try again. Or look at the application and say which version is the good one.",
             vec![
                 format!("afterhours run show {run}"),
+                format!("afterhours run retry {run}"),
                 format!("afterhours run resolve {run} --as old"),
                 format!("afterhours run resolve {run} --as new"),
             ],

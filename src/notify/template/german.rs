@@ -48,8 +48,9 @@ pub(super) const PHRASES: Phrases = Phrases {
     away_label: "Nicht verfügbar",
     history_label: "Verlauf",
     entry: |number, hash| format!("Eintrag {number}, {hash}"),
-    away_since: |at| format!("seit {at}, noch nicht zurück"),
     not_away: "zu keiner Zeit",
+    closed_label: "Gesperrt",
+    since: "seit",
     steps: "Schritt für Schritt",
     people: "Abgemeldet",
     backup: "Datensicherung",
@@ -119,9 +120,10 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
     let (run, app) = (report.run, &report.app);
     let (mut text, mut commands) = match &report.verdict {
         Verdict::Stuck { .. } => (
-            "Zu tun: Sehen Sie sich die Anwendung an und sagen Sie dann, welche Version gelten soll.",
+            "Zu tun: Beheben Sie den Grund (siehe unten) und lassen Sie es noch einmal versuchen. Oder sehen Sie sich die Anwendung an und sagen Sie, welche Version gelten soll.",
             vec![
                 format!("afterhours run show {run}"),
+                format!("afterhours run retry {run}"),
                 format!("afterhours run resolve {run} --as old"),
                 format!("afterhours run resolve {run} --as new"),
             ],

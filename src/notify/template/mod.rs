@@ -131,9 +131,9 @@ struct Phrases {
     history_label: &'static str,
     /// An entry of the history and the beginning of its hash.
     entry: fn(i64, &str) -> String,
-    /// Away since an instant, and not back.
-    away_since: fn(&str) -> String,
     not_away: &'static str,
+    closed_label: &'static str,
+    since: &'static str,
     steps: &'static str,
     people: &'static str,
     backup: &'static str,
@@ -256,9 +256,10 @@ fn run(page: &mut Page, report: &RunReport, words: &Phrases) {
     page.heading(words.run);
     let job = report.job.as_ref().map_or_else(|| words.by_hand.to_owned(), ToString::to_string);
     let release = |id: &Option<ReleaseId>| id.as_ref().map(ToString::to_string);
+    let since = |at| format!("{} {}", words.since, layout::instant(at, report.zone));
     let away = match (report.downtime, report.away_since) {
-        (Some(span), _) => layout::span(span, words.decimal),
-        (None, Some(since)) => (words.away_since)(&layout::instant(since, report.zone)),
+        (_, Some(at)) => since(at),
+        (Some(span), None) => layout::span(span, words.decimal),
         (None, None) => words.not_away.to_owned(),
     };
     let took = layout::span(Span::between(report.started_at, report.finished_at), words.decimal);
@@ -273,6 +274,7 @@ fn run(page: &mut Page, report: &RunReport, words: &Phrases) {
         (words.ended_label, Some(layout::instant(report.finished_at, report.zone))),
         (words.took_label, Some(took)),
         (words.away_label, Some(away)),
+        (words.closed_label, report.closed_since.map(since)),
         (words.history_label, report.history.as_ref().map(|head| (words.entry)(head.number, head.short()))),
     ];
     let rows = rows.into_iter().filter_map(|(label, value)| Some(vec![label.to_owned(), value?]));

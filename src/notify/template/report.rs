@@ -44,10 +44,12 @@ pub struct RunReport {
     pub started_at: DateTime<Utc>,
     /// When it ended, or got stuck.
     pub finished_at: DateTime<Utc>,
-    /// How long the application was away; absent when it was not stopped, or is still away.
-    pub downtime: Option<Span>,
-    /// Since when it is away, where it still is.
+    /// Since when the application is away; absent when it is not.
     pub away_since: Option<DateTime<Utc>>,
+    /// Since when nobody can log in; absent when the gate is open.
+    pub closed_since: Option<DateTime<Utc>>,
+    /// How long the application was away; absent when it was not stopped, or still is.
+    pub downtime: Option<Span>,
     /// Why it turned round.
     pub cause: Option<Cause>,
     /// What was done, in order.

@@ -42,8 +42,9 @@ fn night() -> RunReport {
         zone: chrono_tz::Europe::Berlin,
         started_at,
         finished_at: started_at + TimeDelta::milliseconds(372_400),
-        downtime: Some(Span::from(std::time::Duration::from_millis(41_200))),
         away_since: None,
+        closed_since: None,
+        downtime: Some(Span::from(std::time::Duration::from_millis(41_200))),
         cause: None,
         steps: vec![
             done(Step::Preflight, 812, "12 checks, 1 warning"),
@@ -130,9 +131,14 @@ fn stuck() -> RunReport {
     let failure = Failure { because: vec!["Read-only file system (os error 30)".to_owned()], ..failure };
     let mut report = rolled_back();
     report.steps[5].state = StepState::UndoFailed;
-    let away_since = Some(report.started_at + TimeDelta::seconds(312));
-    let verdict = Verdict::Stuck { at: at(Step::Swap), failure };
-    RunReport { verdict, gate: GateRemark::Stuck, downtime: None, away_since, ..report }
+    RunReport {
+        verdict: Verdict::Stuck { at: at(Step::Swap), failure },
+        gate: GateRemark::Stuck,
+        away_since: Some("2026-11-22T01:36:02Z".parse().unwrap()),
+        closed_since: Some("2026-11-22T01:30:02Z".parse().unwrap()),
+        downtime: None,
+        ..report
+    }
 }
 
 fn skipped() -> RunReport {

@@ -123,7 +123,7 @@ async fn an_overlong_run_is_unwound(
 }
 
 /// A run that is stuck: the new version is sick, and what is needed to go back is gone.
-async fn stuck(after_start: &str) -> Site {
+pub(super) async fn stuck(after_start: &str) -> Site {
     let quick = ("health", "{ http = \"http://127.0.0.1:PORT/\", times = 2, every = \"30ms\", deadline = \"2s\" }");
     let hooks = format!("{{ after_start = [\"sh\", \"-c\", \"{after_start}\"] }}");
     let mut site = Site::with(&[quick, ("hooks", &hooks)]).await;
@@ -157,7 +157,7 @@ async fn a_stuck_run_is_resolved_as_the_old_version() {
     let run = site.settled(RunId(1)).await;
     assert_eq!(run.outcome, Some(Outcome::RolledBack), "{run:#?}");
     assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::Old);
-    site.reports(1).await;
+    site.reports(2).await;
     assert_eq!(site.run(&["run", "resolve", "1", "--as", "old", "--yes"]).await.0, 4);
 }
 
@@ -189,7 +189,7 @@ async fn a_stuck_run_is_resolved_as_the_new_version() {
     let run = site.settled(RunId(1)).await;
     assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
     assert_eq!(site.must_be_whole(&run, &[SICK], &["first", "second"]).await, Left::New);
-    site.reports(1).await;
+    site.reports(2).await;
 }
 
 #[rstest]
