@@ -93,7 +93,7 @@ impl Store {
     /// [`StoreError::FenceLost`] when somebody else has claimed the run, [`StoreError::AnotherRun`] when it
     /// would be the second active run of its application, or the store fails. Nothing is written then.
     pub async fn append_event(&self, fence: Fence, logged: LoggedEvent, head: RunHead) -> Result<(), StoreError> {
-        self.write(move |tx| append_event(tx, fence, &logged, &head)).await
+        self.write_in_need(move |tx| append_event(tx, fence, &logged, &head)).await
     }
 
     /// The log of a run, or what of it comes after `after` (0 for all).

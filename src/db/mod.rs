@@ -13,6 +13,7 @@ pub mod history;
 pub mod jobs;
 pub mod outbox;
 pub mod quarantine;
+mod reserve;
 pub mod retention;
 pub mod runs;
 pub mod sessions;

@@ -210,7 +210,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoRun`], or the store fails.
     pub async fn claim_run(&self, run: RunId) -> Result<Fence, StoreError> {
-        self.write(move |tx| {
+        self.write_in_need(move |tx| {
             tx.query_row("UPDATE runs SET fence = fence + 1 WHERE id = ?1 RETURNING fence", [run.0], |row| {
                 row.get("fence")
             })

@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use url::Url;
 
 use crate::db::copy;
+use crate::db::reserve::Reserve;
 use crate::domain::failure::Scarce;
 use crate::domain::name::JobName;
 use crate::domain::run::RunId;
@@ -213,6 +214,17 @@ impl StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether it may have failed for want of room; SQLite says so in more than one way.
+    fn may_lack_room(&self) -> bool {
+        let code = match self {
+            Self::Sql(source) | Self::Open { source, .. } | Self::Upgrade { source, .. } => source.sqlite_error_code(),
+            _ => None,
+        };
+        matches!(code, Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure | ErrorCode::CannotOpen))
+    }
+}
+
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// A handle to the store; cheap to clone.
@@ -221,6 +233,7 @@ pub struct Store {
     writer: mpsc::Sender<Work>,
     reader: mpsc::Sender<Work>,
     path: Arc<Path>,
+    reserve: Arc<Reserve>,
 }
 
 impl Store {
@@ -229,13 +242,24 @@ impl Store {
     /// # Errors
     /// The file is unreadable, damaged, or of a newer schema.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut writing = connect(path, WRITER_CACHE_KIB)?;
-        upgrade(&mut writing, path)?;
-        let reading = connect(path, READER_CACHE_KIB)?;
+        let connect = || {
+            let mut writing = connect(path, WRITER_CACHE_KIB)?;
+            upgrade(&mut writing, path)?;
+            Ok((writing, connect(path, READER_CACHE_KIB)?))
+        };
+        let reserve = Arc::new(Reserve::beside(path));
+        let (writing, reading) = match connect() {
+            Err(error @ StoreError::TooNew { .. }) => return Err(error),
+            Err(error) if error.may_lack_room() && reserve.give_up() => connect()?,
+            connected => connected?,
+        };
+        if let Err(error) = reserve.make() {
+            tracing::warn!(%error, "the store has no room of its own for the day when the disk is full");
+        }
         let (reader, reading) = serve("store-reader", reading, None);
         // Who closes last clears the write-ahead log away; two that close at once would each leave it to the other.
         let (writer, _) = serve("store-writer", writing, reading);
-        Ok(Self { writer, reader, path: path.into() })
+        Ok(Self { writer, reader, path: path.into(), reserve })
     }
 
     /// Opens a store that is there, to look at it. Who writes goes on beside; an attempt to write is an error.
@@ -258,7 +282,8 @@ impl Store {
             found if found < NEWEST => Err(StoreError::TooOld { path: path.to_owned(), found, needed: NEWEST }),
             _ => {
                 let (reader, _) = serve("store-reader", connection, None);
-                Ok(Self { writer: reader.clone(), reader, path: path.into() })
+                let reserve = Arc::new(Reserve::beside(path));
+                Ok(Self { writer: reader.clone(), reader, path: path.into(), reserve })
             }
         }
     }
@@ -281,6 +306,24 @@ impl Store {
             Ok(value)
         })
         .await
+    }
+
+    /// The same for what a run cannot go on without: where the disk is full, the room that is kept for it is given up.
+    pub(crate) async fn write_in_need<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Clone + Send + 'static,
+    {
+        match self.write(work.clone()).await {
+            Err(error) if error.may_lack_room() && self.reserve.give_up() => self.write(work).await,
+            Ok(value) if self.reserve.may_be_missing() => {
+                let reserve = Arc::clone(&self.reserve);
+                // Where it cannot be made there is perhaps room the next time.
+                let _ = ask(&self.writer, move |_| Ok(reserve.make())).await;
+                Ok(value)
+            }
+            done => done,
+        }
     }
 
     /// Runs `work` in one read transaction, so that all it sees is of one moment.
