@@ -115,8 +115,9 @@ pub trait Steps: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Done, Failure>> + Send;
     /// Undoes a step, whatever of it was done.
     fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<String, Failure>> + Send;
-    /// Makes ready for going on with a step, or its undo, after a crash: ends what was left running, and where the step
-    /// needs the application to rest, sees to that, whatever was done of which the log says nothing.
+    /// Makes ready for going on with a step, or its undo, after a crash: ends what was left running. While the application
+    /// is away, more may have been done than the log says: the application rests for a step that needs it, and it is an
+    /// error when everything went back.
     fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
@@ -391,11 +392,11 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
 
     /// After a crash: what it interrupted may still be at work, and must not be while it is repeated or undone.
     async fn clear_up(&mut self) -> Result<(), DriveError> {
-        let next = self.machine.next_step().filter(|at| at.step.needs_rest() && self.machine.is_away());
         let forward = matches!(self.machine.state(), RunState::Running { .. });
+        let next = self.machine.next_step().filter(|_| forward && self.machine.is_away());
         let at = match (self.machine.cursor(), next) {
             (Cursor::Acting { at, .. } | Cursor::Undoing { at, .. }, _) => *at,
-            (Cursor::Idle, Some(next)) if forward => next,
+            (Cursor::Idle, Some(next)) => next,
             _ => return Ok(()),
         };
         let cleared = self.driver.steps.clear_up(self.run, at, Arc::new(self.machine.clone())).await;

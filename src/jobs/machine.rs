@@ -247,6 +247,12 @@ impl Machine {
         !self.committed && self.begun.iter().any(|at| at.step.row().leg == Leg::Away)
     }
 
+    /// The release that was put in place last; while it is not taken back.
+    pub fn in_place(&self) -> Option<&Release> {
+        let swap = self.done.iter().rev().find(|at| at.step == Step::Swap)?;
+        self.known.path.as_ref()?.get(swap.build as usize)
+    }
+
     /// The version that a side of the run is, where it is known.
     pub fn version_of(&self, side: Side) -> Option<&Version> {
         let release = match side {

@@ -189,6 +189,34 @@ async fn a_log_that_finds_no_room_for_a_while_leaves_no_run_in_the_middle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_away_comes_back_though_the_log_takes_nothing() {
+    let events = end_of(Model::default()).await.log.0.lock().unwrap().events.clone();
+    for (from, logged) in events.iter().enumerate().skip(1) {
+        let before = Machine::fold(&events[..from]).unwrap();
+        let (model, log) = (Arc::new(Model::default()), Log::default());
+        log.0.lock().unwrap().full = Some((from, u32::MAX));
+        let driven = stopped_after(&model, &log, Duration::from_secs(3600)).await;
+        assert!(matches!(driven, Err(DriveError::Store { .. })), "it is left as it stands: {from}");
+        let world = model.with(|world| world.clone());
+        assert_eq!(world.program, world.data, "{from} {logged:?}");
+        assert!(world.running, "{from} {logged:?}");
+        if before.is_away() {
+            assert_eq!((world.program, world.gate_open), (1, false), "{from} {logged:?}");
+            // Taken up again where the log ends, it does no harm.
+            log.0.lock().unwrap().full = None;
+            let end = run_to_end(&model, &log).await;
+            match end.machine.state() {
+                RunState::Finished { outcome: Outcome::Succeeded } => assert_new(&end.world),
+                state => {
+                    assert_eq!(state, &RunState::Finished { outcome: Outcome::RolledBack }, "{from}");
+                    assert_old(&end);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_run_is_tried_again_where_it_failed() {
     for step in undoable() {
         let bound = step.row().undo_attempts_max();
@@ -206,9 +234,9 @@ async fn a_stuck_run_is_tried_again_where_it_failed() {
         assert_eq!(World { reports: 1, ..end.world }, World { snapshot: Some(1), ..old() });
         // What was put back before is not put back again.
         let events = log.0.lock().unwrap().events.clone();
-        let others = events.iter().filter(|logged| {
-            matches!(logged.event, RunEvent::UndoSucceeded { at, .. } if at.step != step)
-        });
+        let others = events
+            .iter()
+            .filter(|logged| matches!(logged.event, RunEvent::UndoSucceeded { at, .. } if at.step != step));
         let all = undoable().filter(|other| *other != step).count();
         assert_eq!(others.count(), all, "{step}");
         let known = end.machine.known();

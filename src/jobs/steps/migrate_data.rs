@@ -18,14 +18,10 @@ use crate::jobs::steps::Context;
 use crate::jobs::steps::failed;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    let release = context.release()?;
-    if !or_fail!(context.kit.installer.is_swapped(&release.id).await) {
-        // We went back, and died before that could be written into the log.
-        return Err(Failure::new(format!("find {} in place", release.id)));
-    }
     if context.how == How::UndoFirst {
         or_fail!(context.kit.installer.restore(context.run).await);
     }
+    let release = context.release()?;
     let Some(migrate) = &release.migrate else {
         return Ok(Done::saying("the release brings no migration"));
     };
@@ -49,7 +45,10 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         command = permit::as_root(command);
     }
     let exec = Exec::of(&command, context.kit.app.hooks.deadline).envs(&context.marked_env().await?).dir(dir);
-    let output = exec.run().await.map_err(|error| {
+    let ended = exec.run().await;
+    // Whatever way it ended, and however it hid: nothing of it goes on writing.
+    let left = context.end_leftovers().await;
+    let output = ended.map_err(|error| {
         let cause = failed(&error, None);
         Failure { said: cause.said.clone(), ..Failure::new(format!("run the migration of {}", release.id)) }
             .because(cause.to_string())
@@ -61,17 +60,21 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     for line in masked(&format!("{}\n{}", output.stdout, output.stderr)).lines().filter(|line| !line.is_empty()) {
         tracing::info!(run.id = context.run.0, migrate = line);
     }
-    Ok(Done::saying(summary(&output)))
+    Ok(Done::saying(summary(&output, left?)))
 }
 
-/// What it said last, and below that what it warned of.
-fn summary(output: &Output) -> String {
-    let last = last_line(&output.stdout).unwrap_or_else(|| "the migration is done".to_owned());
+/// What it said last, how many processes of it were left to end, and below that what it warned of.
+fn summary(output: &Output, left: usize) -> String {
+    let mut last = last_line(&output.stdout).unwrap_or_else(|| "the migration is done".to_owned());
+    if left > 0 {
+        last = format!("{last}; it had left processes running, which were ended: {left}");
+    }
     let warnings = last_lines(&output.stderr);
     if warnings.is_empty() { last } else { format!("{last}; it warned:\n{}", warnings.join("\n")) }
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
+    context.end_all_leftovers().await?;
     // Nothing is restored below a running application; it may have been started by somebody else meanwhile.
     or_fail!(context.kit.service.stop(&context.marked_env()).await);
     let report = or_fail!(context.kit.installer.restore(context.run).await);

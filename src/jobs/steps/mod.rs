@@ -50,10 +50,12 @@ use crate::domain::progress::Silent;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
+use crate::domain::run::RunState;
 use crate::domain::run::Side;
 use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
+use crate::domain::step::sequence;
 use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::leftover;
@@ -154,8 +156,12 @@ impl Steps for Night {
         let kit = self.kit(&machine)?;
         let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
         context.end_leftovers().await?;
-        if at.step.needs_rest() {
-            or_fail!(kit.service.stop(&context.marked_env()).await);
+        let forward = matches!(machine.state(), RunState::Running { .. });
+        if forward && machine.is_away() {
+            context.must_not_have_gone_back().await?;
+            if at.step.needs_rest() {
+                or_fail!(kit.service.stop(&context.marked_env()).await);
+            }
         }
         Ok(())
     }
@@ -220,7 +226,21 @@ impl Context<'_> {
         let message = closed_message(&app.title);
         self.night.gatekeeper.leave_closed(self.kit, self.run, &message).await?;
         let name = &app.name;
-        Ok(format!("the gate STAYS CLOSED: {name} does not answer ({failure}); when it does, `afterhours gate open {name}`"))
+        Ok(format!(
+            "the gate STAYS CLOSED: {name} does not answer ({failure}); when it does, `afterhours gate open {name}`"
+        ))
+    }
+
+    /// Before the log took it, we may have put everything back, and died. What the log says to be in place is looked
+    /// for; a swap that was interrupted may be done.
+    async fn must_not_have_gone_back(&self) -> Result<(), Failure> {
+        let Some(release) = self.machine.in_place() else { return Ok(()) };
+        let installer = &self.kit.installer;
+        let done = self.at.step == Step::Swap && or_fail!(installer.is_swapped(&self.release()?.id).await);
+        if done || or_fail!(installer.is_swapped(&release.id).await) {
+            return Ok(());
+        }
+        Err(Failure::new(format!("find {} in place: it was taken back", release.id)))
     }
 
     /// The variables every hook sees.
@@ -240,32 +260,39 @@ impl Context<'_> {
         let (dir, run) = (self.kit.state_dir.clone(), self.run);
         let drawn = tokio::task::spawn_blocking(move || mark::draw(&dir, run)).await;
         let drawn = drawn.map_err(|error| Failure::from_error(&error))?;
-        Ok(self.of_step(&drawn.map_err(|error| Failure::from_error(&error))?))
+        Ok(of_step(&drawn.map_err(|error| Failure::from_error(&error))?, self.at))
     }
 
-    fn of_step(&self, secret: &str) -> String {
-        format!("{secret}/{}", self.at)
+    /// Ends everything that commands of the whole run have left running, before what they may write to is put back.
+    async fn end_all_leftovers(&self) -> Result<(), Failure> {
+        self.end_left(sequence(self.machine.builds())).await.map(drop)
     }
 
-    /// Ends the commands of this step that outlived the process that ran them.
-    async fn end_leftovers(&self) -> Result<(), Failure> {
+    /// Ends the commands of this step that outlived the process that ran them, or left their children behind. How many
+    /// there were.
+    async fn end_leftovers(&self) -> Result<usize, Failure> {
+        self.end_left(vec![self.at]).await
+    }
+
+    async fn end_left(&self, steps: Vec<At>) -> Result<usize, Failure> {
         let (app, dir, run) = (self.kit.app.clone(), self.kit.state_dir.clone(), self.run);
         let looked = tokio::task::spawn_blocking(move || (mark::find(&dir, run), keepers_of_data(&app))).await;
         let (secret, keepers) = looked.map_err(|error| Failure::from_error(&error))?;
-        let secret = secret.map_err(|error| Failure::from_error(&error))?.map(|secret| self.of_step(&secret));
+        let secret = secret.map_err(|error| Failure::from_error(&error))?;
+        let secrets: Vec<String> =
+            secret.iter().flat_map(|secret| steps.iter().map(move |at| of_step(secret, *at))).collect();
         let snapshot = format!("AFTERHOURS_SNAPSHOT={}/", self.kit.installer.snapshot_path(self.run).display());
         let is_mark = move |uid: u32, variable: &[u8]| {
             let marked = variable.strip_prefix(leftover::MARK.as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-            let is_ours =
-                |value: &[u8]| secret.as_ref().is_some_and(|it| leftover::mark_of(it, uid).as_bytes() == value);
+            let is_ours = |value: &[u8]| secrets.iter().any(|it| leftover::mark_of(it, uid).as_bytes() == value);
             marked.is_some_and(is_ours) || (keepers.contains(&uid) && variable.starts_with(snapshot.as_bytes()))
         };
         let ended = leftover::end(is_mark).await;
         match ended {
-            Ok(ended) if ended.is_empty() => Ok(()),
+            Ok(ended) if ended.is_empty() => Ok(0),
             Ok(ended) => {
-                tracing::warn!(run.id = self.run.0, step = %self.at, ?ended, "ended what the interrupted step left running");
-                Ok(())
+                tracing::warn!(run.id = self.run.0, step = %self.at, ?ended, "ended what commands had left running");
+                Ok(ended.len())
             }
             Err(left) => {
                 Err(Failure::new(format!("end what was left running of {}: processes {left:?} would not go", self.at))
@@ -289,8 +316,12 @@ impl Context<'_> {
     async fn hook(&self, name: &str, command: Option<&Command>) -> Result<(), Failure> {
         let Some(command) = command else { return Ok(()) };
         let exec = Exec::of(command, self.kit.app.hooks.deadline).envs(&self.marked_env().await?);
-        exec.run()
-            .await
+        let ended = exec.run().await;
+        if ended.is_err() {
+            // What will not go is named by the way back, which asks again.
+            let _ = self.end_leftovers().await;
+        }
+        ended
             .map(drop)
             .map_err(|error| failed(&error, Some(format!("the hook {name} of {} must end with 0", self.kit.app.name))))
     }
@@ -299,6 +330,11 @@ impl Context<'_> {
     fn progress(&self) -> Arc<dyn Progress> {
         Arc::new(Reporter { live: self.night.live.clone(), run: self.run, at: self.at })
     }
+}
+
+/// The secret of one step of a run.
+fn of_step(secret: &str, at: At) -> String {
+    format!("{secret}/{at}")
 }
 
 /// The users as whom the data are dumped and put back: such a command is known by where the dump is.

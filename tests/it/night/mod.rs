@@ -20,3 +20,4 @@ mod plain;
 mod post;
 mod told;
 mod turns;
+mod undo;
