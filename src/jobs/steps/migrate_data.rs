@@ -76,7 +76,7 @@ fn summary(output: &Output, left: usize) -> String {
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
     context.end_all_leftovers().await?;
     // Nothing is restored below a running application; it may have been started by somebody else meanwhile.
-    or_fail!(context.kit.service.stop(&context.marked_env()).await);
+    or_fail!(context.kit.service.stop(&context.marked_env().await?).await);
     let report = or_fail!(context.kit.installer.restore(context.run).await);
     Ok(format!("the data are as at the snapshot; {} of {} files restored", report.restored_files, report.files))
 }

@@ -160,7 +160,7 @@ impl Steps for Night {
         if forward && machine.is_away() {
             context.must_not_have_gone_back().await?;
             if at.step.needs_rest() {
-                or_fail!(kit.service.stop(&context.marked_env()).await);
+                or_fail!(kit.service.stop(&context.marked_env().await?).await);
             }
         }
         Ok(())
