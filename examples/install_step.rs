@@ -1,7 +1,7 @@
 //! Does one step on the files of the small application that the tests use, so that they can kill it at any system call.
 //!
 //! `install_step ROOT STEP [journalled]`, with STEP one of `prepare`, `swap`, `swap-back`, `ahead`, `snapshot`, `restore`,
-//! `retire` and `discard`.
+//! `retire`, `discard` and `empty-trash`.
 
 #[expect(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/it/install/app.rs"]
@@ -28,8 +28,9 @@ async fn main() -> anyhow::Result<()> {
         "ahead" => drop(installer.snapshot_ahead(run, Arc::new(Silent)).await?),
         "snapshot" => drop(installer.snapshot(run, Arc::new(Silent)).await?),
         "restore" => drop(installer.restore(run).await?),
-        "retire" => installer.retire(run, &[id]).await?,
-        "discard" => installer.discard(run).await?,
+        "retire" => drop(installer.retire(run, &[id]).await?),
+        "discard" => drop(installer.discard(run).await?),
+        "empty-trash" => drop(installer.empty_trash().await?),
         other => anyhow::bail!("no step \"{other}\""),
     }
     Ok(())

@@ -51,6 +51,7 @@ use crate::renewal::Origin;
 use crate::renewal::Relaunch;
 use crate::renewal::Renewal;
 use crate::renewal::RenewalError;
+use crate::scheduler::housekeeping::empty_trash;
 use crate::scheduler::post::send_test;
 use crate::service::Service;
 use crate::sessions::notes::Notebook;
@@ -351,7 +352,19 @@ async fn to_the_end(
     }
     house.halt.cancel();
     house.engine.stopped().await;
+    tidy_up(house, app, stop).await;
     Ok(Some(house.control.run_view(run).await.map_err(|error| error.view())?))
+}
+
+/// Removes what the run has moved out of the way, which nobody else will where there is no daemon. Ctrl-C leaves the rest for the next time.
+async fn tidy_up(house: &House, app: &AppName, stop: &mut Stop) {
+    let Some(kit) = house.night.kits.get(app) else { return };
+    tokio::select! {
+        emptied = empty_trash(kit) => if let Err(failure) = emptied {
+            tracing::warn!(%app, %failure, "something that is not needed any more stays; see `afterhours doctor`");
+        },
+        () = stop.told() => {}
+    }
 }
 
 /// Waits for the run that was left in the middle; false when it wants to go on under another program. Ctrl-C ends the

@@ -4,17 +4,13 @@
 //! Every finding that is not good names its remedy.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
-use rustix::fs::AtFlags;
-use rustix::fs::CWD;
-use rustix::fs::RenameFlags;
-use rustix::fs::StatxAttributes;
-use rustix::fs::StatxFlags;
 use walkdir::WalkDir;
 
 use crate::config::settings::AppSettings;
@@ -23,13 +19,16 @@ use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::exec::missing_program;
 use crate::files::trusted::Untrusted;
-use crate::files::trusted::trusted_dir;
 use crate::install::durable;
 use crate::install::error::InstallError;
+use crate::install::error::denied;
 use crate::install::keep::Keep;
+use crate::install::keep::Kept;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
+use crate::install::marks;
 use crate::install::measure;
+use crate::install::measure::Amount;
 use crate::install::openers;
 use crate::install::owner::Owner;
 use crate::install::quota;
@@ -38,7 +37,11 @@ use crate::install::quota::Taken;
 use crate::install::scope::Scope;
 use crate::install::scope::ScopeTexts;
 use crate::install::snapshot;
+use crate::install::trash;
 use crate::install::tree;
+use crate::install::trial;
+use crate::install::walk::DEPTH_MAX;
+use crate::install::walk::Several;
 
 /// What a run will need beside the data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,6 +59,11 @@ const SPARE_BYTES: u64 = 1024 * 1024;
 /// No more entries of the installation are looked at for their owner.
 const OWNERS_MAX: usize = 20_000;
 
+/// The system takes no path of so many bytes.
+const PATH_BYTES_MAX: usize = 4096;
+/// How long the name of a staged tree may be, with what belongs to it.
+const NAME_BYTES_MAX: usize = 260;
+
 /// Everything, in the order a person would look at it.
 pub(super) fn check(
     layout: &Layout,
@@ -70,21 +78,50 @@ pub(super) fn check(
     if !there {
         return findings;
     }
-    let writes = try_exchange(layout);
+    let writes = trial::check(layout);
     let writable = writes.remedy.is_none();
     findings.push(writes);
     let target = match &owner {
         Some(Ok(owner)) => Some(*owner),
         Some(Err(_)) | None => None,
     };
-    findings.push(ownership(layout, app, owner));
-    let data = data(app);
-    findings.extend(data);
+    let looked = Looked::at(layout, app);
+    findings.push(ownership(layout, owner, &looked));
+    findings.extend(data(app, &looked));
+    findings.extend(program(layout, &looked));
     if writable {
-        findings.extend(space(layout, app, need, target));
+        findings.extend(space(layout, app, need, target, &looked));
     }
+    findings.extend(trash::check(layout));
     findings.push(openers::check(app));
     findings
+}
+
+/// What there is, looked at once.
+struct Looked {
+    installed: Amount,
+    kept: Vec<Kept>,
+    /// Why it is not known what is kept.
+    unknown: Option<InstallError>,
+    data: Vec<(PathBuf, Amount)>,
+}
+
+impl Looked {
+    fn at(layout: &Layout, app: &AppSettings) -> Self {
+        let everything = Scope::new(&ScopeTexts::default());
+        let installed = everything.map(|scope| measure::measure(&layout.install_dir, &scope)).unwrap_or_default();
+        let kept = Keep::of(app).and_then(|keep| keep.walk(&layout.install_dir));
+        let (kept, unknown) = kept.map_or_else(|error| (Vec::new(), Some(error)), |kept| (kept, None));
+        let data = match Scope::new(&snapshot::scope_texts(app)) {
+            Ok(scope) => {
+                let measured = |path: PathBuf| (measure::measure(&path, &scope), path);
+                let paths = snapshot::data_paths(app).unwrap_or_default().into_iter().map(measured);
+                paths.map(|(amount, path)| (path, amount)).collect()
+            }
+            Err(_) => Vec::new(),
+        };
+        Self { installed, kept, unknown, data }
+    }
 }
 
 /// The installation itself: a plain directory, with nothing mounted on or in it.
@@ -102,10 +139,7 @@ fn place(layout: &Layout) -> Vec<Finding> {
             );
         }
         Err(error) => {
-            return fatal(
-                format!("{shown} cannot be looked at: {error}"),
-                "run Afterhours as root or as its owner".into(),
-            );
+            return fatal(format!("{shown} cannot be looked at: {error}"), denied(dir, "as its owner"));
         }
     };
     if about.file_type().is_symlink() {
@@ -134,15 +168,14 @@ fn place(layout: &Layout) -> Vec<Finding> {
             "mount it outside install_dir and put a link in its place, listed in `keep`".into(),
         );
     }
-    if is_immutable(dir) {
-        return fatal(format!("{shown} is marked immutable"), format!("chattr -i {shown}"));
+    if let Some(marked) = marks::in_the_way_of(dir) {
+        let (marked, word) = (marked.display(), marks::word(&marked));
+        return fatal(
+            format!("{marked} is append-only or immutable, so {shown} cannot be exchanged"),
+            format!("chattr -i -a {word}"),
+        );
     }
     vec![Finding::good(CHECK, format!("{shown} is a directory of its own"))]
-}
-
-fn is_immutable(path: &Path) -> bool {
-    rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
-        .is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::IMMUTABLE))
 }
 
 /// A path as it stands in the table of mounts.
@@ -161,85 +194,12 @@ fn mounts_below(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Does in small what the swap will do: writes, renames, and exchanges a directory beside the installation with one in the staging folder.
-fn try_exchange(layout: &Layout) -> Finding {
-    const CHECK: &str = "exchange";
-    let beside = parent(&layout.install_dir);
-    if let Err(error) = durable::create_dir(&layout.staging_dir) {
-        return refused(CHECK, &layout.staging_dir, &io_of(error));
-    }
-    // Nothing of ours is made where others could exchange it under our hands.
-    let is_ours = trusted_dir(beside).is_ok();
-    if !is_ours && let Some(elsewhere) = other_file_system(beside, &layout.staging_dir) {
-        return elsewhere;
-    }
-    match trial(if is_ours { beside } else { &layout.staging_dir }, &layout.staging_dir) {
-        Ok(true) => Finding::good(CHECK, "directories are exchanged in one system call"),
-        Ok(false) => Finding::good(CHECK, "directories are exchanged as a journalled pair of renames"),
-        Err(error) => refused(CHECK, beside, &error),
-    }
-}
-
-/// What is wrong where the installation and the staging folder are on two file systems.
-fn other_file_system(beside: &Path, staging_dir: &Path) -> Option<Finding> {
-    let dev = |path: &Path| fs::metadata(path).map(|about| about.dev());
-    match (dev(beside), dev(staging_dir)) {
-        (Ok(beside), Ok(staging)) if beside == staging => None,
-        (Err(error), _) | (_, Err(error)) => Some(refused("exchange", beside, &error)),
-        _ => Some(refused("exchange", beside, &io::ErrorKind::CrossesDevices.into())),
-    }
-}
-
-fn trial(beside: &Path, staging_dir: &Path) -> io::Result<bool> {
-    let name = ".afterhours-test-";
-    let ours = tempfile::Builder::new().prefix(name).tempdir_in(beside)?;
-    let staged = tempfile::Builder::new().prefix(name).tempdir_in(staging_dir)?;
-    let (written, renamed) = (staged.path().join("written"), staged.path().join("renamed"));
-    fs::write(&written, [0; 4096])?;
-    fs::File::open(&written)?.sync_all()?;
-    fs::rename(&written, &renamed)?;
-    match rustix::fs::renameat_with(CWD, ours.path(), CWD, staged.path(), RenameFlags::EXCHANGE) {
-        Ok(()) if ours.path().join("renamed").exists() => Ok(true),
-        Ok(()) => Err(io::Error::other("an exchange was accepted but not done")),
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {
-            let moved = beside.join(format!("{}-moved", staged.path().file_name().unwrap_or_default().display()));
-            fs::rename(staged.path(), &moved)?;
-            fs::rename(&moved, staged.path())?;
-            Ok(false)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn io_of(error: crate::install::error::InstallError) -> io::Error {
-    match error {
-        crate::install::error::InstallError::Io { source, .. } => source,
-        other => io::Error::other(other),
-    }
-}
-
-fn refused(check: &str, path: &Path, error: &io::Error) -> Finding {
-    let shown = path.display();
-    let remedy = match error.kind() {
-        io::ErrorKind::ReadOnlyFilesystem => format!("mount -o remount,rw the file system of {shown}"),
-        io::ErrorKind::CrossesDevices => {
-            format!(
-                "the staging folder must be on the file system of {shown}: correct staging_dir, or remove the mount or link in between"
-            )
-        }
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => format!("make room on the file system of {shown}"),
-        io::ErrorKind::PermissionDenied => format!("run Afterhours as root, or let its user write to {shown}"),
-        _ => format!("see to it that directories beside {shown} can be written and renamed"),
-    };
-    Finding::fatal(check, format!("writing and renaming beside {shown} does not work: {error}"), remedy)
-}
-
 /// Who the new tree will belong to.
-fn ownership(layout: &Layout, app: &AppSettings, wanted: Option<Result<Owner, String>>) -> Finding {
+fn ownership(layout: &Layout, wanted: Option<Result<Owner, String>>, looked: &Looked) -> Finding {
     const CHECK: &str = "owner";
     let dir = &layout.install_dir;
     let Ok(about) = fs::symlink_metadata(dir) else {
-        return Finding::fatal(CHECK, format!("{} cannot be looked at", dir.display()), "run Afterhours as root");
+        return Finding::fatal(CHECK, format!("{} cannot be looked at", dir.display()), denied(dir, "as its owner"));
     };
     let actual = Owner { uid: about.uid(), gid: about.gid() };
     let target = match wanted {
@@ -274,7 +234,7 @@ fn ownership(layout: &Layout, app: &AppSettings, wanted: Option<Result<Owner, St
             "correct `owner`, or chown the installation, if that is not intended",
         );
     }
-    match others(dir, target, app) {
+    match others(dir, target, &looked.kept) {
         0 => Finding::good(CHECK, format!("everything belongs to {}:{}", target.uid, target.gid)),
         count => Finding::warning(
             CHECK,
@@ -290,9 +250,8 @@ fn ownership(layout: &Layout, app: &AppSettings, wanted: Option<Result<Owner, St
 }
 
 /// How many entries that are not kept belong to somebody else.
-fn others(dir: &Path, owner: Owner, app: &AppSettings) -> usize {
-    let Ok(kept) = Keep::of(app).and_then(|keep| keep.walk(dir)) else { return 0 };
-    let kept: std::collections::HashSet<PathBuf> = kept.into_iter().map(|kept| dir.join(kept.path)).collect();
+fn others(dir: &Path, owner: Owner, kept: &[Kept]) -> usize {
+    let kept: HashSet<PathBuf> = kept.iter().map(|kept| dir.join(&kept.path)).collect();
     WalkDir::new(dir)
         .into_iter()
         .filter_map(Result::ok)
@@ -304,7 +263,7 @@ fn others(dir: &Path, owner: Owner, app: &AppSettings) -> usize {
 }
 
 /// The data: there, readable, and what a file leaves beside itself.
-fn data(app: &AppSettings) -> Vec<Finding> {
+fn data(app: &AppSettings, looked: &Looked) -> Vec<Finding> {
     const CHECK: &str = "data";
     let paths = match &app.data {
         DataSettings::Paths { paths, .. } => paths,
@@ -333,7 +292,7 @@ fn data(app: &AppSettings) -> Vec<Finding> {
         if let Err(error) = tree::open_file(&fs::canonicalize(path).unwrap_or_else(|_| path.clone())) {
             findings.push(Finding::fatal(
                 CHECK,
-                format!("{shown} cannot be read: {}", io_of(error)),
+                format!("{shown} cannot be read: {}", trial::io_of(error)),
                 "correct the data paths, or let Afterhours read them",
             ));
             continue;
@@ -357,15 +316,7 @@ fn data(app: &AppSettings) -> Vec<Finding> {
             }
         }
     }
-    let amount =
-        amount_of_data(app).iter().filter(|(path, _)| path.exists()).map(|(_, amount)| amount.unreadable).sum::<u64>();
-    if amount > 0 {
-        findings.push(Finding::fatal(
-            CHECK,
-            format!("{amount} entries of the data cannot be read"),
-            "run Afterhours as root, or exclude them",
-        ));
-    }
+    findings.extend(looked.data.iter().flat_map(|(path, amount)| hindered(path, amount)));
     if findings.is_empty() {
         findings.push(Finding::good(
             CHECK,
@@ -378,11 +329,73 @@ fn data(app: &AppSettings) -> Vec<Finding> {
     findings
 }
 
-fn amount_of_data(app: &AppSettings) -> Vec<(PathBuf, measure::Amount)> {
-    let scope = Scope::new(&snapshot::scope_texts(app));
-    let measured =
-        |path: PathBuf| scope.as_ref().ok().map(|scope| (measure::measure(&path, scope), path)).map(|(a, p)| (p, a));
-    snapshot::data_paths(app).unwrap_or_default().into_iter().filter_map(measured).collect()
+/// What would keep the data at `root` from being copied or put back.
+fn hindered(root: &Path, amount: &Amount) -> Vec<Finding> {
+    const CHECK: &str = "data";
+    let mut findings = Vec::new();
+    let Amount { unreadable, marked, deep, .. } = amount;
+    if !unreadable.is_empty() {
+        let text = format!("{} of the data cannot be read: {}", entries(unreadable), unreadable.told());
+        let remedy = format!("{}; or name what need not be copied in `exclude`", denied(root, "as their owner"));
+        findings.push(Finding::fatal(CHECK, text, remedy));
+    }
+    // A file is put back by exchanging it in its directory.
+    let above = parent(root);
+    if !marked.is_empty() || (root.is_file() && marks::is_at(above)) {
+        let mut marked = marked.clone();
+        if root.is_file() && marks::is_at(above) {
+            marked.note(above.to_owned());
+        }
+        let text = format!(
+            "{} of the data append-only or immutable, so a failed update could not put the data back: {}",
+            if marked.count == 1 { "1 entry is".to_owned() } else { format!("{} entries are", marked.count) },
+            marked.told()
+        );
+        let remedy =
+            format!("{}; or, where it need not be put back, name it in `exclude`", marks::remedy(&marked, root));
+        findings.push(Finding::fatal(CHECK, text, remedy));
+    }
+    if !deep.is_empty() {
+        let text = format!("more than {DEPTH_MAX} directories in one another are not copied: {}", deep.told());
+        findings.push(Finding::fatal(CHECK, text, "move that elsewhere, or name it in `exclude`"));
+    }
+    findings
+}
+
+fn entries(several: &Several) -> String {
+    if several.count == 1 { "1 entry".to_owned() } else { format!("{} entries", several.count) }
+}
+
+/// What in the program is no hindrance to its exchange but to what comes after.
+fn program(layout: &Layout, looked: &Looked) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let marked = &looked.installed.marked;
+    if !marked.is_empty() {
+        let text = format!(
+            "{} of {} append-only or immutable: {}; the old version cannot be removed one day, and what of it is kept \
+             loses that mark in the new one",
+            if marked.count == 1 { "1 entry is".to_owned() } else { format!("{} entries are", marked.count) },
+            layout.install_dir.display(),
+            marked.told()
+        );
+        findings.push(Finding::warning("install_dir", text, marks::remedy(marked, &layout.install_dir)));
+    }
+    if let Some(error) = &looked.unknown {
+        let remedy = error.hint().unwrap_or_else(|| "correct the patterns of `keep`".to_owned());
+        findings.push(Finding::fatal("keep", Failure::from_error(error).to_string(), remedy));
+    }
+    let mut long = Several::default();
+    let before = layout.staged_dir().as_os_str().len() + NAME_BYTES_MAX;
+    for kept in looked.kept.iter().filter(|kept| before + kept.path.as_os_str().len() >= PATH_BYTES_MAX) {
+        long.note(layout.install_dir.join(&kept.path));
+    }
+    if !long.is_empty() {
+        let text =
+            format!("{} with too long a path to be carried over into a new version: {}", entries(&long), long.told());
+        let remedy = "move that out of install_dir, or let no pattern of `keep` and no data path hold it";
+        findings.push(Finding::fatal("keep", text, remedy));
+    }
+    findings
 }
 
 /// What one file system must take.
@@ -397,11 +410,11 @@ struct Load {
 
 /// Free space, inodes and quotas on every file system that is written to. The new tree will belong to `target`, else to
 /// the owner of the old one.
-fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Owner>) -> Vec<Finding> {
+fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Owner>, looked: &Looked) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut loads: BTreeMap<u64, Load> = BTreeMap::new();
     let mut put = |at: &Path, bytes: u64, entries: u64, owner: Option<Owner>| {
-        let Ok(about) = fs::metadata(at) else { return };
+        let Ok(about) = fs::metadata(existing(at)) else { return };
         let load = loads.entry(about.dev()).or_default();
         load.at = at.to_owned();
         load.bytes = load.bytes.saturating_add(bytes);
@@ -416,37 +429,23 @@ fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Own
         }
     };
     let owner = target.or_else(|| owner_of(&layout.install_dir));
-    let everything = Scope::new(&ScopeTexts::default());
-    let installed = everything.map(|scope| measure::measure(&layout.install_dir, &scope)).unwrap_or_default();
     put(&layout.staging_dir, need.download_bytes, 0, None);
-    put(&layout.staging_dir, need.unpacked_bytes, installed.entries, owner);
-    if let Ok(kept) = Keep::of(app).and_then(|keep| keep.walk(&layout.install_dir))
-        && !shares_blocks(&layout.staging_dir)
-    {
-        put(
-            &layout.staging_dir,
-            kept.iter().filter(|kept| kept.about.is_file()).map(|kept| kept.about.len()).sum(),
-            0,
-            owner,
-        );
+    put(&layout.staging_dir, need.unpacked_bytes, looked.installed.entries, owner);
+    if !shares_blocks(existing(&layout.staging_dir)) {
+        let files = looked.kept.iter().filter(|kept| kept.about.is_file());
+        put(&layout.staging_dir, files.map(|kept| kept.about.len()).sum(), 0, owner);
     }
     if let DataSettings::Dump { .. } = app.data {
         let (bytes, finding) = dump_size(layout, need);
         findings.push(finding);
         put(&layout.staging_dir, bytes, 1, None);
     }
-    for (path, amount) in amount_of_data(app) {
-        let owner = owner_of(&path);
-        match snapshot::folder_for(app, &path) {
+    for (path, amount) in &looked.data {
+        let owner = owner_of(path);
+        match snapshot::folder_for(app, path) {
             Some(folder) => {
-                put(
-                    &folder,
-                    if shares_blocks(&folder) { amount.disk_bytes / 50 } else { amount.disk_bytes },
-                    amount.entries,
-                    owner,
-                );
-                // Only in use by a run that has a snapshot in it.
-                let _ = fs::remove_dir(&folder);
+                let bytes = if shares_blocks(existing(&folder)) { amount.disk_bytes / 50 } else { amount.disk_bytes };
+                put(&folder, bytes, amount.entries, owner);
             }
             None => put(&layout.staging_dir, amount.disk_bytes, amount.entries, owner),
         }
@@ -456,6 +455,11 @@ fn space(layout: &Layout, app: &AppSettings, need: SpaceNeed, target: Option<Own
         findings.extend(quota::check(dev, parent(&load.at), &load.taken));
     }
     findings
+}
+
+/// `path`, or what is there of the directories above it.
+pub(super) fn existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn owner_of(path: &Path) -> Option<Owner> {
@@ -488,8 +492,7 @@ fn dump_size(layout: &Layout, need: SpaceNeed) -> (u64, Finding) {
 }
 
 fn fits(load: &Load) -> Vec<Finding> {
-    let at = if load.at.exists() { load.at.as_path() } else { parent(&load.at) };
-    let Ok(free) = rustix::fs::statvfs(at) else { return Vec::new() };
+    let Ok(free) = rustix::fs::statvfs(existing(&load.at)) else { return Vec::new() };
     let shown = parent(&load.at).display();
     let needed = load.bytes.saturating_add(load.bytes / 20).saturating_add(SPARE_BYTES);
     let free_bytes = free.f_bavail.saturating_mul(free.f_frsize);

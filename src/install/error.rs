@@ -11,6 +11,10 @@ use crate::domain::run::RunId;
 use crate::exec::ExecError;
 use crate::files::trusted::Untrusted;
 use crate::install::anchor;
+use crate::install::marks;
+use crate::install::tree;
+use crate::install::walk;
+use crate::install::walk::DEPTH_MAX;
 
 /// One operation on a program tree or a snapshot that failed.
 #[derive(Debug, Error)]
@@ -193,6 +197,12 @@ pub enum InstallError {
         #[source]
         source: globset::Error,
     },
+    /// So many directories are in one another that nobody follows.
+    #[error("go into {}: more than {} directories in one another", .path.display(), DEPTH_MAX)]
+    TooDeep {
+        /// The first that is too deep, within its tree.
+        path: PathBuf,
+    },
     /// The caller does not wait for it any more.
     #[error("go on: nobody waits for the result any more")]
     Cancelled,
@@ -209,9 +219,8 @@ impl InstallError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     Some(format!("make room on the file system of {}", path.display()))
                 }
-                io::ErrorKind::PermissionDenied => {
-                    Some("run Afterhours as root, or as the owner of the installation".to_owned())
-                }
+                io::ErrorKind::PermissionDenied => Some(denied(path, "as the owner of the installation")),
+                io::ErrorKind::InvalidFilename => Some("give it a shorter path, or leave it out".to_owned()),
                 io::ErrorKind::ReadOnlyFilesystem => {
                     Some(format!("mount the file system of {} read-write", path.display()))
                 }
@@ -259,6 +268,9 @@ impl InstallError {
             }
             Self::NoDump { .. } => Some("let the `dump` command write to the path in AFTERHOURS_SNAPSHOT".to_owned()),
             Self::UnknownOwner { .. } => Some("create the user and group, or correct `owner`".to_owned()),
+            Self::TooDeep { .. } => {
+                Some("move that elsewhere, or let no pattern of `keep` and no data path hold it".to_owned())
+            }
             Self::BadState { .. }
             | Self::Command { .. }
             | Self::BadPattern { .. }
@@ -276,6 +288,23 @@ impl InstallError {
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
+}
+
+/// What to do where something was refused to us; as root there is nobody else to do it as.
+pub(super) fn denied(path: &Path, or: &str) -> String {
+    match marks::in_the_way_of(path) {
+        Some(marked) => format!("chattr -i -a {}", marks::word(&marked)),
+        None if tree::is_root() => format!(
+            "see why that is refused to root at {}: a security policy (SELinux, AppArmor), or the server of a network file system",
+            path.display()
+        ),
+        None => format!("run Afterhours as root, or {or}"),
+    }
+}
+
+/// Refuses to go into a directory that is so deep in its tree that each level more could be the one too many.
+pub(super) fn must_be_near(path: &Path) -> Result<(), InstallError> {
+    if walk::is_too_deep(path) { Err(InstallError::TooDeep { path: path.to_owned() }) } else { Ok(()) }
 }
 
 /// Names the operation and the path of an I/O error.

@@ -22,6 +22,7 @@ use crate::config::settings::DataSettings;
 use crate::domain::release::MARKER;
 use crate::install::anchor::Anchor;
 use crate::install::error::InstallError;
+use crate::install::error::must_be_near;
 use crate::install::layout::PREPARED;
 use crate::install::layout::RETIRED;
 use crate::install::tree;
@@ -164,6 +165,7 @@ impl Keep {
             }
             // Where a link took its place by now, nothing is below.
             if enter && let Some(below) = dir.child(&name)? {
+                must_be_near(&path)?;
                 self.visit(&below, &path, kept, found)?;
             }
         }

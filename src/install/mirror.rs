@@ -21,13 +21,17 @@ use crate::install::durable;
 use crate::install::durable::Touched;
 use crate::install::error::At;
 use crate::install::error::InstallError;
+use crate::install::error::must_be_near;
 use crate::install::index::Index;
 use crate::install::index::Trust;
 use crate::install::layout::parent;
+use crate::install::remove;
+use crate::install::remove::Stays;
 use crate::install::scope::Belongs;
 use crate::install::scope::Scope;
 use crate::install::tree;
 use crate::install::tree::Held;
+use crate::install::walk::is_too_deep;
 use crate::install::work::Maker;
 use crate::install::work::Spot;
 use crate::install::work::WORK;
@@ -206,7 +210,13 @@ impl<'a, 'w> Mirror<'a, 'w> {
             }
             let wanted = from.map(|from| tree::look(&from.entry(&name))).transpose()?.flatten();
             let stays = wanted.as_ref().is_some_and(|wanted| wanted.is_dir() == about.is_dir());
-            if about.is_dir() {
+            if about.is_dir() && is_too_deep(&path) {
+                // No copy has it.
+                let mut stays = Stays::default();
+                remove::remove(&entry, &mut stays, self.watch.cancelled)?;
+                stays.because.map_or(Ok(()), Err)?;
+                self.touched.dir(to)?;
+            } else if about.is_dir() {
                 let below = from.map(|from| from.child(&name)).transpose()?.flatten();
                 if let Some(entry) = to.child(&name)? {
                     self.prune(&path, below.as_ref(), &entry)?;
@@ -264,6 +274,7 @@ impl<'a, 'w> Mirror<'a, 'w> {
     }
 
     fn copy_below(&mut self, path: &Path, source: &Anchor, to: Spot<'_>) -> Result<(), InstallError> {
+        must_be_near(path)?;
         let source = source.child(to.name)?.ok_or_else(gone).at("open", &source.entry(to.name))?;
         let about = Box::new(source.about()?);
         let target = self.enter(to, &about)?;

@@ -28,6 +28,7 @@ mod hold;
 mod index;
 mod keep;
 mod layout;
+mod marks;
 mod measure;
 mod mirror;
 mod openers;
@@ -36,15 +37,19 @@ mod place;
 mod prepare;
 mod preview;
 mod quota;
+mod remove;
 mod restore;
 mod retire;
 mod scope;
 mod snapshot;
 mod state;
 mod swap;
+mod trash;
 mod tree;
 mod trees;
+mod trial;
 mod untouched;
+mod walk;
 mod work;
 
 use std::collections::BTreeMap;
@@ -75,6 +80,7 @@ use crate::files::trusted::trusted_file;
 use crate::install::keep::Keep;
 use crate::install::layout::Layout;
 use crate::install::owner::Owner;
+use crate::install::remove::Stays;
 use crate::install::snapshot::Pass;
 
 pub use crate::install::check::SpaceNeed;
@@ -107,6 +113,21 @@ struct Inner {
     env: BTreeMap<String, String>,
     /// Held by whatever changes something.
     serial: Mutex<()>,
+}
+
+/// What stays although it should not.
+#[derive(Debug)]
+pub struct Left {
+    /// Which entries, in words; empty where nothing stays.
+    pub entries: String,
+    /// Why the first of them stays.
+    pub because: Option<InstallError>,
+}
+
+impl Left {
+    fn of(stays: Stays) -> Self {
+        Self { entries: stays.entries.told(), because: stays.because }
+    }
 }
 
 fn refused(what: &'static str, command: &Command, source: Refusal) -> InstallError {
@@ -327,27 +348,38 @@ impl Installer {
         }
     }
 
-    /// After a success along `path`: the tree of before the run becomes `<install_dir>_old`; what retention does not keep is removed.
+    /// After a success along `path`: the tree of before the run becomes `<install_dir>_old`; what retention does not keep
+    /// goes out of the way, for [`empty_trash`](Self::empty_trash). The answer is what does not.
     ///
     /// # Errors
-    /// The last release of `path` is not in place, or something cannot be renamed or removed.
-    pub async fn retire(&self, run: RunId, path: &[ReleaseId]) -> Result<(), InstallError> {
+    /// The last release of `path` is not in place, or the tree of before cannot be kept.
+    pub async fn retire(&self, run: RunId, path: &[ReleaseId]) -> Result<Left, InstallError> {
         let path = path.to_vec();
-        self.change(move |inner, _| retire::retire(&inner.layout, inner.app.keep_old, run, &path)).await
+        self.change(move |inner, _| retire::retire(&inner.layout, inner.app.keep_old, run, &path)).await.map(Left::of)
     }
 
-    /// After a rollback: removes the trees that were in place for a while, and the run's snapshot.
+    /// After a rollback: the trees that were in place for a while and the run's snapshot go out of the way, for
+    /// [`empty_trash`](Self::empty_trash). The answer is what does not.
     ///
     /// # Errors
-    /// Something cannot be removed.
-    pub async fn discard(&self, run: RunId) -> Result<(), InstallError> {
-        self.change(move |inner, _| retire::discard(&inner.layout, run)).await
+    /// The staging folder cannot be looked through.
+    pub async fn discard(&self, run: RunId) -> Result<Left, InstallError> {
+        self.change(move |inner, _| retire::discard(&inner.layout, run)).await.map(Left::of)
     }
 
-    /// Removes what is left of the snapshot of a run that was over long ago, unless it was being restored.
+    /// Removes what went out of the way, and tells what cannot be removed. Takes as long as it takes; drop the future to
+    /// leave the rest for later. A run may begin meanwhile.
     ///
     /// # Errors
-    /// It cannot be removed.
+    /// The staging folder cannot be looked through.
+    pub async fn empty_trash(&self) -> Result<Left, InstallError> {
+        self.placed(|inner, cancelled| trash::empty(&inner.layout, cancelled)).await.map(Left::of)
+    }
+
+    /// Gives up what is left of the snapshot of a run that was over long ago, unless it was being restored.
+    ///
+    /// # Errors
+    /// That cannot be written down.
     pub async fn forget(&self, run: RunId) -> Result<(), InstallError> {
         self.change(move |inner, _| retire::forget(&inner.layout, run)).await
     }

@@ -17,6 +17,7 @@ use nix::sys::quota::quotactl_get;
 
 use crate::domain::finding::Finding;
 use crate::install::owner::Owner;
+use crate::install::tree;
 
 const CHECK: &str = "quota";
 /// The unit in which the kernel tells limits of space.
@@ -75,7 +76,10 @@ pub(super) fn check(dev: u64, at: &Path, taken: &BTreeMap<Holder, Taken>) -> Vec
         Err(Errno::EPERM | Errno::EACCES) => Some(Finding::warning(
             CHECK,
             format!("the quota of {holder} at {} cannot be asked for", at.display()),
-            "run this as root",
+            match tree::is_root() {
+                true => "let the unit of Afterhours keep CAP_SYS_ADMIN",
+                false => "run this as root",
+            },
         )),
         Err(error) => Some(Finding::warning(
             CHECK,

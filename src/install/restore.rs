@@ -21,6 +21,7 @@ use crate::install::index::Index;
 use crate::install::index::Trust;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
+use crate::install::marks;
 use crate::install::mirror::Done;
 use crate::install::mirror::Known;
 use crate::install::mirror::Mirror;
@@ -30,6 +31,7 @@ use crate::install::state;
 use crate::install::state::Part;
 use crate::install::state::SnapshotPhase;
 use crate::install::state::State;
+use crate::install::tree;
 
 /// What a restore did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,7 +75,14 @@ pub(super) fn restore(
     let mut watch = Watch { progress, total_bytes, done_bytes: 0, what: "putting the data back", cancelled };
     let mut sum = Done::default();
     for (place, part) in state.parts.iter().enumerate() {
-        sum.add(restore_part(layout, run, place, part, &mut watch)?);
+        let done = match restore_part(layout, run, place, part, &mut watch) {
+            // What spoilt the data may have seen to it that they stay as they are.
+            Err(error) if error.is_denied() && tree::is_root() && is_freed(part)? => {
+                restore_part(layout, run, place, part, &mut watch)?
+            }
+            done => done?,
+        };
+        sum.add(done);
     }
     state.reach(layout, SnapshotPhase::Restored)?;
     keep_room(layout, run);
@@ -83,6 +92,13 @@ pub(super) fn restore(
         copied_bytes: sum.copied_bytes,
         removed: sum.removed,
     })
+}
+
+/// Whether there was a mark on the data of a part that kept it from being put back, and is none any more.
+fn is_freed(part: &Part) -> Result<bool, InstallError> {
+    let Some(above) = Anchor::noted(parent(&part.data))? else { return Ok(false) };
+    let data = above.entry(part.data.file_name().unwrap_or_default());
+    Ok(marks::take_off(&data, &Scope::new(&part.scope)?) > 0)
 }
 
 /// For the next time; without it this time is still done.

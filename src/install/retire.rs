@@ -1,11 +1,11 @@
 //! What stays of a run: after a success the old tree under its `_old` name, after a rollback nothing that is in the way.
 //!
-//! Whatever is removed is first renamed into the staging folder's trash, so nobody ever meets half a tree.
+//! Whatever is to be removed is renamed into the staging folder's [`trash`], so nobody ever meets half a tree, and removed from there
+//! when nobody waits. What cannot be moved keeps nothing else from it, and is named.
 //! Invariant: a tree beside the installation that we did not put there is never touched. That is known by the
 //! directory (`trees.rs`), never by what is in it.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -18,11 +18,12 @@ use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::exchange;
 use crate::install::layout::Layout;
-use crate::install::layout::parent;
+use crate::install::remove::Stays;
 use crate::install::state;
 use crate::install::state::SnapshotPhase;
 use crate::install::state::State;
 use crate::install::swap;
+use crate::install::trash;
 use crate::install::tree;
 use crate::install::trees;
 use crate::install::trees::Placed;
@@ -31,9 +32,10 @@ use crate::install::trees::Trees;
 use crate::install::trees::identity;
 
 /// After a success along `path`: keeps the tree of before the run, removes what is older than retention allows.
-pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[ReleaseId]) -> Result<(), InstallError> {
+pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[ReleaseId]) -> Result<Stays, InstallError> {
     exchange::recover(layout)?;
-    let (Some(first), Some(last)) = (path.first(), path.last()) else { return Ok(()) };
+    let mut stays = Stays::default();
+    let (Some(first), Some(last)) = (path.first(), path.last()) else { return Ok(stays) };
     match trees::known(layout)? {
         Some(found) if found == *last => {}
         found => return Err(InstallError::WrongTree { id: last.clone(), path: layout.install_dir.clone(), found }),
@@ -55,40 +57,59 @@ pub(super) fn retire(layout: &Layout, keep_old: u32, run: RunId, path: &[Release
         trees.write(layout)?;
     }
     for id in path {
-        trash(layout, &layout.staged(id))?;
-        trash(layout, &state_dir(&layout.staged(id)))?;
+        put_staged(layout, &layout.staged(id), &mut stays);
     }
-    remove_superseded(layout, last)?;
-    remove_old(layout, keep_old)?;
+    remove_superseded(layout, last, &mut stays)?;
+    remove_old(layout, keep_old, &mut stays)?;
     for older in state::runs(layout)?.into_iter().filter(|other| *other < run) {
-        state::remove(layout, older)?;
+        noted(state::give_up(layout, older), &layout.snapshot(older), &mut stays);
     }
-    trash(layout, &layout.for_root())?;
-    empty_trash(layout)
+    put(layout, &layout.for_root(), &mut stays);
+    Ok(stays)
+}
+
+/// Puts a tree into the trash, or notes that it stays.
+fn put(layout: &Layout, tree: &Path, stays: &mut Stays) {
+    noted(trash::put(layout, tree), tree, stays);
+}
+
+/// The same for a staged tree, and then for what is known of it.
+fn put_staged(layout: &Layout, tree: &Path, stays: &mut Stays) {
+    match trash::put(layout, tree) {
+        Ok(()) => put(layout, &state_dir(tree), stays),
+        // Known as long as it is there.
+        stayed => noted(stayed, tree, stays),
+    }
+}
+
+fn noted(done: Result<(), InstallError>, path: &Path, stays: &mut Stays) {
+    if let Err(error) = done {
+        stays.note(path.to_owned(), error);
+    }
 }
 
 /// After a rollback: removes trees that were in place for a while, and what can no longer be used of snapshots.
-pub(super) fn discard(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+pub(super) fn discard(layout: &Layout, run: RunId) -> Result<Stays, InstallError> {
     exchange::recover(layout)?;
+    let mut stays = Stays::default();
     for name in tree::names(&layout.staged_dir())?.iter().filter(|name| staged::is_tree(name)) {
         let tree = layout.staged_dir().join(name);
         // Never the one tree that could be an installation's way back: that is not the one of the record.
         if is_itself(&tree)?.is_some() && staged::is_spoilt(&tree).at("look at the record of", &tree)? {
-            trash(layout, &tree)?;
-            trash(layout, &state_dir(&tree))?;
+            put_staged(layout, &tree, &mut stays);
         }
     }
     for other in state::runs(layout)?.into_iter().filter(|other| *other <= run) {
-        forget(layout, other)?;
+        noted(forget(layout, other), &layout.snapshot(other), &mut stays);
     }
-    trash(layout, &layout.for_root())?;
-    empty_trash(layout)
+    put(layout, &layout.for_root(), &mut stays);
+    Ok(stays)
 }
 
 /// Removes what there is of a run's snapshot, unless somebody may still need it to finish restoring.
 pub(super) fn forget(layout: &Layout, run: RunId) -> Result<(), InstallError> {
     let unfinished = State::read(layout, run)?.is_some_and(|state| state.phase == SnapshotPhase::Restoring);
-    if unfinished { Ok(()) } else { state::remove(layout, run) }
+    if unfinished { Ok(()) } else { state::give_up(layout, run) }
 }
 
 /// The places of our own old trees, newest first; places that others took are passed over.
@@ -129,7 +150,7 @@ fn make_place(layout: &Layout, keep_old: u32) -> Result<PathBuf, InstallError> {
     let gap = match gap {
         Some(gap) => gap,
         None => {
-            trash(layout, last)?;
+            trash::put(layout, last)?;
             places.len() - 1
         }
     };
@@ -140,51 +161,33 @@ fn make_place(layout: &Layout, keep_old: u32) -> Result<PathBuf, InstallError> {
 }
 
 /// Removes our own old trees that are beyond retention.
-fn remove_old(layout: &Layout, keep_old: u32) -> Result<(), InstallError> {
+fn remove_old(layout: &Layout, keep_old: u32, stays: &mut Stays) -> Result<(), InstallError> {
     let stay: BTreeSet<PathBuf> = places(layout, keep_old)?.into_iter().collect();
     let Some(first) = layout.old(1).file_name().map(|name| name.to_string_lossy().into_owned()) else { return Ok(()) };
-    let old_dir = layout.old_dir();
+    let (old_dir, mut still) = (layout.old_dir(), Vec::new());
     for name in tree::names(old_dir)? {
         let path = old_dir.join(&name);
         let name = name.to_string_lossy();
         let number = name.strip_prefix(first.as_str()).map(|tail| tail.strip_prefix('.').unwrap_or(tail));
         let is_place = number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
         if is_place && !stay.contains(&path) && is_ours(layout, &path)? {
-            trash(layout, &path)?;
+            put(layout, &path, stays);
+            still.push(path);
         }
     }
     let mut trees = Trees::read(layout)?;
-    let known = stay.iter().map(|path| identity(path)).collect::<Result<Vec<_>, _>>()?;
+    let known = stay.iter().chain(&still).map(|path| identity(path)).collect::<Result<Vec<_>, _>>()?;
     trees.retired.retain(|retired| known.contains(&Some(retired.root)));
     trees.write(layout)
 }
 
 /// Removes staged trees that are not newer than what is installed.
-fn remove_superseded(layout: &Layout, installed: &ReleaseId) -> Result<(), InstallError> {
+fn remove_superseded(layout: &Layout, installed: &ReleaseId, stays: &mut Stays) -> Result<(), InstallError> {
     for name in tree::names(&layout.staged_dir())?.iter().filter(|name| staged::is_tree(name)) {
         let tree = layout.staged_dir().join(name);
         if is_itself(&tree)?.is_some_and(|id| id.build <= installed.build) {
-            trash(layout, &tree)?;
-            trash(layout, &state_dir(&tree))?;
+            put_staged(layout, &tree, stays);
         }
     }
     Ok(())
-}
-
-/// Takes a tree out of everybody's sight; what is not there needs nothing.
-fn trash(layout: &Layout, tree: &Path) -> Result<(), InstallError> {
-    if !durable::exists(tree)? {
-        return Ok(());
-    }
-    durable::create_dir(&layout.trash())?;
-    let bin =
-        tempfile::Builder::new().prefix("tree").tempdir_in(layout.trash()).at("create a folder in", &layout.trash())?;
-    // It is emptied with the rest; were it removed here, half a tree could be left under its own name.
-    let to = bin.keep().join("tree");
-    fs::rename(tree, &to).at("rename", tree)?;
-    durable::fsync_dir(parent(tree))
-}
-
-fn empty_trash(layout: &Layout) -> Result<(), InstallError> {
-    durable::remove_any(&layout.trash())
 }

@@ -53,7 +53,7 @@ impl Scope {
         self.of_kind(path, about.is_dir(), about.file_type().is_socket())
     }
 
-    fn of_kind(&self, path: &Path, is_dir: bool, is_socket: bool) -> Belongs {
+    pub(super) fn of_kind(&self, path: &Path, is_dir: bool, is_socket: bool) -> Belongs {
         let any =
             |set: &GlobSet| path.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| set.is_match(part));
         if is_socket || any(&self.exclude) {

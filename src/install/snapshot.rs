@@ -26,6 +26,7 @@ use crate::files::trusted::reach;
 use crate::files::trusted::trusted_dir;
 use crate::files::trusted::trusted_way;
 use crate::install::anchor::Anchor;
+use crate::install::check::existing;
 use crate::install::dumped;
 use crate::install::durable;
 use crate::install::error::InstallError;
@@ -117,14 +118,13 @@ pub(super) fn is_mount_point(path: &Path) -> bool {
 }
 
 /// Where copies of `data` can lie, so that the file system may share blocks: in the folder of the configuration, else
-/// beside it; nothing when they cannot. A place that others than root can change is none.
+/// beside it; nothing when they cannot. A place that others than root can change is none. Nothing is made.
 pub(super) fn folder_for(app: &AppSettings, data: &Path) -> Option<PathBuf> {
     let dev = |path: &Path| fs::metadata(path).map(|about| about.dev()).ok();
     let folder = match &app.snapshot_dir {
         Some(dir) => {
             trusted_way(dir).ok()?;
-            durable::create_dir(dir).ok()?;
-            let is_near = dev(data).is_none_or(|dev_of_data| dev(dir) == Some(dev_of_data));
+            let is_near = dev(data).is_none_or(|dev_of_data| dev(existing(dir)) == Some(dev_of_data));
             is_near.then(|| dir.join(beside(data).file_name().unwrap_or_default()))?
         }
         None if is_mount_point(data) || dev(data).is_some_and(|of_data| dev(parent(data)) != Some(of_data)) => {
@@ -132,17 +132,17 @@ pub(super) fn folder_for(app: &AppSettings, data: &Path) -> Option<PathBuf> {
         }
         None => beside(data),
     };
-    trusted_dir(parent(&folder)).ok()?;
-    durable::create_dir(&folder).ok()?;
-    trusted_dir(&folder).ok()?;
-    tempfile::tempfile_in(&folder).ok()?;
+    let there = existing(&folder);
+    trusted_dir(there).ok()?;
+    tempfile::tempfile_in(there).ok()?;
     Some(folder)
 }
 
 fn parts(layout: &Layout, app: &AppSettings, run: RunId) -> Result<Vec<Part>, InstallError> {
     let scope = scope_texts(app);
     let place = |(place, data): (usize, PathBuf)| {
-        let copy = match folder_for(app, &data) {
+        let made = |folder: &PathBuf| durable::create_dir(folder).is_ok() && trusted_dir(folder).is_ok();
+        let copy = match folder_for(app, &data).filter(made) {
             // Two data paths may have the same name.
             Some(folder) if app.snapshot_dir.is_some() => folder.join(format!("{run}-{place}")),
             Some(folder) => folder.join(run.to_string()),
@@ -163,18 +163,18 @@ fn begin(layout: &Layout, app: &AppSettings, run: RunId) -> Result<State, Instal
     let paths = data_paths(app)?;
     let same = |state: &State| {
         let data: Vec<&PathBuf> = state.parts.iter().map(|part| &part.data).collect();
-        data == paths.iter().collect::<Vec<_>>() && state.parts.iter().all(|part| part.scope == scope)
+        !state.given_up
+            && data == paths.iter().collect::<Vec<_>>()
+            && state.parts.iter().all(|part| part.scope == scope)
     };
     let mut state = match found {
         Some(state) if same(&state) && state.phase == SnapshotPhase::Ahead => return Ok(state),
         Some(state) if same(&state) => state,
         Some(_) => {
             state::remove(layout, run)?;
-            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run)?, dump: None, files: 0, bytes: 0 }
+            State::begun(run, parts(layout, app, run)?, None)
         }
-        None => {
-            State { run, phase: SnapshotPhase::Ahead, parts: parts(layout, app, run)?, dump: None, files: 0, bytes: 0 }
-        }
+        None => State::begun(run, parts(layout, app, run)?, None),
     };
     state.reach(layout, SnapshotPhase::Ahead)?;
     Ok(state)
@@ -265,8 +265,7 @@ pub(super) fn begin_dump(layout: &Layout, run: RunId, account: &Account) -> Resu
         return Err(InstallError::RestoreUnfinished { run });
     }
     let path = dumped::path(layout, run);
-    let mut state =
-        State { run, phase: SnapshotPhase::Ahead, parts: Vec::new(), dump: Some(path.clone()), files: 0, bytes: 0 };
+    let mut state = State::begun(run, Vec::new(), Some(path.clone()));
     state.reach(layout, SnapshotPhase::Ahead)?;
     dumped::open_for(layout, run, account)?;
     Ok(path)

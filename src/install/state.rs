@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -16,7 +17,10 @@ use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
 use crate::install::layout::parent;
+use crate::install::remove;
+use crate::install::remove::Stays;
 use crate::install::scope::ScopeTexts;
+use crate::install::trash;
 use crate::install::tree;
 
 /// How far a snapshot is.
@@ -54,6 +58,9 @@ pub(super) struct State {
     pub(super) dump: Option<PathBuf>,
     pub(super) files: u64,
     pub(super) bytes: u64,
+    /// Nobody needs it any more: it is no snapshot, and on its way out.
+    #[serde(default)]
+    pub(super) given_up: bool,
 }
 
 /// A snapshot, for people.
@@ -73,7 +80,8 @@ pub struct SnapshotInfo {
     pub copies: Vec<(PathBuf, PathBuf)>,
 }
 
-fn file(layout: &Layout, run: RunId) -> PathBuf {
+/// What is known of the snapshot of a run.
+pub(super) fn file(layout: &Layout, run: RunId) -> PathBuf {
     layout.snapshot(run).join("state.json")
 }
 
@@ -106,6 +114,11 @@ pub(super) fn release_reserve(layout: &Layout, run: RunId) -> Result<(), Install
 }
 
 impl State {
+    /// That of a snapshot which is just begun.
+    pub(super) fn begun(run: RunId, parts: Vec<Part>, dump: Option<PathBuf>) -> Self {
+        Self { run, phase: SnapshotPhase::Ahead, parts, dump, files: 0, bytes: 0, given_up: false }
+    }
+
     pub(super) fn read(layout: &Layout, run: RunId) -> Result<Option<Self>, InstallError> {
         let path = file(layout, run);
         match fs::read(&path) {
@@ -153,7 +166,51 @@ pub(super) fn runs(layout: &Layout) -> Result<Vec<RunId>, InstallError> {
 /// All snapshots, for people.
 pub(super) fn infos(layout: &Layout) -> Result<Vec<SnapshotInfo>, InstallError> {
     let states = runs(layout)?.into_iter().filter_map(|run| State::read(layout, run).transpose());
+    let states = states.filter(|state| !state.as_ref().is_ok_and(|state| state.given_up));
     states.map(|state| state.map(|state| state.info(layout))).collect()
+}
+
+/// Says that nobody needs the snapshot of a run any more, durably; it is removed later. From this moment on nothing can be restored from it.
+pub(super) fn give_up(layout: &Layout, run: RunId) -> Result<(), InstallError> {
+    match State::read(layout, run)? {
+        Some(state) if state.given_up => Ok(()),
+        Some(state) => State { given_up: true, phase: SnapshotPhase::Ahead, ..state }.write(layout),
+        None => trash::put(layout, &layout.snapshot(run)),
+    }
+}
+
+/// The runs whose snapshots were given up.
+pub(super) fn given_up(layout: &Layout) -> Result<Vec<RunId>, InstallError> {
+    let is_given_up = |run: &RunId| State::read(layout, *run).is_ok_and(|state| state.is_some_and(|it| it.given_up));
+    Ok(runs(layout)?.into_iter().filter(is_given_up).collect())
+}
+
+/// Where the copies of a run lie, and what else is kept of its snapshot.
+pub(super) fn places(layout: &Layout, run: RunId) -> Vec<PathBuf> {
+    let parts = State::read(layout, run).ok().flatten().map(|state| state.parts).unwrap_or_default();
+    let copies = parts.into_iter().map(|part| part.copy).filter(|copy| !copy.starts_with(layout.snapshot(run)));
+    copies.chain([layout.snapshot(run)]).collect()
+}
+
+/// Removes a snapshot that was given up, as far as it goes; its state stays as long as a copy does.
+pub(super) fn clear(
+    layout: &Layout,
+    run: RunId,
+    stays: &mut Stays,
+    cancelled: &AtomicBool,
+) -> Result<(), InstallError> {
+    let before = stays.entries.count;
+    let mut places = places(layout, run);
+    let own = places.pop();
+    for copy in &places {
+        is_ours(copy)?;
+        remove::remove(copy, stays, cancelled)?;
+        leave(copy);
+    }
+    match own {
+        Some(own) if stays.entries.count == before => remove::remove(&own, stays, cancelled),
+        _ => Ok(()),
+    }
 }
 
 /// A copy lies where only root can change it; who else can might have put something else there.
@@ -181,9 +238,14 @@ pub(super) fn remove(layout: &Layout, run: RunId) -> Result<(), InstallError> {
 fn remove_copy(copy: &Path) -> Result<(), InstallError> {
     is_ours(copy)?;
     durable::remove_any(copy)?;
+    leave(copy);
+    Ok(())
+}
+
+/// Removes the folder that a copy was in, where it was the last.
+fn leave(copy: &Path) {
     if let Some(folder) = copy.parent().filter(|folder| folder.to_string_lossy().ends_with(".afterhours-snapshot")) {
         // Other runs' copies may be in it; then it stays.
         let _ = fs::remove_dir(folder);
     }
-    Ok(())
 }

@@ -6,6 +6,7 @@
 //! | `gates` | every 15 s | opens again, with growing pauses, what has not opened with its gate |
 //! | `post` | every 10 s | sends what the outbox owes |
 //! | `reconcile` | every minute | takes up runs that are not over and that nobody holds |
+//! | `trash` | every minute | removes what runs have moved out of the way |
 //! | `prefetch` | every 15 min | fetches and stages what a job will need within a day |
 //! | `feeds` | at the start, every minute | looks for newer releases where it is time |
 //! | `evidence` | every night | tests the backups |
@@ -29,6 +30,7 @@ use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::progress::Silent;
+use crate::install::InstallError;
 use crate::jobs::engine::Engine;
 use crate::jobs::kit::Kit;
 use crate::jobs::lock::AppLock;
@@ -87,6 +89,7 @@ impl Household {
                 }
                 .boxed()
             }),
+            self.chore("trash", "20 * * * * *", |house| async move { house.empty_trash().await }.boxed()),
             self.chore("prefetch", "0 */15 * * * *", |house| async move { house.prefetch().await }.boxed()),
             Chore {
                 at_once: true,
@@ -135,6 +138,22 @@ impl Household {
         for (app, kit) in &self.night.kits {
             let opened = self.night.gatekeeper.retry_opening(kit).await;
             troubles.note(app, opened.map_err(|error| failed(&error, error.hint())));
+        }
+        troubles.result()
+    }
+
+    /// Where a run is under way, it needs the disk.
+    pub(super) async fn empty_trash(&self) -> Result<(), Failure> {
+        let mut troubles = Troubles::default();
+        for (app, kit) in &self.night.kits {
+            if self.store.active_run(app).await?.is_some() {
+                continue;
+            }
+            tokio::select! {
+                emptied = empty_trash(kit) => troubles.note(app, emptied),
+                // The rest is removed by the next daemon.
+                () = self.stop.cancelled() => break,
+            }
         }
         troubles.result()
     }
@@ -199,6 +218,25 @@ impl Household {
                 Err(Failure::new(format!("prove the history: link {link} was changed or taken out"))
                     .hint("compare the store with its backup; somebody has written into it"))
             }
+        }
+    }
+}
+
+/// Removes what the runs of an application have moved out of the way.
+///
+/// # Errors
+/// Something cannot be removed; everything else is.
+pub async fn empty_trash(kit: &Kit) -> Result<(), Failure> {
+    let left = match kit.installer.empty_trash().await {
+        // Nothing of ours is there, which is said elsewhere.
+        Err(InstallError::Untrusted { .. }) => return Ok(()),
+        left => left.map_err(|error| failed(&error, error.hint()))?,
+    };
+    match left.because {
+        None => Ok(()),
+        Some(because) => {
+            let cause = failed(&because, because.hint());
+            Err(Failure { message: format!("remove what is left over: {}: {}", left.entries, cause.message), ..cause })
         }
     }
 }

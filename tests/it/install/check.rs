@@ -23,7 +23,7 @@ use super::mounted::run;
 
 use crate::support::sh;
 
-async fn look(app: &AppSettings, need: SpaceNeed) -> Vec<Finding> {
+pub(super) async fn look(app: &AppSettings, need: SpaceNeed) -> Vec<Finding> {
     let findings = Installer::new(app).check(need).await;
     for finding in &findings {
         assert_eq!(finding.severity == Severity::Good, finding.remedy.is_none(), "{finding:?}");
@@ -32,7 +32,7 @@ async fn look(app: &AppSettings, need: SpaceNeed) -> Vec<Finding> {
 }
 
 /// The one finding of a check that is not good.
-async fn bad(app: &AppSettings, check: &str) -> Finding {
+pub(super) async fn bad(app: &AppSettings, check: &str) -> Finding {
     let findings = look(app, SpaceNeed::default()).await;
     let found = findings.iter().find(|finding| finding.check == check && finding.severity != Severity::Good);
     found.unwrap_or_else(|| panic!("nothing bad about {check} in {findings:#?}")).clone()
@@ -51,6 +51,28 @@ async fn all_is_good_with_a_plain_installation_and_nothing_is_left_behind() {
     assert_eq!(checks, ["install_dir", "exchange", "owner", "data", "space", "inodes", "open_files"]);
     assert_eq!(super::manifest::contents(root.path()), before);
     assert!(!root.path().join(".data.afterhours-snapshot").exists());
+    assert!(!root.path().join(".app.afterhours").exists(), "what is looked for is not made");
+    let mut app = app::settings(root.path());
+    app.snapshot_dir = Some(root.path().join("copies"));
+    look(&app, SpaceNeed::default()).await;
+    assert!(!root.path().join("copies").exists());
+}
+
+#[tokio::test]
+async fn what_a_check_that_was_killed_has_left_is_removed_by_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    app::install(root);
+    put(root.join(".afterhours-test-Ab12/written"), "");
+    put(root.join(".app.afterhours/.afterhours-test-Cd34/renamed"), "");
+    put(root.join(".afterhours-test-of-mine"), "no folder");
+    fs::set_permissions(root.join(".app.afterhours"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    look(&app::settings(root), SpaceNeed::default()).await;
+    let left = |dir: std::path::PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left(root.join(".app.afterhours")).next().is_none());
+    let mut names: Vec<_> = left(root.to_owned()).collect();
+    names.sort();
+    assert_eq!(names, [".afterhours-test-of-mine", ".app.afterhours", "app", "data"]);
 }
 
 #[tokio::test]
@@ -151,6 +173,7 @@ async fn a_dump_needs_room_too() {
     // One that was made says more than a backup, also when it is gone.
     Installer::new(&app).snapshot(RunId(7), Arc::new(Silent)).await.unwrap();
     Installer::new(&app).discard(RunId(7)).await.unwrap();
+    Installer::new(&app).empty_trash().await.unwrap();
     let findings = look(&app, like_the_backup).await;
     let expected = "a dump of 2 MiB is expected, like the last one";
     assert_eq!(told(&findings, "dump_size"), (Severity::Good, expected.to_owned()));

@@ -203,12 +203,14 @@ async fn retiring_killed_anywhere_is_finished_by_the_next() {
         let calls = "/^(rename|unlink|rmdir|mkdir|fsync)";
         let killed = killed_at(nth, calls, &scene.root, "retire", Exchange::Atomic);
         installer.retire(RUN, &[release(2)]).await.unwrap();
+        let left = installer.empty_trash().await.unwrap();
+        assert!(left.because.is_none(), "{left:?}");
         assert_eq!(program(&scene.root), new, "{nth}");
         let mut retired = contents(&scene.root.join("app_old"));
         retired.retain(|path, _| !path.starts_with(".afterhours"));
         assert_eq!(retired, old, "{nth}");
         assert!(scene.root.join("app_old.2/older").exists(), "{nth}");
-        assert!(!scene.root.join(".app.afterhours/trash").exists());
+        assert_eq!(fs::read_dir(scene.root.join(".app.afterhours/trash")).unwrap().count(), 0);
         if !killed {
             return;
         }

@@ -5,5 +5,6 @@ mod check;
 mod crash;
 pub(crate) mod manifest;
 pub(crate) mod mounted;
+mod odd;
 mod snapshot;
 mod swap;

@@ -147,6 +147,9 @@ async fn data_come_back_exactly_every_time(#[values("here", "xfs", "tmpfs")] kin
     assert!(infos[0].at.is_some());
     installer.discard(RUN).await.unwrap();
     assert!(installer.snapshots().await.unwrap().is_empty());
+    assert!(root.join(".data.afterhours-snapshot").exists(), "nobody waits for its removal");
+    assert!(matches!(installer.restore(RUN).await, Err(InstallError::SnapshotIncomplete { .. })));
+    installer.empty_trash().await.unwrap();
     assert!(!root.join(".data.afterhours-snapshot").exists());
     assert_eq!(data(&root), before);
 }
