@@ -77,10 +77,12 @@ pub enum BackupError {
         percent: u32,
     },
     /// It is not finished.
-    #[error("accept {backup}: it is still being written")]
+    #[error("accept {backup}: it is still being written{}", .by.as_ref().map_or_else(String::new, |by| format!(" by {by}")))]
     StillWritten {
         /// The backup.
         backup: String,
+        /// Who has it open, if that was seen.
+        by: Option<String>,
     },
     /// It is not what its checksum says.
     #[error("accept {backup}: its content does not match {against}")]
@@ -280,14 +282,20 @@ impl BackupError {
                                            backup; if a wrong clock dated it, make another and remove this one"
                 .to_owned(),
             Self::TooSmall { .. } => {
-                "look what the backup program said; if it is right, lower `min_size` in `backup.evidence`".to_owned()
+                "look what the backup program said; if it is right, lower `min_size_bytes` in `backup.evidence`"
+                    .to_owned()
             }
             Self::Shrunk { .. } => "look what the backup leaves out; if data were really removed, make backups until \
-                                    the new size is usual, or raise `max_shrink` in `backup.evidence`"
+                                    the new size is usual, or raise `max_shrink_percent` in `backup.evidence`"
                 .to_owned(),
-            Self::StillWritten { .. } => "wait until the backup has ended; a backup program should write under \
+            Self::StillWritten { by: Some(by), .. } => {
+                format!("wait until {by} has ended; if it hangs, end it, and make another backup")
+            }
+            Self::StillWritten { by: None, .. } => {
+                "wait until the backup has ended; a backup program should write under \
                                           another name, such as NAME.part, and rename at the end"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::ChecksumMismatch { .. } | Self::TestFailed { .. } => {
                 "do not rely on this backup; check the disk it lies on and make another".to_owned()
             }

@@ -1,7 +1,8 @@
 //! A directory of dumps: the newest file or directory that matches a pattern and holds still.
 //!
 //! A dump that was touched within the last [`QUIET`] is looked at twice; if its size and date
-//! moved, it is still being written and not yet a backup. Names of unfinished files (`.part`,
+//! moved, it is still being written and not yet a backup. Neither is one that a process of this machine has open for writing
+//! ([`writers`](super::writers)). Names of unfinished files (`.part`,
 //! `.tmp`, hidden ones) and of files that only accompany a dump never count. A dump may be a
 //! directory: its size is that of all files in it, its date that of the newest. A link to another
 //! dump of the same pattern (`latest.dump`) is not a second one.
@@ -24,6 +25,8 @@ use walkdir::WalkDir;
 use crate::backup::checksum;
 use crate::backup::error::BackupError;
 use crate::backup::judge::judge_size;
+use crate::backup::writers::FileId;
+use crate::backup::writers::Writers;
 use crate::domain::command::Command;
 use crate::domain::name::AppName;
 use crate::domain::span::Span;
@@ -31,6 +34,8 @@ use crate::exec::Exec;
 
 /// How long a dump must hold still to count as finished.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
+/// Of a dump that is a directory, so many files are looked for among the open ones.
+const FILES_MAX: usize = 100_000;
 /// Endings of files that are not finished.
 const UNFINISHED: &[&str] = &[".part", ".partial", ".tmp", ".temp", ".incomplete", ".filepart"];
 /// Endings of files that accompany a dump.
@@ -48,7 +53,9 @@ pub(super) struct Dump {
     /// What it is.
     pub(super) shape: Shape,
     /// Device and inode of what goes by that name, a link's own.
-    pub(super) entry: (u64, u64),
+    pub(super) entry: FileId,
+    /// The files that it consists of; of very many only some.
+    pub(super) files: Vec<FileId>,
 }
 
 /// What a dump is on disk.
@@ -79,8 +86,27 @@ impl Dump {
 pub(super) struct Survey {
     /// Those that hold still.
     pub(super) finished: Vec<Dump>,
-    /// Those that do not.
+    /// Those that do not, or that somebody has open for writing.
     pub(super) growing: Vec<Dump>,
+    /// Who has one open.
+    pub(super) writers: Writers,
+}
+
+impl Survey {
+    async fn of(finished: Vec<Dump>, mut growing: Vec<Dump>) -> Self {
+        let all = finished.iter().chain(&growing).flat_map(|dump| dump.files.iter().copied());
+        let writers = Writers::of(all.collect()).await;
+        let (open, finished): (Vec<_>, Vec<_>) =
+            finished.into_iter().partition(|dump| writers.to(&dump.files).is_some());
+        growing.extend(open);
+        growing.sort_by_key(|dump| std::cmp::Reverse(dump.modified_at));
+        Self { finished, growing, writers }
+    }
+
+    /// Who writes to a dump, if somebody was seen to.
+    pub(super) fn writer(&self, dump: &Dump) -> Option<String> {
+        self.writers.to(&dump.files).map(str::to_owned)
+    }
 }
 
 /// A directory of dumps, as configured.
@@ -99,12 +125,17 @@ impl Files<'_> {
     pub(super) async fn survey(self, now: DateTime<Utc>) -> Result<Survey, BackupError> {
         let first = self.look().await?;
         if !first.iter().any(|dump| dump.is_young(now)) {
-            return Ok(Survey { finished: first, growing: Vec::new() });
+            let survey = Survey::of(first, Vec::new()).await;
+            if !survey.growing.is_empty() {
+                // Whoever looks again has waited, as below.
+                sleep(QUIET).await;
+            }
+            return Ok(survey);
         }
         sleep(QUIET).await;
         let second = self.look().await?;
         let (finished, growing) = second.into_iter().partition(|dump| !dump.is_young(now) || first.contains(dump));
-        Ok(Survey { finished, growing })
+        Ok(Survey::of(finished, growing).await)
     }
 
     /// Looks once. Newest first.
@@ -199,13 +230,18 @@ fn measure(path: &Path) -> io::Result<Option<Dump>> {
     let itself = fs_err::symlink_metadata(path)?;
     let is_link = itself.is_symlink();
     let meta = fs_err::metadata(path)?;
+    let mut files = Vec::new();
     let (size_bytes, modified, shape) = if meta.is_file() {
+        files.push((meta.dev(), meta.ino()));
         (meta.len(), meta.modified()?, Shape::File)
     } else if meta.is_dir() {
         let mut sum = (0, meta.modified()?);
         for entry in WalkDir::new(path).min_depth(1) {
             let meta = entry?.metadata()?;
             let size = if meta.is_file() { meta.len() } else { 0 };
+            if meta.is_file() && files.len() < FILES_MAX {
+                files.push((meta.dev(), meta.ino()));
+            }
             sum = (sum.0 + size, sum.1.max(meta.modified()?));
         }
         (sum.0, sum.1, Shape::Directory)
@@ -219,6 +255,7 @@ fn measure(path: &Path) -> io::Result<Option<Dump>> {
         modified_at: modified.into(),
         shape,
         entry: (itself.dev(), itself.ino()),
+        files,
     }))
 }
 

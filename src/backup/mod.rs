@@ -27,6 +27,7 @@ mod reported;
 mod restic;
 mod rotate;
 mod source;
+mod writers;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -53,7 +53,7 @@ pub(super) struct Found {
 /// What testing needs.
 #[derive(Debug)]
 enum Proof {
-    Dump { dump: Dump, earlier: Vec<u64> },
+    Dump { dump: Dump, earlier: Vec<u64>, writers_known: bool },
     Snapshot { id: String },
     Archive,
     Manifest(Manifest),
@@ -156,8 +156,11 @@ impl<'a> Source<'a> {
     pub(super) async fn test(self, found: Found) -> Result<Evidence, BackupError> {
         let mut evidence = found.evidence;
         match (self, found.proof) {
-            (Self::Files(files), Proof::Dump { dump, earlier }) => {
+            (Self::Files(files), Proof::Dump { dump, earlier, writers_known }) => {
                 evidence.tested = files.test(&dump, &earlier).await?;
+                if let Some(first) = evidence.tested.first_mut().filter(|_| !writers_known) {
+                    first.push_str(", and it holds still (who has it open cannot be seen)");
+                }
             }
             (Self::Restic(restic), Proof::Snapshot { id }) => {
                 evidence.tested.push(restic.check().await?);
@@ -227,17 +230,19 @@ impl<'a> Source<'a> {
 }
 
 async fn find_dump(files: Files<'_>, now: DateTime<Utc>) -> Result<Found, BackupError> {
-    let survey = files.survey(now).await?;
-    let mut finished = survey.finished.into_iter();
+    let mut survey = files.survey(now).await?;
+    let mut finished = std::mem::take(&mut survey.finished).into_iter();
     let Some(dump) = finished.next() else {
         return Err(match survey.growing.first() {
-            Some(growing) => BackupError::StillWritten { backup: growing.name() },
+            Some(growing) => BackupError::StillWritten { backup: growing.name(), by: survey.writer(growing) },
             None => BackupError::NotFound { place: files.glob.to_owned() },
         });
     };
     let earlier = finished.take(EARLIER_MAX).map(|dump| dump.size_bytes).collect();
     let (name, made_at, size) = (dump.name(), dump.modified_at, dump.size_bytes);
-    let mut found = Found::new(name, made_at, Some(size), Proof::Dump { dump, earlier });
-    found.newer_is_growing = !survey.growing.is_empty();
+    let newer_is_growing = survey.growing.iter().any(|growing| growing.modified_at >= made_at);
+    let proof = Proof::Dump { dump, earlier, writers_known: survey.writers.is_known };
+    let mut found = Found::new(name, made_at, Some(size), proof);
+    found.newer_is_growing = newer_is_growing;
     Ok(found)
 }

@@ -15,6 +15,8 @@ mod bare;
 pub mod error;
 mod input;
 mod lower;
+#[cfg(test)]
+mod remedy_tests;
 mod schema;
 pub mod settings;
 mod source;

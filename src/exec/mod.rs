@@ -15,6 +15,7 @@
 //! Invariant: no shell is ever involved, and no output is held beyond [`OUTPUT_BYTES_MAX`].
 
 pub mod leftover;
+pub mod openers;
 pub mod permit;
 pub mod process;
 pub mod system;

@@ -9,10 +9,8 @@ use std::path::PathBuf;
 use crate::config::settings::AppSettings;
 use crate::config::settings::ServiceControl;
 use crate::domain::finding::Finding;
+use crate::exec::openers;
 
-/// No more processes and open files are looked at.
-const PROCESSES_MAX: usize = 20_000;
-const FILES_MAX: usize = 200_000;
 /// No more are named.
 const NAMED_MAX: usize = 5;
 /// How far up we look for our own service manager.
@@ -24,14 +22,16 @@ pub(super) fn check(app: &AppSettings) -> Finding {
     let dir = fs::canonicalize(&app.install_dir).unwrap_or_else(|_| app.install_dir.clone());
     let owner = fs::metadata(&dir).map(|about| about.uid()).ok().filter(|uid| *uid != 0);
     let mut found = Vec::new();
-    let mut files_left = FILES_MAX;
-    for pid in pids().into_iter().take(PROCESSES_MAX) {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        if let Some(file) = written_below(&proc, &dir, &mut files_left)
-            && !belongs_to_service(app, &proc, &dir, owner)
+    let mut files_left = openers::FILES_MAX;
+    for pid in openers::processes() {
+        let written = openers::written_by(pid, &mut files_left, |file, _| file.starts_with(&dir));
+        // Whom we may not look at is none of ours to name.
+        let first = written.unwrap_or_default().into_iter().next();
+        if let Some(file) = first
+            && !belongs_to_service(app, &PathBuf::from(format!("/proc/{pid}")), &dir, owner)
         {
-            let name = fs::read_to_string(proc.join("comm")).unwrap_or_default();
-            found.push(format!("{} (process {pid}) has {} open for writing", name.trim(), file.display()));
+            let name = openers::name(pid);
+            found.push(format!("{name} (process {pid}) has {} open for writing", file.display()));
         }
         if found.len() == NAMED_MAX || files_left == 0 {
             break;
@@ -41,30 +41,6 @@ pub(super) fn check(app: &AppSettings) -> Finding {
         return Finding::good(CHECK, "nothing but the application writes to the installation");
     }
     Finding::warning(CHECK, found.join("; "), "end it before the update, or it goes on writing to the old version")
-}
-
-fn pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let us = std::process::id();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| *pid != us).collect()
-}
-
-/// The first file below `dir` that a process has open for writing.
-fn written_below(proc: &Path, dir: &Path, files_left: &mut usize) -> Option<PathBuf> {
-    for entry in fs::read_dir(proc.join("fd")).ok()?.filter_map(Result::ok) {
-        *files_left = files_left.checked_sub(1)?;
-        let Ok(file) = fs::read_link(entry.path()) else { continue };
-        if !file.starts_with(dir) {
-            continue;
-        }
-        let info = fs::read_to_string(proc.join("fdinfo").join(entry.file_name())).unwrap_or_default();
-        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-        let mode = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0) & 0b11;
-        if mode != 0 {
-            return Some(file);
-        }
-    }
-    None
 }
 
 /// Whether a process is a part of the application, as far as one can tell: by its control group, its program, its directory, its user, or because we started it.

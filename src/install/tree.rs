@@ -145,8 +145,12 @@ impl Held {
         let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(about.size()).unwrap_or(CHUNK_BYTES).max(1))];
         let mut copied = 0;
         let mut at = 0;
+        let mut written_to = 0;
+        // What takes as much room as it has bytes has no holes to look for.
+        let is_dense = about.blocks().saturating_mul(512) >= about.size();
         while at < about.size() {
-            let (begin, end) = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            let data = if is_dense { Err(Errno::OPNOTSUPP) } else { rustix::fs::seek(source, SeekFrom::Data(at)) };
+            let (begin, end) = match data {
                 Ok(begin) => {
                     let end = rustix::fs::seek(source, SeekFrom::Hole(begin)).at("read", from)?;
                     (begin, end.min(about.size()))
@@ -167,10 +171,13 @@ impl Held {
                 }
                 target.write_all_at(&chunk[..got], at).at("write", to)?;
                 at += got as u64;
+                written_to = at;
                 copied += got as u64;
             }
         }
-        target.set_len(about.size()).at("write", to)?;
+        if written_to != about.size() {
+            target.set_len(about.size()).at("write", to)?;
+        }
         Ok(copied)
     }
 

@@ -398,3 +398,21 @@ async fn what_is_known_of_an_application_goes_with_it() {
     assert_eq!(house.store().update_check(&gone).await.unwrap(), None);
     assert!(house.store().update_check(&desk()).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn what_runs_have_left_is_removed_when_none_is_under_way() {
+    let house = House::build();
+    let staging = house.dir.path().join("opt/.desk.afterhours");
+    fs_err::create_dir_all(staging.join("trash/1/deep")).unwrap();
+    fs_err::write(staging.join("trash/1/deep/file"), "").unwrap();
+    fs_err::set_permissions(&staging, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let run = house.store().queue_run(order(), night()).await.unwrap();
+    house.log(run, 1, RunEvent::Started, RunHead { state: running(Step::Stop), away: true }).await;
+    house.household.empty_trash().await.unwrap();
+    assert!(staging.join("trash/1/deep/file").exists(), "a run needs the disk");
+    let outcome = Outcome::RolledBack;
+    let finished = RunHead { state: RunState::Finished { outcome }, away: false };
+    house.log(run, 2, RunEvent::Finished { outcome }, finished).await;
+    house.household.empty_trash().await.unwrap();
+    assert_eq!(fs_err::read_dir(staging.join("trash")).unwrap().count(), 0);
+}

@@ -12,7 +12,12 @@ use crate::jobs::steps::Context;
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let night = context.night;
     let wish = Wish::of_run(&night.store, context.run, context.machine.order()).await?;
-    let found = findings(context.kit, &night.store, night.clock.now(), &wish).await;
+    let mut found = findings(context.kit, &night.store, night.clock.now(), &wish).await;
+    if found.iter().any(lacks_room) {
+        // What the run before has left waits for nobody, but it takes room.
+        or_fail!(context.kit.installer.empty_trash().await);
+        found = findings(context.kit, &night.store, night.clock.now(), &wish).await;
+    }
     let fatal: Vec<&Finding> = found.iter().filter(|finding| finding.severity == Severity::Fatal).collect();
     if let [first, rest @ ..] = fatal.as_slice() {
         let mut failure = Failure::new(format!("begin: {}", first.text));
@@ -27,4 +32,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         warnings => format!("{checked} checks, {warnings} to look at"),
     };
     Ok(Done { output: Output::Checked { findings }, message })
+}
+
+fn lacks_room(finding: &Finding) -> bool {
+    finding.severity == Severity::Fatal && ["space", "inodes", "quota", "trash"].contains(&finding.check.as_str())
 }

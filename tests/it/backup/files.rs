@@ -232,6 +232,43 @@ async fn a_growing_file_is_no_backup_but_the_one_before_is() {
     assert_eq!([listed[0].state, listed[1].state], [EntryState::JustWritten, EntryState::Complete]);
 }
 
+/// Has a file open for writing, and pauses.
+fn pausing(path: &Path) -> Writer {
+    let script = format!("exec 3>>{}; echo more >&3; echo ready; exec sleep 1000", path.display());
+    let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    Writer(child)
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_has_open_is_no_backup_however_long_it_holds_still() {
+    let dumps = Dumps::new();
+    let open = dumps.dump("orders-2", 1000, Span::hours(1));
+    let writer = pausing(&open);
+    std::fs::File::open(&open).unwrap().set_modified(ago(Span::mins(30)).into()).unwrap();
+    let error = dumps.newest(None).await.unwrap_err();
+    let by = format!("still being written by sleep (process {})", writer.0.id());
+    assert!(error.to_string().contains(&by) && !error.is_mended_by_a_new_backup(), "{error}");
+    assert!(error.hint().unwrap().contains("end it"), "{error:?}");
+    dumps.dump("orders-1", 1000, Span::hours(3));
+    let evidence = dumps.newest(None).await.unwrap();
+    assert!(evidence.source.ends_with("orders-1"));
+    drop(writer);
+    assert!(dumps.newest(None).await.unwrap().source.ends_with("orders-2"));
+    // Who only reads it does no harm, and neither does a writer within an older directory.
+    let _reader = std::fs::File::open(&open).unwrap();
+    let dir = dumps.path("orders-0");
+    fs_err::create_dir(&dir).unwrap();
+    let part = dir.join("part");
+    write(&part, &noise(1000), ago(Span::hours(5)));
+    let _writer = pausing(&part);
+    std::fs::File::open(&part).unwrap().set_modified(ago(Span::hours(5)).into()).unwrap();
+    std::fs::File::open(&dir).unwrap().set_modified(ago(Span::hours(5)).into()).unwrap();
+    let (evidence, made) = satisfy(&gate(&dumps, Some(command(&["false"])))).await.unwrap();
+    assert!(evidence.source.ends_with("orders-2") && matches!(made, Made::No));
+    assert_eq!(evidence.tested, ["size, compared with 1 before"], "the one that is open is none of them");
+}
+
 #[tokio::test]
 async fn a_growing_file_is_waited_for_before_another_is_made() {
     let dumps = Dumps::new();
