@@ -102,7 +102,7 @@ pub async fn look(settings: Settings) -> Result<Arc<Control>> {
 }
 
 /// The house of somebody who only looks, also before there is a store: then upon an empty one that goes away again.
-async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
+async fn looking(mut settings: Settings) -> Result<(House, Option<TempDir>)> {
     let renewal = renewal(&settings)?;
     must_be_ours(&settings)?;
     must_be_over(&renewal)?;
@@ -110,6 +110,10 @@ async fn looking(settings: Settings) -> Result<(House, Option<TempDir>)> {
     let (store, empty) = match Store::open_to_read(&path) {
         Err(StoreError::Absent { .. }) => {
             let dir = tempfile::tempdir().context("make room for an empty store")?;
+            if !settings.daemon.data_dir.exists() {
+                // Whoever only looks does not make it either, for what a signed feed says.
+                dir.path().clone_into(&mut settings.daemon.data_dir);
+            }
             (Store::open(&dir.path().join(STORE_FILE))?, Some(dir))
         }
         // Who may bring it up to date does so, as for every other work.

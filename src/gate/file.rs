@@ -55,13 +55,13 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file beside it that vanishes again.
+/// Writes a file beside it that has no name, so that nothing is left of it, whatever happens.
 pub(super) fn try_put(path: &Path) -> io::Result<()> {
     let place = Place::of(path)?;
     if place.file().is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    tempfile::Builder::new().prefix(".gate-").tempfile_in(place.dir())?.write_all(b"\n")
+    tempfile::tempfile_in(place.dir())?.write_all(b"\n")
 }
 
 /// A file in a directory that is held: whoever owns the directory cannot have us write elsewhere.

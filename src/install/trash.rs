@@ -11,14 +11,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
 
 use crate::domain::finding::Finding;
 use crate::install::durable;
 use crate::install::error::At;
 use crate::install::error::InstallError;
 use crate::install::layout::Layout;
-use crate::install::layout::parent;
 use crate::install::marks;
 use crate::install::measure;
 use crate::install::measure::Amount;
@@ -32,9 +30,11 @@ use crate::install::tree;
 /// No run begins where more trees than this wait to be removed.
 const TREES_MAX: usize = 16;
 /// What is younger will be removed by whoever put it there.
-const YOUNG_SECS: u64 = 60 * 60;
-/// How often somebody may empty the trash while something is put into it.
-const TRIES: u32 = 100;
+const YOUNG_SECS: i64 = 60 * 60;
+/// No more copies are named.
+const NAMED_MAX: usize = 3;
+/// So many names are tried for a tree.
+const TRIES: usize = 1000;
 
 /// Takes a tree out of everybody's sight; what is not there needs nothing.
 pub(super) fn put(layout: &Layout, tree: &Path) -> Result<(), InstallError> {
@@ -43,9 +43,9 @@ pub(super) fn put(layout: &Layout, tree: &Path) -> Result<(), InstallError> {
     }
     let trash = layout.trash();
     durable::create_dir(&trash)?;
-    for number in 0..TRIES {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        match durable::rename_free(tree, &trash.join(format!("{}-{number}", now.as_millis()))) {
+    let first = tree::names(&trash)?.len();
+    for number in first..first + TRIES {
+        match durable::rename_free(tree, &trash.join(number.to_string())) {
             Err(InstallError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
             moved => return moved,
         }
@@ -82,7 +82,7 @@ pub(super) fn check(layout: &Layout) -> Option<Finding> {
         return None;
     }
     let trash = layout.trash();
-    let what = match (trees.len(), copies.len()) {
+    let what = match (trees.len(), given_up.len()) {
         (trees, 0) => counted(trees, "old tree"),
         (0, copies) => counted(copies, "old copy of data"),
         (trees, copies) => format!("{} and {}", counted(trees, "old tree"), counted(copies, "old copy of data")),
@@ -92,11 +92,17 @@ pub(super) fn check(layout: &Layout) -> Option<Finding> {
     // A tree that is renamed changes only in that.
     let records = given_up.iter().map(|run| state::file(layout, *run));
     let since = trees.iter().cloned().chain(records).filter_map(|path| Some(fs::symlink_metadata(path).ok()?.ctime()));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let is_young = since.min().is_none_or(|at| now.saturating_sub(at.unsigned_abs()) < YOUNG_SECS);
+    // By the clock of the file system, which they were dated with.
+    let now = tempfile::tempfile_in(&layout.staging_dir).and_then(|file| file.metadata()).map(|about| about.ctime());
+    let is_young = since.min().is_none_or(|at| now.is_ok_and(|now| now - at < YOUNG_SECS));
+    // Beside a copy that was given up stands one that is in use.
+    let places: Vec<&Path> = match trees.is_empty() {
+        true => copies.iter().map(PathBuf::as_path).take(NAMED_MAX).collect(),
+        false => vec![&trash],
+    };
     let (text, remedy) = match () {
         () if !amount.marked.is_empty() => {
-            let root = if trees.is_empty() { parent(&copies[0]) } else { &trash };
+            let root = places.first().copied().unwrap_or(&trash);
             let text = format!("{text}; append-only or immutable there: {}", amount.marked.told());
             (text, format!("{}; then they are removed", marks::remedy(&amount.marked, root)))
         }
@@ -104,8 +110,8 @@ pub(super) fn check(layout: &Layout) -> Option<Finding> {
             return Some(Finding::good(CHECK, format!("{text}; the daemon, or the next update, removes them")));
         }
         () => {
-            let root = if trees.is_empty() { parent(&copies[0]) } else { &trash };
-            (text, format!("look why they are still there, then rm -rf {}", marks::word(root)))
+            let places: Vec<String> = places.into_iter().map(marks::word).collect();
+            (text, format!("look why they are still there, then rm -rf {}", places.join(" ")))
         }
     };
     Some(match trees.len() <= TREES_MAX {

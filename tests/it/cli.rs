@@ -417,3 +417,36 @@ fn a_bundle_is_whole_or_absent() {
     assert_eq!(std::fs::read(&file).unwrap().len(), 300_000);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
+
+#[test]
+fn who_only_looks_makes_nothing() {
+    let dir = TempDir::new().unwrap();
+    for folder in ["opt/orders", "releases", "var"] {
+        fs_err::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    let config = r#"
+        [daemon]
+        data_dir = "ROOT/state"
+        socket = "ROOT/run/afterhours.sock"
+        [app.orders]
+        install_dir = "ROOT/opt/orders"
+        snapshot_dir = "ROOT/copies"
+        service = { run = ["/bin/sleep", "1000"] }
+        gate = [{ file = "ROOT/opt/nologin" }]
+        data = { paths = ["ROOT/var"] }
+        feed = { dir = "ROOT/releases" }
+        backup = { evidence = { files = "ROOT/backup/*.dump" } }
+    "#;
+    let file = dir.path().join("afterhours.toml");
+    fs_err::write(&file, config.replace("ROOT", dir.path().to_str().unwrap())).unwrap();
+    let all = || -> Vec<PathBuf> {
+        let entries = walkdir::WalkDir::new(dir.path()).sort_by_file_name().into_iter();
+        entries.map(|entry| entry.unwrap().into_path()).collect()
+    };
+    let before = all();
+    for args in [&["doctor", "orders"][..], &["update", "check", "orders"], &["backup", "check", "orders"]] {
+        let (code, said, talk) = run(&[args, &["--config", file.to_str().unwrap()]].concat());
+        assert!(!said.is_empty() || !talk.is_empty(), "{args:?}: {code}");
+        assert_eq!(all(), before, "{args:?}: {said}{talk}");
+    }
+}

@@ -217,7 +217,12 @@ fn changed_by_name(all: &[Source]) -> Vec<String> {
     let others = others.filter(|source| !CHANGES_ENTRIES.contains(&source.path.as_str()));
     let mut broken = Vec::new();
     for source in others {
-        for (number, line) in source.code().filter(|(_, line)| BY_NAME.iter().any(|call| line.contains(call))) {
+        let changes = |line: &str| {
+            // To remove a name changes nothing of what had it.
+            let line = line.replace("unlinkat(", "");
+            BY_NAME.iter().any(|call| line.contains(call))
+        };
+        for (number, line) in source.code().filter(|(_, line)| changes(line)) {
             // What is told to people is no call.
             if !line.starts_with('"') {
                 broken.push(format!("{}:{number}: changes an entry by name", source.path));

@@ -25,7 +25,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         return Ok(Done::saying("the snapshot is kept, in case the person was wrong"));
     }
     let left = or_fail!(installer.discard(context.run).await);
-    Ok(Done::saying(with(left, "nothing is left of the attempt")))
+    Ok(Done::saying(with(left, "what is left of the attempt is out of the way")))
 }
 
 /// What was done, and what could not be moved.
