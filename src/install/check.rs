@@ -347,8 +347,9 @@ fn hindered(root: &Path, amount: &Amount) -> Vec<Finding> {
             marked.note(above.to_owned());
         }
         let text = format!(
-            "{} of the data append-only or immutable, so a failed update could not put the data back: {}",
-            if marked.count == 1 { "1 entry is".to_owned() } else { format!("{} entries are", marked.count) },
+            "{} of the data {} append-only or immutable, so a failed update could not put the data back: {}",
+            entries(&marked),
+            if marked.count == 1 { "is" } else { "are" },
             marked.told()
         );
         let remedy =
@@ -372,10 +373,11 @@ fn program(layout: &Layout, looked: &Looked) -> Vec<Finding> {
     let marked = &looked.installed.marked;
     if !marked.is_empty() {
         let text = format!(
-            "{} of {} append-only or immutable: {}; the old version cannot be removed one day, and what of it is kept \
+            "{} of {} {} append-only or immutable: {}; the old version cannot be removed one day, and what of it is kept \
              loses that mark in the new one",
-            if marked.count == 1 { "1 entry is".to_owned() } else { format!("{} entries are", marked.count) },
+            entries(marked),
             layout.install_dir.display(),
+            if marked.count == 1 { "is" } else { "are" },
             marked.told()
         );
         findings.push(Finding::warning("install_dir", text, marks::remedy(marked, &layout.install_dir)));

@@ -61,7 +61,7 @@ async fn marked_data_are_found_before_anybody_is_disturbed() {
         chattr("+a", &root.join(format!("data/books/{n}")));
     }
     let finding = bad(&app, "data").await;
-    assert!(finding.text.contains("6 entries are") && finding.text.ends_with("and 3 more"), "{finding:?}");
+    assert!(finding.text.contains("6 entries of the data are ") && finding.text.ends_with("and 3 more"), "{finding:?}");
     assert!(finding.remedy.unwrap().starts_with("chattr -R -i -a "));
     run("e2fsprogs", "chattr", &["-R", "-i", "-a", root.join("data").to_str().unwrap()]);
 }
