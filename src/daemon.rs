@@ -75,6 +75,7 @@ use crate::scheduler::checks::Looks;
 use crate::scheduler::chores::Chore;
 use crate::scheduler::chores::Chores;
 use crate::scheduler::dispatcher::Dispatcher;
+use crate::scheduler::dispatcher::DueStore;
 use crate::scheduler::housekeeping::Household;
 use crate::scheduler::launcher::Launcher;
 use crate::scheduler::post::PostOffice;
@@ -182,7 +183,7 @@ impl House {
         for app in self.night.kits.keys() {
             let gate = self.store.gate(app).await?;
             if let Position::Closed { message, until, .. } = &gate.position
-                && !gate.admits(self.clock.now())
+                && !gate.admits(self.clock.moment())
             {
                 self.hub.close(app, message, *until);
             }
@@ -315,7 +316,8 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
     let (stop_api, stop_starts) = (CancellationToken::new(), CancellationToken::new());
 
-    // First the runs that were left in the middle, then new ones, then requests.
+    // Whether the clock can be believed; then the runs that were left in the middle, then new ones, then requests.
+    house.store.look(house.clock.moment()).await?;
     let launcher = Launcher { store: house.store.clone(), engine: engine.clone(), clock: Arc::clone(&house.clock) };
     let armed = launcher.recover().await?;
     let (due, incoming) = mpsc::channel(DUE_MAX);

@@ -16,11 +16,10 @@ use axum::http::header::RETRY_AFTER;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::routing::get;
-use chrono::DateTime;
 use chrono::SecondsFormat;
-use chrono::Utc;
 
 use crate::domain::clock::Clock;
+use crate::domain::clock::Moment;
 use crate::domain::gate::Gate;
 use crate::domain::gate::Position;
 use crate::domain::name::AppName;
@@ -38,11 +37,11 @@ pub fn router<G: Gates>(gates: Arc<G>, clock: Arc<dyn Clock>) -> Router {
 }
 
 async fn check<G: Gates>(State((gates, clock)): State<(Arc<G>, Arc<dyn Clock>)>, Path(app): Path<AppName>) -> Response {
-    answer(gates.gate(&app).await.as_ref(), clock.now())
+    answer(gates.gate(&app).await.as_ref(), clock.moment())
 }
 
 /// The answer for one login. A gate that cannot be read refuses.
-fn answer(gate: Option<&Gate>, now: DateTime<Utc>) -> Response {
+fn answer(gate: Option<&Gate>, now: Moment) -> Response {
     let until = match gate {
         Some(gate) if gate.admits(now) => {
             return (StatusCode::NO_CONTENT, [(CACHE_CONTROL, "no-store")]).into_response();
@@ -57,29 +56,32 @@ fn answer(gate: Option<&Gate>, now: DateTime<Utc>) -> Response {
         if let Ok(eta) = HeaderValue::from_str(&eta) {
             headers.insert("x-update-eta", eta);
         }
-        headers.insert(RETRY_AFTER, HeaderValue::from(Span::between(now, until).duration().as_secs()));
+        headers.insert(RETRY_AFTER, HeaderValue::from(Span::between(now.at, until).duration().as_secs()));
     }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     #[test]
     fn what_cannot_be_known_is_refused_and_an_end_in_the_past_is_now() {
-        let now = DateTime::UNIX_EPOCH;
-        assert_eq!(answer(None, now).status(), StatusCode::FORBIDDEN);
+        let now = DateTime::<chrono::Utc>::UNIX_EPOCH;
+        assert_eq!(answer(None, now.into()).status(), StatusCode::FORBIDDEN);
         let mut gate = Gate::open("orders".parse().unwrap());
-        assert_eq!(answer(Some(&gate), now).status(), StatusCode::NO_CONTENT);
+        assert_eq!(answer(Some(&gate), now.into()).status(), StatusCode::NO_CONTENT);
         gate.position = Position::Closed {
             by: crate::domain::gate::ClosedBy::Operator("root".into()),
             message: String::new(),
             until: Some(now - chrono::TimeDelta::minutes(1)),
             lease_until: None,
+            lease: None,
             since: now,
         };
-        let refused = answer(Some(&gate), now);
+        let refused = answer(Some(&gate), now.into());
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         assert_eq!(refused.headers()[RETRY_AFTER], "0");
         assert_eq!(refused.headers()["x-update-eta"], "1969-12-31T23:59:00Z");

@@ -79,6 +79,13 @@ pub fn router(api: Api) -> Router {
                 reply(api.control.test_mail(&caller.0, ask).await)
             }),
         )
+        .route(
+            route::CLOCK_ACCEPT,
+            post(async |State(api): State<Api>, caller: PeerCaller| match api.control.accept_clock(&caller.0).await {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(error) => refuse(&error),
+            }),
+        )
         .merge(audit())
         .merge(jobs())
         .merge(runs())

@@ -26,10 +26,17 @@ Examples:
 pub(crate) struct DoctorArgs {
     /// The application [default: all]
     app: Option<AppName>,
+    /// Say that the clock of this machine is right, after you have looked at it
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: DoctorArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    if args.accept_clock {
+        context.client()?.accept_clock().await?;
+        context.ui.say(format!("The clock is right: {}. Jobs start by it.", context.times().at(context.now())));
+    }
     let doer = Doer::find(context).await?;
     let is_one = args.app.is_some();
     let mut views: Vec<DoctorView> = Vec::new();

@@ -367,6 +367,14 @@ impl Client {
         self.0.get(route::fill(route::SNAPSHOTS, app)).json().await
     }
 
+    /// Says that the clock is right.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    pub async fn accept_clock(&self) -> Result<(), ApiError> {
+        self.0.post(route::CLOCK_ACCEPT.to_owned()).nothing().await
+    }
+
     /// Everything a run will need, checked.
     ///
     /// # Errors

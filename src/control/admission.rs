@@ -56,7 +56,7 @@ impl Control {
 
     /// Whether the user of `peer` may start the application now; uses up a pass where it takes one.
     pub async fn admit(&self, app: &AppName, peer: Option<Peer>, said: &str) -> Verdict {
-        let now = self.now();
+        let now = self.clock.moment();
         let (message, until) = match self.store.gate(app).await {
             Ok(gate) if gate.admits(now) => return Verdict::Admitted,
             Ok(Gate { position: Position::Closed { message, until, .. }, .. }) => (message, until),

@@ -112,8 +112,9 @@ impl Control {
         mut left: Vec<SessionId>,
         wait: Span,
     ) -> Result<Vec<SessionId>, ControlError> {
-        let until = self.now() + wait.delta();
-        while !left.is_empty() && self.now() < until {
+        // A length: the clock on the wall may be set meanwhile.
+        let until = tokio::time::Instant::now() + wait.duration();
+        while !left.is_empty() && tokio::time::Instant::now() < until {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             if let Census::Known(sessions) = self.kit(app)?.sessions.census().await {
                 left.retain(|id| sessions.iter().any(|session| session.id == *id));
@@ -140,7 +141,8 @@ impl Control {
     pub async fn gate(&self, app: &AppName) -> Result<GateView, ControlError> {
         self.kit(app)?;
         let now = self.now();
-        let view = GateView::new(self.store.gate(app).await?, self.store.passes(app, now).await?, now);
+        let gate = self.store.gate(app).await?;
+        let view = GateView::new(gate, self.store.passes(app, now).await?, self.clock.moment());
         Ok(view.with_opening(self.store.gate_opening(app).await?))
     }
 

@@ -1,8 +1,15 @@
 //! The whole at a glance.
 
+use chrono::DateTime;
+use chrono::TimeDelta;
+use chrono::Utc;
+
+use crate::control::Caller;
 use crate::control::Control;
 use crate::control::error::ControlError;
 use crate::db::runs::RunFilter;
+use crate::domain::doubt::REMEDY;
+use crate::domain::doubt::Seen;
 use crate::domain::session::Census;
 use crate::wire::job::LastRun;
 use crate::wire::status::AppView;
@@ -11,6 +18,9 @@ use crate::wire::status::LastCheck;
 use crate::wire::status::NEXT_JOBS_MAX;
 use crate::wire::status::NextJob;
 use crate::wire::status::StatusView;
+
+/// How long it is told that a clock was wrong.
+const CLOCK_NEWS: TimeDelta = TimeDelta::days(7);
 
 impl Control {
     /// Daemon, applications, gates, next jobs, running runs. Changes nothing.
@@ -32,6 +42,11 @@ impl Control {
                 )
             })
             .collect();
+        if let Some(seen) = self.store.clock_seen().await? {
+            notices.extend(seen.doubt.map(|doubt| format!("{doubt}: {REMEDY}")));
+            let is_news = |(at, _): &(DateTime<Utc>, String)| (self.now() - *at).abs() < CLOCK_NEWS;
+            notices.extend(seen.mended.filter(is_news).map(|(_, text)| text));
+        }
         for bad in self.store.unreadable().await? {
             notices.push(format!("{} cannot be read ({}): {}", bad.what, bad.why, bad.remedy));
         }
@@ -75,6 +90,20 @@ impl Control {
             history: Some(self.store.chain_head().await?),
             notices,
         })
+    }
+
+    /// Believes the clock as it stands, because an operator has looked.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn accept_clock(&self, caller: &Caller) -> Result<(), ControlError> {
+        Self::must_operate(caller)?;
+        let now = self.clock.moment();
+        let mended = self.store.clock_seen().await?.and_then(|seen| seen.mended);
+        self.audit(caller, "clock.accept", "clock", now).await?;
+        self.store.note_clock(Seen { mended, ..Seen::at(now) }).await?;
+        self.schedule_changed.notify_one();
+        Ok(())
     }
 
     async fn app_view(&self, app: &crate::domain::name::AppName) -> Result<AppView, ControlError> {

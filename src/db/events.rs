@@ -6,12 +6,15 @@ use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension;
 use rusqlite::Row;
 use rusqlite::Transaction;
+use serde::Deserialize;
+use serde::Serialize;
 
 use crate::db::chain::append_link;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::db::store::from_json;
 use crate::db::store::to_json;
+use crate::domain::clock::Uptime;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
 use crate::domain::run::Fence;
@@ -27,11 +30,21 @@ pub struct RunHead {
     pub away: bool,
 }
 
+/// What of an event has no column of its own.
+#[derive(Serialize, Deserialize)]
+struct Body<E> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    up: Option<Uptime>,
+    #[serde(flatten)]
+    event: E,
+}
+
 fn read_event(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
     let run = RunId(row.get("run")?);
     let seq: i64 = row.get("seq")?;
     let body: String = row.get("body")?;
-    Ok(LoggedEvent { run, seq, at: row.get("at")?, event: from_json(|| format!("event {seq} of run {run}"), &body)? })
+    let Body { up, event } = from_json(|| format!("event {seq} of run {run}"), &body)?;
+    Ok(LoggedEvent { run, seq, at: row.get("at")?, up, event })
 }
 
 fn append_event(tx: &Transaction<'_>, fence: Fence, logged: &LoggedEvent, head: &RunHead) -> Result<(), StoreError> {
@@ -45,7 +58,7 @@ fn append_event(tx: &Transaction<'_>, fence: Fence, logged: &LoggedEvent, head: 
         Some(held) if held != fence.0 => return Err(StoreError::FenceLost(run)),
         Some(_) => {}
     }
-    let body = to_json("an event", &logged.event)?;
+    let body = to_json("an event", &Body { up: logged.up, event: &logged.event })?;
     let name = logged.event.name();
     let link = append_link(tx, logged.at, &[&run.to_string(), name, &body, &logged.seq.to_string(), ""])?;
     // The primary key refuses a second event at the same place: two writers cannot both believe to be next.

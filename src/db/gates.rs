@@ -39,6 +39,7 @@ fn closed_unread(app: &AppName) -> Gate {
         message: "it cannot be found out whether you may log in".to_owned(),
         until: None,
         lease_until: None,
+        lease: None,
         since: DateTime::UNIX_EPOCH,
     };
     Gate { app: app.clone(), position }

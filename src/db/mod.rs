@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod chain;
+pub mod clock;
 pub mod copy;
 pub mod events;
 pub mod gates;

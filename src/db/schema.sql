@@ -22,6 +22,10 @@ CREATE TABLE chain_gaps (
     before TEXT    NOT NULL,
     after  TEXT    NOT NULL
 ) STRICT;
+CREATE TABLE clock (
+    one  INTEGER PRIMARY KEY CHECK (one = 1),
+    body TEXT NOT NULL CHECK (json_valid(body))
+) STRICT;
 CREATE TABLE gate_openings (
     app      TEXT    PRIMARY KEY,
     since    TEXT    NOT NULL,

@@ -39,6 +39,7 @@ pub(crate) const MIGRATIONS: &[(u32, &str)] = &[
     (4, include_str!("migrations/0004_update_checks.sql")),
     (5, include_str!("migrations/0005_pass_uid.sql")),
     (6, include_str!("migrations/0006_outbox_recipients.sql")),
+    (7, include_str!("migrations/0007_clock.sql")),
 ];
 /// The schema this program writes.
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -5,6 +5,9 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::clock::Moment;
+use crate::domain::clock::Term;
+use crate::domain::clock::Uptime;
 use crate::domain::evidence::Evidence;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
@@ -57,8 +60,11 @@ pub enum Output {
     },
     /// Announce: the deadline that users were told.
     Announced {
-        /// When grace ends.
+        /// When grace ends, as users were told.
         grace_ends_at: DateTime<Utc>,
+        /// The same as a length, which no clock that is set changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace: Option<Term>,
         /// Who was logged in.
         sessions: Vec<SessionId>,
     },
@@ -227,7 +233,17 @@ pub struct LoggedEvent {
     /// When it was written.
     #[serde(rename = "logged_at")]
     pub at: DateTime<Utc>,
+    /// How long the machine had run then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up: Option<Uptime>,
     /// What happened.
     #[serde(flatten)]
     pub event: RunEvent,
+}
+
+impl LoggedEvent {
+    /// When it was written, on both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment { at: self.at, up: self.up }
+    }
 }

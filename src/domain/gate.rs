@@ -6,6 +6,8 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::clock::Moment;
+use crate::domain::clock::Term;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
 use crate::domain::run::RunId;
@@ -37,6 +39,10 @@ pub enum Position {
         /// The lease: past this instant nobody keeps the gate closed any more, and it counts as open.
         /// Absent while a run is between stop and commit, or where an operator closed it without a time.
         lease_until: Option<DateTime<Utc>>,
+        /// The lease of a run as a length, which no clock that is set changes: it counts, and `lease_until` is for people.
+        /// An operator's own time is a time of day, and has none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Term>,
         /// Since when.
         since: DateTime<Utc>,
     },
@@ -67,10 +73,13 @@ impl Gate {
     }
 
     /// Whether users may log in at `now`: it is open, or the lease that closed it has run out.
-    pub fn admits(&self, now: DateTime<Utc>) -> bool {
+    pub fn admits(&self, now: impl Into<Moment>) -> bool {
+        let now = now.into();
         match &self.position {
             Position::Open => true,
-            Position::Closed { lease_until, .. } => lease_until.is_some_and(|until| until <= now),
+            // Who has no other clock goes by the wall.
+            Position::Closed { lease: Some(lease), .. } if now.up.is_some() => lease.is_over(now),
+            Position::Closed { lease_until, .. } => lease_until.is_some_and(|until| until <= now.at),
         }
     }
 }

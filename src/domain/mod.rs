@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod command;
+pub mod doubt;
 pub mod event;
 pub mod evidence;
 pub mod failure;

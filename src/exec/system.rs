@@ -1,15 +1,17 @@
-//! The one place with unsafe code: what happens between `fork` and `exec`.
+//! The one place with unsafe code: what happens between `fork` and `exec`, and whether the kernel's clock is kept right.
 //!
 //! `std` can change user and group of a child, but neither sets the user's further groups nor forbids it to gain
 //! rights again. Both need a closure that runs in the child between the two calls, where only system calls may be made.
 
-#![expect(unsafe_code, reason = "`pre_exec` is unsafe; its closure makes nothing but system calls")]
+#![expect(unsafe_code, reason = "`pre_exec` is unsafe, and so is a call that no crate of ours offers")]
 
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use chrono::DateTime;
+use chrono::Utc;
 use rustix::fs::CWD;
 use rustix::fs::FileType;
 use rustix::fs::Mode;
@@ -34,6 +36,33 @@ static FIRST_LIMIT: OnceLock<Rlimit> = OnceLock::new();
 /// Makes what this process makes from now on its own, whatever it was started with.
 pub fn make_files_our_own() {
     rustix::process::umask(Mode::from_raw_mode(OWN_UMASK));
+}
+
+/// What `adjtimex` fills in, in eighths of its bytes, and more than it fills.
+#[repr(C, align(8))]
+struct Timex([u8; 512]);
+
+unsafe extern "C" {
+    /// Of the C library, which is linked in any case.
+    fn adjtimex(timex: *mut Timex) -> std::ffi::c_int;
+}
+
+/// Whether a time service keeps the kernel's clock right, and `now` is what that shows. Unknown is no.
+pub fn is_kept_by_a_time_service(now: DateTime<Utc>) -> bool {
+    /// What the call answers where nobody keeps it.
+    const ERROR: std::ffi::c_int = 5;
+    /// The flag that says so, too.
+    const UNSYNCHRONISED: i32 = 0x40;
+    if cfg!(not(target_pointer_width = "64")) {
+        return false;
+    }
+    let mut timex = Timex([0; 512]);
+    // SAFETY: the structure is 208 bytes long there, aligned as its longest fields; it begins with `modes`, and 0 only reads.
+    let answered = unsafe { adjtimex(&raw mut timex) };
+    let field = |at: usize| timex.0.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(i64::from_ne_bytes);
+    let status = timex.0.get(40..44).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes);
+    let (Some(status), Some(secs)) = (status, field(72)) else { return false };
+    (0..ERROR).contains(&answered) && status & UNSYNCHRONISED == 0 && (now.timestamp() - secs).abs() <= 2
 }
 
 /// Lets this process have as many files open as it may; how many that is.

@@ -7,6 +7,8 @@ use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
+use crate::domain::clock::Moment;
+use crate::domain::clock::Term;
 use crate::domain::event::How;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
@@ -14,6 +16,7 @@ use crate::domain::run::Cause;
 use crate::domain::run::Idle;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunState;
+use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Leg;
 use crate::domain::step::Replay;
@@ -56,37 +59,35 @@ pub enum Decision {
     },
     /// Wait, or until somebody cancels.
     Wait {
-        /// Until when.
-        until: DateTime<Utc>,
+        /// How long.
+        left: Span,
     },
     /// Nothing more happens by itself: the run is over, or a person must decide.
     Halt,
 }
 
 /// Decides the next thing to do.
-pub fn decide(machine: &Machine, now: DateTime<Utc>) -> Decision {
+pub fn decide(machine: &Machine, now: impl Into<Moment>) -> Decision {
+    let now = now.into();
     if let Some(cause) = interruption(machine, now) {
         return Decision::Append(RunEvent::UnwindStarted { cause });
     }
     match (machine.state(), machine.cursor()) {
         (RunState::Queued, _) => Decision::Append(RunEvent::Started),
         (RunState::Finished { .. }, _) => Decision::Halt,
-        (RunState::Waiting { until, .. }, _) if now < *until => Decision::Wait { until: *until },
-        (RunState::Waiting { at, .. }, _) => Decision::Act { at: *at, attempt: machine.attempts() + 1, how: How::Act },
+        (RunState::Waiting { at, .. }, _) => match pause(machine, now) {
+            Span::ZERO => Decision::Act { at: *at, attempt: machine.attempts() + 1, how: How::Act },
+            left => Decision::Wait { left },
+        },
 
         (RunState::Running { .. }, Cursor::Idle) => forward(machine),
-        (RunState::Running { .. }, Cursor::Failed { at, failure }) => after_failure(machine, *at, failure, now),
+        (RunState::Running { .. }, Cursor::Failed { at, failure }) => after_failure(machine, *at, failure, now.at),
 
         (RunState::Unwinding { .. }, Cursor::Undoing { at, attempt }) => again(*at, *attempt),
-        // A clock that was set back since keeps nobody waiting.
-        (RunState::Unwinding { .. }, Cursor::Pausing { until, .. })
-            if now < *until && *until - now <= UNDO_PAUSE_MAX =>
-        {
-            Decision::Wait { until: *until }
-        }
-        (RunState::Unwinding { .. }, Cursor::Pausing { at, attempt, .. }) => {
-            Decision::Undo { at: *at, attempt: attempt + 1 }
-        }
+        (RunState::Unwinding { .. }, Cursor::Pausing { at, attempt, .. }) => match pause(machine, now) {
+            Span::ZERO => Decision::Undo { at: *at, attempt: attempt + 1 },
+            left => Decision::Wait { left },
+        },
         (RunState::Unwinding { .. }, Cursor::Idle) => match (machine.next_undo(), machine.next_always()) {
             (Some(at), _) => Decision::Undo { at, attempt: 1 },
             (None, Some(at)) => Decision::Act { at, attempt: 1, how: How::Act },
@@ -110,9 +111,14 @@ pub fn decide(machine: &Machine, now: DateTime<Utc>) -> Decision {
     }
 }
 
+/// What is left of the pause before the next attempt.
+fn pause(machine: &Machine, now: Moment) -> Span {
+    machine.known().pause.map_or(Span::ZERO, |pause| pause.left(now))
+}
+
 /// Why a run must turn round now, if it must. Nothing between stop and commit is interrupted in the
 /// middle of a step; a step before may be, and the engine asks while it runs.
-pub fn interruption(machine: &Machine, now: DateTime<Utc>) -> Option<Cause> {
+pub fn interruption(machine: &Machine, now: Moment) -> Option<Cause> {
     let turnable = match (machine.state(), machine.cursor()) {
         (RunState::Queued | RunState::Waiting { .. }, _) => true,
         (RunState::Running { .. }, Cursor::Idle | Cursor::Failed { .. }) => true,
@@ -125,12 +131,13 @@ pub fn interruption(machine: &Machine, now: DateTime<Utc>) -> Option<Cause> {
     if let Some(by) = machine.cancelled_by() {
         return Some(Cause::Cancelled { by: by.to_owned() });
     }
-    ends_by(machine).filter(|end| *end <= now).map(|_| Cause::Overlong { max_runtime: machine.order().max_runtime })
+    let overlong = |runtime: Term| Cause::Overlong { max_runtime: runtime.length };
+    runtime(machine).filter(|runtime| runtime.is_over(now)).map(overlong)
 }
 
-/// When a run becomes overlong; absent before it has started.
-pub fn ends_by(machine: &Machine) -> Option<DateTime<Utc>> {
-    machine.known().started_at.and_then(|start| start.checked_add_signed(machine.order().max_runtime.delta()))
+/// How long a run may take, from its start; absent before that.
+pub fn runtime(machine: &Machine) -> Option<Term> {
+    machine.known().started.map(|from| Term { from, length: machine.order().max_runtime })
 }
 
 /// A healthy new version is kept, however late it is.

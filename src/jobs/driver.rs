@@ -20,8 +20,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
-use chrono::Utc;
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc;
@@ -33,6 +31,7 @@ use crate::db::events::RunHead;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::clock::Clock;
+use crate::domain::clock::Moment;
 use crate::domain::event::How;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::Output;
@@ -43,20 +42,21 @@ use crate::domain::run::Fence;
 use crate::domain::run::Order;
 use crate::domain::run::RunId;
 use crate::domain::run::RunState;
+use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Leg;
 use crate::domain::step::Step;
 use crate::jobs::decide::Decision;
 use crate::jobs::decide::decide;
-use crate::jobs::decide::ends_by;
 use crate::jobs::decide::interruption;
 use crate::jobs::decide::undo_failed;
+use crate::jobs::decide::runtime;
 use crate::jobs::machine::Cursor;
 use crate::jobs::machine::IllegalEvent;
 use crate::jobs::machine::Machine;
 
-/// How often the wall clock is looked at while waiting: it may be set.
-const CLOCK_LOOK: Duration = Duration::from_secs(30);
+/// How often the clock is looked at while waiting: a timer stands still while the machine is suspended.
+const CLOCK_LOOK: std::time::Duration = Duration::from_secs(30);
 /// The first and the longest pause before a line that could not be written is written again.
 const LOG_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// How long that is tried before the run is left as it stands.
@@ -230,7 +230,7 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
             if shutdown.is_cancelled() {
                 return Ok(Driven::Interrupted);
             }
-            let decision = decide(&held.machine, self.clock.now());
+            let decision = decide(&held.machine, self.clock.moment());
             if decision == Decision::Halt {
                 return Ok(Driven::Halted(Box::new(held.machine)));
             }
@@ -293,7 +293,7 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
         match decision {
             Decision::Halt => Ok(()),
             Decision::Append(event) => self.append(event).await,
-            Decision::Wait { until } => self.wait(until, inbox, shutdown).await,
+            Decision::Wait { left } => self.wait(left, inbox, shutdown).await,
             Decision::Act { at, attempt, how } => {
                 self.append(RunEvent::StepStarted { at, attempt, how }).await?;
                 match self.act(at, how, inbox, shutdown).await? {
@@ -333,14 +333,15 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
 
     /// Appends an event that must be able to follow.
     async fn append(&mut self, event: RunEvent) -> Result<(), DriveError> {
-        let now = self.driver.clock.now();
+        let now = self.driver.clock.moment();
         let mut after = self.machine.clone();
         after.apply(&event, now).map_err(|source| DriveError::Log { run: self.run, source })?;
         self.write(event, after).await
     }
 
     async fn write(&mut self, event: RunEvent, after: Machine) -> Result<(), DriveError> {
-        let logged = LoggedEvent { run: self.run, seq: self.seq + 1, at: self.driver.clock.now(), event };
+        let Moment { at, up } = self.driver.clock.moment();
+        let logged = LoggedEvent { run: self.run, seq: self.seq + 1, at, up, event };
         tell(&logged);
         let head = RunHead { state: after.state().clone(), away: after.is_away() };
         let may_owe = self.machine.is_away() && is_on_the_way_back(&logged.event);
@@ -426,14 +427,14 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
 
     async fn wait(
         &mut self,
-        until: DateTime<Utc>,
+        left: Span,
         inbox: &mut mpsc::Receiver<Request>,
         shutdown: &CancellationToken,
     ) -> Result<(), DriveError> {
         tokio::select! {
             Some(request) = inbox.recv() => self.take_in(request).await?,
             () = shutdown.cancelled() => {}
-            () = pause(until, self.driver.clock.now()) => {}
+            () = pause(left) => {}
         }
         Ok(())
     }
@@ -471,7 +472,7 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
     ) -> Result<Option<RunEvent>, DriveError> {
         let driver = self.driver;
         let droppable = at.step.row().leg == Leg::Before;
-        let overlong_at = ends_by(&self.machine).filter(|_| droppable);
+        let runtime = runtime(&self.machine).filter(|_| droppable);
         let span = tracing::info_span!("step", step = %at);
         let work = driver.steps.act(self.run, at, how, Arc::new(self.machine.clone())).instrument(span);
         tokio::pin!(work);
@@ -484,9 +485,9 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
                 })),
                 Some(request) = inbox.recv() => self.take_in(request).await?,
                 () = shutdown.cancelled(), if droppable => return Ok(None),
-                () = pause(overlong_at.unwrap_or(DateTime::<Utc>::MAX_UTC), driver.clock.now()), if droppable => {}
+                () = pause(runtime.map_or(Span::MAX, |runtime| runtime.left(driver.clock.moment()))), if droppable => {}
             }
-            if droppable && interruption(&self.machine, driver.clock.now()).is_some() {
+            if droppable && interruption(&self.machine, driver.clock.moment()).is_some() {
                 return Ok(None);
             }
         }
@@ -506,10 +507,9 @@ fn is_on_the_way_back(event: &RunEvent) -> bool {
     )
 }
 
-/// Sleeps until an instant of the wall clock, or a short while: the clock may be set meanwhile.
-async fn pause(until: DateTime<Utc>, now: DateTime<Utc>) {
-    let left = (until - now).to_std().unwrap_or_default();
-    tokio::time::sleep(left.min(CLOCK_LOOK)).await;
+/// Sleeps so long, or a short while: the machine may be suspended meanwhile.
+async fn pause(left: Span) {
+    tokio::time::sleep(left.duration().min(CLOCK_LOOK)).await;
 }
 
 /// One log line an event, which reads alone.

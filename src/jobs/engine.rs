@@ -436,7 +436,7 @@ impl<S: Steps> Inner<S> {
         let events = self.store.events(run, 0).await.map_err(|source| EngineError::Store { run, source })?;
         Ok(Machine::fold(&events).is_ok_and(|machine| {
             let cancelled = machine.cancelled_by().is_some() && *machine.state() == RunState::Queued;
-            cancelled || (machine.known().started_at.is_none() && *machine.state() != RunState::Queued)
+            cancelled || (machine.known().started.is_none() && *machine.state() != RunState::Queued)
         }))
     }
 }

@@ -1,6 +1,6 @@
 //! Closes and opens gates: the store's word first, then the workstations', then the drivers'.
 //!
-//! A gate that a run closes is a lease: [`Gatekeeper::renew`] keeps it, and if nobody renews it, it
+//! A gate that a run closes is a lease, a length on the clock that does not jump: [`Gatekeeper::renew`] keeps it, and if nobody renews it, it
 //! counts as open. While the application is away the gate is pinned: then no lease runs out, because
 //! nobody may log in to half an application. An operator's closure is the operator's: no run opens it, and its own
 //! time does not count while the application is away.
@@ -23,6 +23,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
 use crate::domain::clock::Clock;
+use crate::domain::clock::Term;
 use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Gate;
@@ -122,13 +123,14 @@ impl Gatekeeper {
         message: &str,
         until: Option<DateTime<Utc>>,
     ) -> Result<(), GatekeeperError> {
-        let now = self.clock.now();
+        let lease = Term { from: self.clock.moment(), length: LEASE };
         let position = Position::Closed {
             by: ClosedBy::Run(run),
             message: message.to_owned(),
             until,
-            lease_until: Some(now + LEASE.delta()),
-            since: now,
+            lease_until: Some(lease.ends_at(lease.from)),
+            lease: Some(lease),
+            since: lease.from.at,
         };
         self.close(kit, position, |before| {
             matches!(before.position, Position::Closed { by: ClosedBy::Operator(_), .. })
@@ -149,8 +151,14 @@ impl Gatekeeper {
         until: Option<DateTime<Utc>>,
     ) -> Result<Gate, GatekeeperError> {
         let by = ClosedBy::Operator(who.to_owned());
-        let position =
-            Position::Closed { by, message: message.to_owned(), until, lease_until: until, since: self.clock.now() };
+        let position = Position::Closed {
+            by,
+            message: message.to_owned(),
+            until,
+            lease_until: until,
+            lease: None,
+            since: self.clock.now(),
+        };
         self.close(kit, position, |_| false).await
     }
 
@@ -169,9 +177,9 @@ impl Gatekeeper {
                 if stays(before) {
                     return None;
                 }
-                if let Position::Closed { lease_until, .. } = &mut closed.position {
+                if let Position::Closed { lease_until, lease, .. } = &mut closed.position {
                     // As in [`Gatekeeper::pin`]: no time opens it now.
-                    *lease_until = lease_until.filter(|_| !away);
+                    (*lease_until, *lease) = (lease_until.filter(|_| !away), lease.filter(|_| !away));
                 }
                 Some(closed)
             })
@@ -265,7 +273,7 @@ impl Gatekeeper {
     /// # Errors
     /// The store or a driver fails.
     pub async fn expire(&self, kit: &Kit) -> Result<(), GatekeeperError> {
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let gate = self.store.gate(&kit.app.name).await;
         let gate = gate.map_err(|source| GatekeeperError::Store { app: kit.app.name.clone(), source })?;
         if gate.position == Position::Open || !gate.admits(now) {
@@ -281,11 +289,11 @@ impl Gatekeeper {
     pub async fn leave_closed(&self, kit: &Kit, run: RunId, message: &str) -> Result<(), GatekeeperError> {
         let (app, message) = (kit.app.name.clone(), message.to_owned());
         self.change(&app, move |gate| match &mut gate.position {
-            Position::Closed { by, message: told, until, lease_until, .. } if *by == ClosedBy::Run(run) => {
+            Position::Closed { by, message: told, until, lease_until, lease, .. } if *by == ClosedBy::Run(run) => {
                 *by = ClosedBy::Operator(format!("the policy of {}", gate.app));
                 *told = message;
                 *until = None;
-                *lease_until = None;
+                (*lease_until, *lease) = (None, None);
                 true
             }
             _ => false,
@@ -306,10 +314,13 @@ impl Gatekeeper {
             let mut after = before.clone();
             match &mut after.position {
                 Position::Closed { by: ClosedBy::Operator(_), lease_until, .. } => *lease_until = None,
-                Position::Closed { by: ClosedBy::Run(of), lease_until, .. } if *of == run => *lease_until = None,
+                Position::Closed { by: ClosedBy::Run(of), lease_until, lease, .. } if *of == run => {
+                    (*lease_until, *lease) = (None, None);
+                }
                 position => {
                     let by = ClosedBy::Run(run);
-                    *position = Position::Closed { by, message, until: None, lease_until: None, since: now };
+                    *position =
+                        Position::Closed { by, message, until: None, lease_until: None, lease: None, since: now };
                 }
             }
             Some(after)
@@ -354,13 +365,10 @@ impl Gatekeeper {
     /// # Errors
     /// The store fails.
     pub async fn renew(&self, app: &AppName, run: RunId) -> Result<(), GatekeeperError> {
-        self.set_lease(app, run, Some(self.clock.now() + LEASE.delta())).await
-    }
-
-    async fn set_lease(&self, app: &AppName, run: RunId, to: Option<DateTime<Utc>>) -> Result<(), GatekeeperError> {
+        let term = Term { from: self.clock.moment(), length: LEASE };
         self.change(app, move |gate| match &mut gate.position {
-            Position::Closed { by, lease_until: lease @ Some(_), .. } if *by == ClosedBy::Run(run) => {
-                *lease = to;
+            Position::Closed { by, lease_until: until @ Some(_), lease, .. } if *by == ClosedBy::Run(run) => {
+                (*until, *lease) = (Some(term.ends_at(term.from)), Some(term));
                 true
             }
             _ => false,

@@ -18,6 +18,8 @@ use chrono::DateTime;
 use chrono::Utc;
 use thiserror::Error;
 
+use crate::domain::clock::Moment;
+use crate::domain::clock::Term;
 use crate::domain::event::How;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::Output;
@@ -98,8 +100,10 @@ pub struct Known {
     pub selection: Option<String>,
     /// What is to be installed; absent until it is selected.
     pub path: Option<Vec<Release>>,
-    /// The deadline that users were told; kept over a crash.
-    pub grace_ends_at: Option<DateTime<Utc>>,
+    /// How long users were told that they have; kept over a crash.
+    pub grace: Option<Term>,
+    /// When people were first asked to log out.
+    pub log_out_since: Option<Moment>,
     /// Who had to be closed.
     pub closed: Vec<Session>,
     /// The accepted backup.
@@ -109,7 +113,9 @@ pub struct Known {
     /// Steps that nothing depends on and that were left undone.
     pub passed_over: Vec<(At, Failure)>,
     /// When it had its turn.
-    pub started_at: Option<DateTime<Utc>>,
+    pub started: Option<Moment>,
+    /// How long it pauses, or has paused the last time.
+    pub pause: Option<Term>,
     /// When the service was asked to stop.
     pub away_since: Option<DateTime<Utc>>,
     /// When the application was there again: the last health check or the undone stop.
@@ -165,7 +171,7 @@ impl Machine {
             }
         };
         for logged in events {
-            machine.apply(&logged.event, logged.at)?;
+            machine.apply(&logged.event, logged.moment())?;
         }
         Ok(machine)
     }
@@ -299,14 +305,16 @@ impl Machine {
     ///
     /// # Errors
     /// It cannot follow; the machine is then unchanged.
-    pub fn apply(&mut self, event: &RunEvent, at_instant: DateTime<Utc>) -> Result<(), IllegalEvent> {
+    pub fn apply(&mut self, event: &RunEvent, now: impl Into<Moment>) -> Result<(), IllegalEvent> {
         use RunEvent as E;
         use RunState as S;
+        let moment = now.into();
+        let at_instant = moment.at;
 
         // One table: where it stands × what happened. Guards name the only step that may be meant.
         match (&self.state, &self.cursor, event) {
             (S::Queued, Cursor::Idle, E::Started) => {
-                self.known.started_at = Some(at_instant);
+                self.known.started = Some(moment);
                 self.state = S::Running { at: At::first(TABLE[0].step) };
             }
             (S::Running { .. }, Cursor::Idle, E::StepStarted { at, attempt, how: How::Act })
@@ -335,7 +343,7 @@ impl Machine {
                 Cursor::Acting { at: now, .. },
                 E::StepSucceeded { at, output, message },
             ) if now == at => {
-                self.learn(*at, output, at_instant);
+                self.learn(*at, output, moment);
                 if at.step == Step::Select {
                     self.known.selection = Some(message.clone());
                 }
@@ -350,6 +358,7 @@ impl Machine {
                 self.cursor = Cursor::Failed { at: *at, failure: failure.clone() };
             }
             (S::Running { .. }, Cursor::Failed { at: now, .. }, E::Deferred { at, until, reason }) if now == at => {
+                self.known.pause = Some(Term::until(moment, *until));
                 self.state = S::Waiting { at: *at, until: *until, reason: reason.clone() };
             }
             (
@@ -423,6 +432,7 @@ impl Machine {
                 Cursor::Undoing { at: now, attempt },
                 E::UndoFailed { at, again_at: Some(until), .. },
             ) if now == at => {
+                self.known.pause = Some(Term::until(moment, *until));
                 self.cursor = Cursor::Pausing { at: *at, attempt: *attempt, until: *until };
             }
             (
@@ -485,6 +495,9 @@ impl Machine {
                 return Err(IllegalEvent { event: event.name(), state: state.name(), at: at_of(event) });
             }
         }
+        if matches!(event, E::StepStarted { at, .. } if at.step == Step::LogOut) {
+            self.known.log_out_since.get_or_insert(moment);
+        }
         Ok(())
     }
 
@@ -528,7 +541,7 @@ impl Machine {
         self.cursor = Cursor::Idle;
     }
 
-    fn learn(&mut self, at: At, output: &Output, at_instant: DateTime<Utc>) {
+    fn learn(&mut self, at: At, output: &Output, now: Moment) {
         match output {
             Output::Nothing => {}
             // More than one step checks something.
@@ -538,11 +551,13 @@ impl Machine {
                 self.known.path = Some(path.clone());
             }
             Output::BackedUp { evidence } => self.known.evidence = Some(evidence.clone()),
-            Output::Announced { grace_ends_at, .. } => self.known.grace_ends_at = Some(*grace_ends_at),
+            Output::Announced { grace_ends_at, grace, .. } => {
+                self.known.grace = Some(grace.unwrap_or_else(|| Term::until(now, *grace_ends_at)));
+            }
             Output::LoggedOut { closed } => self.known.closed.clone_from(closed),
         }
         if at.step == Step::CheckHealth {
-            self.known.back_at = Some(at_instant);
+            self.known.back_at = Some(now.at);
         }
     }
 }

@@ -240,7 +240,7 @@ impl Log {
         machine.clone().apply(&event, dawn()).unwrap();
         let mut state = self.0.lock().unwrap();
         let seq = state.events.len() as i64 + 1;
-        state.events.push(LoggedEvent { run: RUN, seq, at: dawn(), event });
+        state.events.push(LoggedEvent { run: RUN, seq, at: dawn(), up: None, event });
     }
 }
 

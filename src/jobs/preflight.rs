@@ -9,10 +9,13 @@ use chrono::Utc;
 use crate::config::settings::DataSettings;
 use crate::config::settings::Secret;
 use crate::db::store::Store;
+use crate::domain::doubt::REMEDY;
+use crate::domain::doubt::judge;
 use crate::domain::finding::Finding;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::release::Release;
+use crate::exec::system;
 use crate::files::trusted::read_by_others;
 use crate::install::SpaceNeed;
 use crate::jobs::commands;
@@ -109,6 +112,12 @@ async fn backup_size(kit: &Kit, now: DateTime<Utc>) -> Option<u64> {
 }
 
 async fn clock(store: &Store, now: DateTime<Utc>) -> Finding {
+    // What is remembered of it is compared with this very look: the doubt may be from before it was set.
+    let seen = store.clock_seen().await.ok().flatten();
+    let vouched = system::is_kept_by_a_time_service(now);
+    if let Some(doubt) = seen.and_then(|seen| judge(now.into(), &seen, None, vouched).doubt(now.into())) {
+        return Finding::fatal("clock", doubt, REMEDY);
+    }
     match store.last_event_at().await {
         Ok(Some(last)) if now < last - CLOCK_BEHIND_MAX => Finding::fatal(
             "clock",

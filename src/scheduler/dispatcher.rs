@@ -12,8 +12,8 @@
 //! instant, asks once more which runs are still wanted (an edit may have withdrawn them), and hands their numbers on.
 //!
 //! If we die after arming, the store lists the runs; whoever recovers hands them back with [`Dispatcher::adopt`]. If
-//! the engine is slow, the firer waits, then the armer: nothing is dropped. If the clock is set, both look again; if it was
-//! put back far, both hold until it is past again (`pace::ClockWatch`).
+//! the engine is slow, the firer waits, then the armer: nothing is dropped. If the clock is set, both look again, and nothing is
+//! armed or fired before the store has said whether it can be believed ([`DueStore::look`]).
 //!
 //! Absent on purpose: whether a late start still runs is decided by [`misfire`](super::misfire) where runs are
 //! armed, and how many runs work at once is the engine's business.
@@ -26,7 +26,6 @@ mod tests;
 use std::error::Error;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -34,13 +33,15 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::clock::Moment;
 use crate::domain::run::Fence;
 use crate::domain::run::RunId;
 use crate::scheduler::dispatcher::armer::Armer;
 use crate::scheduler::dispatcher::firer::Firer;
 use crate::scheduler::dispatcher::firer::Waiting;
-use crate::scheduler::pace::ClockState;
-use crate::scheduler::pace::ClockWatch;
+use crate::scheduler::guard::Look;
+use crate::scheduler::pace::BELIEVED_FOR;
+use crate::scheduler::pace::STEP_NOTICED;
 use crate::scheduler::timekeeper::Timekeeper;
 
 /// A run that the store has queued for an instant.
@@ -76,6 +77,12 @@ pub trait DueStore: Send + Sync + 'static {
 
     /// The earliest `due_at` of all enabled jobs. A read.
     fn next_due_at(&self) -> impl Future<Output = Result<Option<DateTime<Utc>>, Self::Error>> + Send;
+
+    /// Whether the clock can be believed that shows `now`. Asked at first, when it was set, and as long as it is doubted.
+    fn look(&self, now: Moment) -> impl Future<Output = Result<Look, Self::Error>> + Send {
+        let _ = now;
+        async { Ok(Look::Believed) }
+    }
 
     /// Which of these runs are still to be started: queued, and not withdrawn by an edit. A read, no commit.
     fn still_armed(&self, runs: &[RunId]) -> impl Future<Output = Result<Vec<RunId>, Self::Error>> + Send;
@@ -121,7 +128,7 @@ impl<S: DueStore> Dispatcher<S> {
     pub async fn run(self, shutdown: CancellationToken) {
         // One batch under way: a firer that is full stops the armer.
         let (armed, incoming) = mpsc::channel(1);
-        let watch = SharedWatch(Arc::new(Mutex::new(ClockWatch::new(self.time.now()))));
+        let watch = SharedWatch::default();
         let poked = self.poke.0.subscribe();
         let armer = Armer {
             store: self.store.clone(),
@@ -146,22 +153,29 @@ impl<S: DueStore> Dispatcher<S> {
 }
 
 /// What both loops know of the clock.
-#[derive(Debug, Clone)]
-struct SharedWatch(Arc<Mutex<ClockWatch>>);
+#[derive(Debug, Clone, Default)]
+struct SharedWatch(Arc<tokio::sync::Mutex<Watch>>);
+
+#[derive(Debug, Default)]
+struct Watch {
+    /// When it was seen last, by either.
+    seen: Option<Moment>,
+    /// When the store has believed it; nothing while it does not.
+    believed: Option<Moment>,
+}
 
 impl SharedWatch {
-    /// Until when nothing starts, if so; says it once when that begins and ends.
-    fn held_until(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).observe(now);
-        match state {
-            ClockState::SteppedBack { by, until } => tracing::warn!(
-                by_secs = by.num_seconds(),
-                until = %until,
-                "the clock was put back: nothing starts until it is past again; restart the daemon if it is right now"
-            ),
-            ClockState::CaughtUp => tracing::info!("the clock is past the time it was put back from: starts go on"),
-            ClockState::Steady | ClockState::Held { .. } => {}
+    /// Whether something may be started by a clock that shows `now`. The store is asked rarely: when the clock was set, and
+    /// while it is doubted.
+    async fn believes<S: DueStore>(&self, store: &S, now: Moment) -> Result<bool, S::Error> {
+        let mut watch = self.0.lock().await;
+        let goes_on = |before: Moment| now.set_since(before).is_none_or(|set| set.abs() <= STEP_NOTICED);
+        let is_steady = watch.seen.replace(now).is_some_and(goes_on)
+            && watch.believed.is_some_and(|believed| (now.at - believed.at).abs() < BELIEVED_FOR);
+        if !is_steady {
+            watch.believed = None;
+            watch.believed = (store.look(now).await? != Look::Doubted).then_some(now);
         }
-        state.held_until()
+        Ok(watch.believed.is_some())
     }
 }

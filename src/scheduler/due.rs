@@ -8,9 +8,13 @@ use chrono::Utc;
 use crate::db::jobs::Settle;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
+use crate::domain::clock::Moment;
 use crate::domain::run::RunId;
+use crate::exec::system;
 use crate::scheduler::dispatcher::Armed;
 use crate::scheduler::dispatcher::DueStore;
+use crate::scheduler::guard;
+use crate::scheduler::guard::Look;
 use crate::scheduler::misfire::settle;
 
 impl DueStore for Store {
@@ -30,6 +34,10 @@ impl DueStore for Store {
         });
         let armed = Store::arm_due(self, horizon, now, max, settle).await?;
         Ok(armed.into_iter().map(|armed| Armed { run: armed.run, due_at: armed.due_at, fence: armed.fence }).collect())
+    }
+
+    async fn look(&self, now: Moment) -> Result<Look, StoreError> {
+        guard::look(self, now, system::is_kept_by_a_time_service(now.at)).await
     }
 
     async fn next_due_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {

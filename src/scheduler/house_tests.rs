@@ -1,5 +1,7 @@
 //! The chores that change the store, upon a real one, with a clock that is set by hand.
 
+mod clocks;
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::db::events::RunHead;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::clock::ManualClock;
+use crate::domain::clock::Moment;
 use crate::domain::event::LoggedEvent;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
@@ -51,9 +54,9 @@ use crate::sessions::hub::Hub;
 /// A directory that is not there yet.
 const DIR_FEED: &str = "feed = { dir = \"ROOT/releases\" }\n";
 
-struct House {
+struct House<C = ManualClock> {
     dir: TempDir,
-    clock: Arc<ManualClock>,
+    clock: Arc<C>,
     household: Household,
 }
 
@@ -73,8 +76,15 @@ impl House {
 
     /// The same, with these settings of its feed.
     fn with(feed: &str) -> Self {
+        Self::on(feed, Arc::new(ManualClock::at(night())))
+    }
+}
+
+impl<C: Clock + 'static> House<C> {
+    /// The same, on this clock.
+    fn on(feed: &str, clock: Arc<C>) -> Self {
         let dir = TempDir::new().unwrap();
-        let (clock, root) = (Arc::new(ManualClock::at(night())), dir.path().display());
+        let root = dir.path().display();
         fs_err::create_dir_all(dir.path().join("opt/desk")).unwrap();
         let text = format!(
             r#"
@@ -88,7 +98,9 @@ impl House {
         let household = household(dir.path(), &settings.apps[&desk()], clock.clone());
         Self { dir, clock, household }
     }
+}
 
+impl House {
     /// Another process upon the same store, as after a crash.
     fn again(self) -> Self {
         let kit = Arc::clone(self.kit());
@@ -144,7 +156,8 @@ impl House {
     }
 
     async fn log(&self, run: RunId, seq: i64, event: RunEvent, head: RunHead) {
-        let logged = LoggedEvent { run, seq, at: self.clock.now(), event };
+        let Moment { at, up } = self.clock.moment();
+        let logged = LoggedEvent { run, seq, at, up, event };
         self.store().append_event(Fence(1), logged, head).await.unwrap();
     }
 
@@ -179,8 +192,7 @@ fn running(step: Step) -> RunState {
     RunState::Running { at: At::first(step) }
 }
 
-fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<ManualClock>) -> Household {
-    let clock: Arc<dyn Clock> = clock;
+fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<dyn Clock>) -> Household {
     let store = Store::open(&dir.join("store.db")).unwrap();
     let hub = Hub::new(Vec::new(), Arc::clone(&clock), None);
     let live = broadcast::channel(9).0;

@@ -117,7 +117,7 @@ impl Household {
         Chore { name, schedule: schedule.into(), at_once: false, run }
     }
 
-    async fn renew_leases(&self) -> Result<(), Failure> {
+    pub(super) async fn renew_leases(&self) -> Result<(), Failure> {
         let held = self.engine.held();
         let mut troubles = Troubles::default();
         for run in self.store.unfinished_runs().await? {

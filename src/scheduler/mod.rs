@@ -5,7 +5,8 @@
 //!  calendar   expression → next local time  dispatcher  arms ahead, fires at the instant
 //!  resolve    local time → instant (DST)    timekeeper  sleeps on the wall clock, notices when it is set
 //!  misfire    late? run, skip or ask        chores      the fixed housekeeping, in UTC
-//!  pace       how long to wait, when to hold   checks      when newer releases are looked for
+//!  pace       how long to wait             checks      when newer releases are looked for
+//!                                          guard       whether the clock can be believed
 //! ```
 //!
 //! *Invariant:* the store is the truth. Nothing is started that the store has not armed, and what it has armed is
@@ -18,6 +19,7 @@ pub mod checks;
 pub mod chores;
 pub mod dispatcher;
 pub mod due;
+pub mod guard;
 #[cfg(test)]
 mod house_tests;
 pub mod housekeeping;

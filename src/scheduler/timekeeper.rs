@@ -29,9 +29,17 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::domain::clock::Clock;
+use crate::domain::clock::Moment;
 use crate::domain::clock::SystemClock;
 use crate::scheduler::pace::LOOK_EVERY;
 use crate::scheduler::pace::STEP_NOTICED;
+
+/// How late a timer may be before the clock is looked at without it.
+const LATE_MAX: Duration = Duration::from_millis(5);
+/// The pause after a timer was early for the second time; it doubles up to [`EARLY_PAUSE_MAX`].
+const EARLY_PAUSE: Duration = Duration::from_millis(1);
+/// The longest such pause.
+const EARLY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A clock, and the way to wait on it.
 #[derive(Debug, Clone)]
@@ -63,6 +71,11 @@ impl Timekeeper {
     /// What the clock shows.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
+    }
+
+    /// What both clocks show.
+    pub fn moment(&self) -> Moment {
+        self.clock.moment()
     }
 
     /// One thing to wait with; each task that waits has its own.
@@ -98,18 +111,27 @@ pub(super) struct Alarm {
 impl Alarm {
     /// Waits until the clock shows `at`, or is set. Can be dropped and called again at any point.
     pub(super) async fn wait_until(&self, at: DateTime<Utc>) -> Woken {
+        let mut early: u32 = 0;
         loop {
             let now = self.clock.now();
             if now >= at {
                 return Woken::Reached;
             }
+            if let Some(pause) = pause_when_early(early) {
+                tokio::time::sleep(pause.min(slice(now, at))).await;
+            }
             let woken = match &self.timer {
-                Some(timer) => match wait_on(timer, at).await {
-                    Ok(woken) => woken,
-                    Err(error) => {
+                // The kernel's clock may be another one than ours: a timer that is late is not waited for.
+                Some(timer) => match tokio::time::timeout(slice(now, at) + LATE_MAX, wait_on(timer, at)).await {
+                    Ok(Ok(woken)) => {
+                        early = early.saturating_add(1);
+                        woken
+                    }
+                    Ok(Err(error)) => {
                         tracing::debug!(%error, "the wall clock timer failed once");
                         self.wait_a_slice(now, at).await
                     }
+                    Err(_) => Woken::Reached,
                 },
                 None => self.wait_a_slice(now, at).await,
             };
@@ -122,11 +144,23 @@ impl Alarm {
     /// Sleeps until `at` or the next look, and notices if the clock did not do the same as time.
     async fn wait_a_slice(&self, now: DateTime<Utc>, at: DateTime<Utc>) -> Woken {
         let started = Instant::now();
-        tokio::time::sleep((at - now).min(LOOK_EVERY).to_std().unwrap_or(Duration::ZERO)).await;
+        tokio::time::sleep(slice(now, at)).await;
         let passed = TimeDelta::from_std(started.elapsed()).unwrap_or(TimeDelta::MAX);
         let drift = self.clock.now() - now - passed;
         if drift.abs() > STEP_NOTICED { Woken::ClockSet } else { Woken::Reached }
     }
+}
+
+/// How long until `at`, or until the next look.
+fn slice(now: DateTime<Utc>, at: DateTime<Utc>) -> Duration {
+    (at - now).min(LOOK_EVERY).to_std().unwrap_or(Duration::ZERO)
+}
+
+/// How long to wait before a timer is asked again that has said "reached" so many times while the clock says "not yet".
+fn pause_when_early(times: u32) -> Option<Duration> {
+    // Once it may be by a hair.
+    let doublings = times.checked_sub(2)?;
+    Some(EARLY_PAUSE.saturating_mul(2_u32.saturating_pow(doublings)).min(EARLY_PAUSE_MAX))
 }
 
 /// Waits on a timer for `at`, an instant after 1970.
@@ -216,6 +250,25 @@ mod tests {
         let wait = alarm.wait_until(clock.now() + TimeDelta::milliseconds(20));
         let set = async { clock.0.store(by_ms, Ordering::SeqCst) };
         assert_eq!(tokio::join!(wait, set).0, Woken::ClockSet);
+    }
+
+    /// The clock of a program that is two hours behind the one of its kernel.
+    #[tokio::test]
+    async fn a_timer_that_is_early_again_and_again_is_asked_with_pauses() {
+        #[derive(Debug, Default)]
+        struct Slow(AtomicI64);
+        impl Clock for Slow {
+            fn now(&self) -> DateTime<Utc> {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                SystemClock.now() - TimeDelta::hours(2)
+            }
+        }
+        let clock = Arc::new(Slow::default());
+        let alarm = Timekeeper { clock: clock.clone(), wall: true }.alarm();
+        let wait = alarm.wait_until(clock.now() + TimeDelta::hours(1));
+        assert!(tokio::time::timeout(Duration::from_millis(300), wait).await.is_err(), "it is not reached");
+        let looks = clock.0.load(Ordering::SeqCst);
+        assert!(looks < 15, "it was asked {looks} times within 300 ms");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! |---|---|---|---|
 //! | GET | `/v1/status` | | [`status::StatusView`] |
 //! | POST | `/v1/mail/test` | [`mail::TestMail`] | [`mail::MailedView`] |
+//! | POST | `/v1/clock/accept` | | 204 |
 //! | GET | `/v1/audit` | [`audit::EntriesQuery`] | `[`[`audit::EntryView`]`]`, ascending |
 //! | GET | `/v1/audit/verify` | [`audit::VerifyQuery`] | [`audit::ProofView`] |
 //! | GET | `/v1/jobs` | | `[`[`job::JobView`]`]` |

@@ -5,6 +5,7 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::clock::Moment;
 use crate::domain::gate::Gate;
 use crate::domain::gate::Opening;
 use crate::domain::gate::Pass;
@@ -100,7 +101,7 @@ pub struct GateView {
 
 impl GateView {
     /// A gate as it is shown at `now`.
-    pub fn new(gate: Gate, passes: Vec<PassView>, now: DateTime<Utc>) -> Self {
+    pub fn new(gate: Gate, passes: Vec<PassView>, now: impl Into<Moment>) -> Self {
         Self { admits: gate.admits(now), gate, passes, opening: None }
     }
 
@@ -156,6 +157,7 @@ mod tests {
             message: "back soon".to_owned(),
             until: Some(now),
             lease_until: None,
+            lease: None,
             since: now,
         };
         for gate in [Gate::open(app.clone()), Gate { app, position }] {

@@ -4,6 +4,8 @@
 pub const STATUS: &str = "/v1/status";
 /// Send a mail that says nothing but that it came.
 pub const MAIL_TEST: &str = "/v1/mail/test";
+/// Say that the clock is right.
+pub const CLOCK_ACCEPT: &str = "/v1/clock/accept";
 /// The entries of the history.
 pub const AUDIT: &str = "/v1/audit";
 /// The proof of the history.

@@ -110,6 +110,7 @@ fn closed(until: Option<&str>, lease_secs: i64) -> Position {
         message: "An update is running.".into(),
         until: until.map(|at| at.parse().unwrap()),
         lease_until: Some(now + chrono::TimeDelta::seconds(lease_secs)),
+        lease: None,
         since: now,
     }
 }

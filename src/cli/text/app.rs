@@ -73,7 +73,7 @@ pub(crate) fn gate(view: &GateView, times: &Times) -> String {
     let app = &view.gate.app;
     let mut lines = match &view.gate.position {
         Position::Open => vec![format!("{app}: open")],
-        Position::Closed { by, message, until, lease_until, since } => {
+        Position::Closed { by, message, until, lease_until, since, .. } => {
             let by = match by {
                 ClosedBy::Run(run) => format!("run {run}"),
                 ClosedBy::Operator(name) => name.clone(),

@@ -105,7 +105,7 @@ fn never() -> Settle {
 }
 
 fn logged(run: RunId, seq: i64, event: RunEvent) -> LoggedEvent {
-    LoggedEvent { run, seq, at: night() + TimeDelta::seconds(seq), event }
+    LoggedEvent { run, seq, at: night() + TimeDelta::seconds(seq), up: None, event }
 }
 
 fn running() -> RunHead {

@@ -259,6 +259,7 @@ async fn a_gate_is_open_until_it_was_closed() {
         message: "until Monday".to_owned(),
         until: None,
         lease_until: None,
+        lease: None,
         since: night(),
     };
     let gate = Gate { app: app(), position: closed };

@@ -7,7 +7,7 @@ use crate::jobs::self_update::awaited;
 use crate::jobs::steps::Context;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    if context.machine.known().started_at.is_none() {
+    if context.machine.known().started.is_none() {
         // Another run may have its turn just now.
         return Ok(Done::saying("nothing was begun"));
     }

@@ -13,17 +13,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let clock = &context.night.clock;
-    let ends_at = context.machine.known().grace_ends_at.unwrap_or_else(|| clock.now());
-    let notice = notice(context, ends_at).await;
+    let Some(grace) = context.machine.known().grace else { return Ok(Done::saying("nobody was given time")) };
+    let begun = clock.moment();
+    let notice = notice(context, grace.ends_at(begun)).await;
     let progress = context.progress();
-    let whole = Span::between(clock.now(), ends_at).duration().as_secs();
+    let whole = grace.left(begun).duration().as_secs();
     // Reminders that lie in the past, as after a restart, are not given late.
     let mut reminders = context.kit.app.reminders.clone();
-    reminders.retain(|reminder| *reminder < Span::between(clock.now(), ends_at));
+    reminders.retain(|reminder| *reminder < grace.left(begun));
     loop {
-        let left = Span::between(clock.now(), ends_at);
+        let now = clock.moment();
+        let left = grace.left(now);
         if left == Span::ZERO {
-            return Ok(Done::saying("grace is over"));
+            return Ok(Done::saying(if grace.ended_over_a_boot(now) {
+                "grace is over: the machine was off meanwhile, and its clock says for how long"
+            } else {
+                "grace is over"
+            }));
         }
         if context.kit.sessions.census().await.is_known_empty() {
             return Ok(Done::saying("nobody is left"));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::domain::clock::Moment;
 use crate::domain::event::Output;
 use crate::domain::failure::Failure;
 use crate::domain::foreign;
@@ -24,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const FORCE_WAIT: Span = Span::secs(30);
 /// How long a client may take to use force; then it is used from here, and who has no program is dropped.
 const PATIENCE: Span = Span::secs(10);
+/// How long sessions have at least that are asked once more, after a restart.
+const ASKED_AGAIN: Span = Span::secs(5);
 /// How long a link that was lost a moment ago is waited for beyond `census_wait`.
 const SETTLE_WAIT: Span = Span::secs(15);
 
@@ -36,10 +39,13 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let mut forced = false;
     let mut sealed = false;
     let mut unknown_since = None;
-    let mut asked_since = None;
+    // Over a crash it goes on; but whoever is asked only now has a moment to answer.
+    let begun = clock.moment();
+    let before = context.machine.known().log_out_since.map_or(Span::ZERO, |since| begun.since(since));
+    let mut asked_since: Option<Moment> = None;
     let patience = Span::from(app.polite_end.duration() + PATIENCE.duration());
     loop {
-        let now = clock.now();
+        let now = clock.moment();
         match context.kit.sessions.census().await {
             // Whoever came between this look and the seal is met by the next one.
             Census::Known(sessions) if sessions.is_empty() && !sealed => {
@@ -53,7 +59,8 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
             }
             Census::Known(sessions) => {
                 unknown_since = None;
-                let waited = Span::between(*asked_since.get_or_insert(now), now);
+                let here = now.since(*asked_since.get_or_insert(now));
+                let waited = waited(here, before, app.polite_end);
                 let force = waited >= app.polite_end;
                 if waited >= Span::from(app.polite_end.duration() + FORCE_WAIT.duration()) {
                     return Err(left_over(&sessions));
@@ -71,12 +78,11 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
                 }
             }
             Census::Unknown(reason) => {
-                let since = *unknown_since.get_or_insert(now);
-                let waited = Span::between(since, now);
+                let waited = now.since(*unknown_since.get_or_insert(now));
                 let settled_by = Span::from(app.census_wait.duration() + SETTLE_WAIT.duration());
                 let is_settling = context.kit.sessions.is_settling();
                 // Force was used long ago, and whoever is lost since then is so on purpose or by our own hand.
-                let was_asked = asked_since.is_some_and(|since| Span::between(since, now) >= patience);
+                let was_asked = asked_since.is_some_and(|since| now.since(since) >= patience);
                 if is_settling && (was_asked || waited >= settled_by) {
                     dropped.extend(context.kit.sessions.cut_off(Which::Unsure).await);
                     unknown_since = None;
@@ -89,6 +95,12 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// How long the sessions have been asked to end: `here` by this process, and `before` by one that died meanwhile.
+fn waited(here: Span, before: Span, polite_end: Span) -> Span {
+    let before = before.duration().min(polite_end.duration().saturating_sub(ASKED_AGAIN.duration()));
+    Span::from(here.duration() + before)
 }
 
 async fn end(context: &Context<'_>, session: &Session, force: bool) {
@@ -130,4 +142,18 @@ fn left_over(sessions: &[Session]) -> Failure {
     let names = foreign::names(sessions.iter().map(Session::who));
     Failure::new(format!("log everybody out: {names} would not go, even by force"))
         .hint("close these sessions in the application itself, then start the job again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_gives_no_second_polite_end_and_takes_nobody_by_surprise() {
+        let end = Span::secs(30);
+        assert_eq!(waited(Span::secs(7), Span::ZERO, end), Span::secs(7));
+        assert_eq!(waited(Span::secs(7), Span::secs(10), end), Span::secs(17));
+        assert_eq!(waited(Span::ZERO, Span::hours(3), end), Span::secs(25), "they are asked again first");
+        assert_eq!(waited(Span::secs(1), Span::hours(3), Span::secs(2)), Span::secs(1));
+    }
 }

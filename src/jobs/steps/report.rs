@@ -181,7 +181,7 @@ async fn owe_mail(
         from: known.from.clone(),
         to: context.path().last().map(|release| release.id.clone()),
         zone: iana_time_zone::get_timezone().ok().and_then(|name| name.parse().ok()).unwrap_or(Tz::UTC),
-        started_at: known.started_at.unwrap_or(now),
+        started_at: known.started.map_or(now, |started| started.at),
         finished_at: now,
         away_since: known.away_since.filter(|_| known.back_at.is_none()),
         closed_since: night.store.gate(&order.app).await?.closed_since(),

@@ -67,8 +67,8 @@ impl<S: DueStore> Armer<S> {
         let mut stuck_at = None;
         loop {
             let now = self.time.now();
-            if let Some(until) = self.watch.held_until(now) {
-                return Ok(Next::At(until.min(next_look_at(None, now))));
+            if !self.watch.believes(self.store.as_ref(), self.time.moment()).await? {
+                return Ok(Next::At(next_look_at(None, now)));
             }
             let next_due_at = self.store.next_due_at().await?;
             let look_at = next_look_at(next_due_at, now);

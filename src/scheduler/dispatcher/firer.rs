@@ -81,11 +81,7 @@ impl<S: DueStore> Firer<S> {
     async fn fire_for_ever(&mut self) -> NobodyReceives {
         let alarm = self.time.alarm();
         loop {
-            let now = self.time.now();
-            let wake_at = match (self.watch.held_until(now), self.waiting.first_due_at()) {
-                (Some(until), Some(due_at)) => Some(due_at.max(until)),
-                (_, due_at) => due_at,
-            };
+            let wake_at = self.waiting.first_due_at();
             let wait = async {
                 match wake_at {
                     Some(at) => drop(alarm.wait_until(at).await),
@@ -102,10 +98,14 @@ impl<S: DueStore> Firer<S> {
                 }
                 _ = self.poked.changed() => continue,
             }
-            let now = self.time.now();
-            if self.watch.held_until(now).is_none()
-                && let Err(nobody) = self.fire_due(now).await
-            {
+            let now = self.time.moment();
+            if self.waiting.due(now.at).is_none() {
+                continue;
+            }
+            if !matches!(self.watch.believes(self.store.as_ref(), now).await, Ok(true)) {
+                // What is due stays so; once the clock is set there may be nothing due.
+                tokio::time::sleep(RETRY_AFTER).await;
+            } else if let Err(nobody) = self.fire_due(now.at).await {
                 return nobody;
             }
         }
