@@ -102,7 +102,11 @@ pub(crate) async fn run(args: GateArgs, context: &Context<'_>) -> Result<Ending,
         GateCommand::Close(CloseArgs { app, until, message }) => {
             let until = until.map(|text| when::instant(&text, context.now())).transpose();
             let until = until.map_err(|why| CliError::usage(why, "see `afterhours gate close --help`"))?;
-            ui.answer(&client.close_gate(&app, &CloseGate { until, message }).await?, show)?;
+            let gate = client.close_gate(&app, &CloseGate { until, message }).await?;
+            if let Some(warning) = &gate.warning {
+                ui.warn(warning);
+            }
+            ui.answer(&gate, show)?;
         }
         GateCommand::Open(OpenArgs { app }) => ui.answer(&client.open_gate(&app).await?, show)?,
         GateCommand::Pass(PassArgs { app, user, valid }) => {

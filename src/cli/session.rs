@@ -43,6 +43,9 @@ enum SessionCommand {
 struct ListArgs {
     /// The application [default: all]
     app: Option<AppName>,
+    /// Also sessions that are no people's (`ignore_users`), after the others
+    #[arg(long)]
+    all: bool,
 }
 
 /// Show a text on the workstations of everybody who is logged in.
@@ -92,16 +95,23 @@ pub(crate) async fn run(args: SessionArgs, context: &Context<'_>) -> Result<Endi
 async fn list(args: ListArgs, client: &Client, context: &Context<'_>) -> Result<Ending, CliError> {
     let all = if args.app.is_none() { apps_of(client).await? } else { Vec::new() };
     let mut known: Vec<SessionView> = Vec::new();
+    let mut ignored: Vec<SessionView> = Vec::new();
     let mut unknown: Option<ErrorView> = None;
     for app in named_or_all(args.app, all) {
         let view = client.list_sessions(&app).await?;
         known.extend(view.sessions);
+        ignored.extend(view.ignored);
         if !view.known {
             let message = format!("who is logged in to {app} cannot be known now");
             let mut error = ErrorView::new(ErrorKind::Unavailable, message);
             error.because.extend(view.reason);
             unknown.get_or_insert(error.hint(format!("see `afterhours doctor {app}`")));
         }
+    }
+    if args.all {
+        known.extend(ignored);
+    } else if !ignored.is_empty() {
+        context.ui.say(format!("{} of no people are left out; --all shows them.", count(ignored.len(), "session")));
     }
     let show = |sessions: &Vec<SessionView>| text::app::sessions(sessions, &context.times());
     match unknown {

@@ -199,6 +199,7 @@ pub(super) struct SessionsInput {
     pub(super) message: Option<Args>,
     pub(super) end: Option<Args>,
     pub(super) deadline: Option<Span>,
+    pub(super) ignore_users: Option<Vec<String>>,
 }
 
 /// One of `gate`: `file` or `close`/`open`.

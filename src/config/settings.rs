@@ -517,6 +517,8 @@ pub enum SessionsSettings {
         end: Option<Command>,
         /// How long each may take.
         deadline: Span,
+        /// Users who are no people, such as that of a probe: they are not counted, told or logged out.
+        ignore_users: Vec<String>,
     },
 }
 

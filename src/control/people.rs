@@ -31,7 +31,8 @@ impl Control {
     /// # Errors
     /// There is no such application.
     pub async fn sessions(&self, app: &AppName) -> Result<SessionsView, ControlError> {
-        Ok(SessionsView::new(app.clone(), self.kit(app)?.sessions.census().await))
+        let sessions = &self.kit(app)?.sessions;
+        Ok(SessionsView::new(app.clone(), sessions.census().await).with_ignored(sessions.ignored().await))
     }
 
     /// Shows a text to some sessions, or to all.
@@ -139,11 +140,11 @@ impl Control {
     /// # Errors
     /// There is no such application, or the store fails.
     pub async fn gate(&self, app: &AppName) -> Result<GateView, ControlError> {
-        self.kit(app)?;
+        let kit = self.kit(app)?;
         let now = self.now();
         let gate = self.store.gate(app).await?;
         let view = GateView::new(gate, self.store.passes(app, now).await?, self.clock.moment());
-        Ok(view.with_opening(self.store.gate_opening(app).await?))
+        Ok(view.with_opening(self.store.gate_opening(app).await?).with_warning(kit.gate.unkept()))
     }
 
     /// Closes a gate until it is opened, or until a time.

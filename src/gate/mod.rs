@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::config::settings::AppSettings;
 use crate::config::settings::GateSettings;
+use crate::config::settings::SessionsSettings;
 use crate::domain::command::Command;
 use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
@@ -91,6 +92,8 @@ impl GateError {
 pub struct GateDrivers {
     app: AppName,
     drivers: Vec<Driver>,
+    /// Whether programs at workstations ask for it.
+    asked: bool,
 }
 
 /// One place that the gate is carried to.
@@ -109,12 +112,23 @@ impl GateDrivers {
             GateSettings::File(path) => Driver::File(path),
             GateSettings::Commands { close, open, deadline } => Driver::Commands { close, open, deadline },
         };
-        Self { app: app.name.clone(), drivers: app.gate.iter().map(driver).collect() }
+        let asked = app.sessions.contains(&SessionsSettings::Workstations);
+        Self { app: app.name.clone(), drivers: app.gate.iter().map(driver).collect(), asked }
     }
 
     /// Whether there is nothing that closes and opens with the gate.
     pub fn is_empty(&self) -> bool {
         self.drivers.is_empty()
+    }
+
+    /// What to say where the gate is connected to nothing that we know of: a web server may ask for it all the same.
+    pub fn unkept(&self) -> Option<String> {
+        (self.drivers.is_empty() && !self.asked).then(|| {
+            format!(
+                "nothing keeps the users of {} out while its gate is closed, unless a web server asks for it",
+                self.app
+            )
+        })
     }
 
     /// Closes the gate everywhere.
@@ -146,7 +160,9 @@ impl GateDrivers {
 
     /// Whether the gate can be moved; moves nothing.
     pub async fn check(&self) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let remedy = || format!("connect it: [app.{}] gate = [{{ file = … }}] or {{ close = …, open = … }}", self.app);
+        let mut findings: Vec<Finding> =
+            self.unkept().map(|unkept| Finding::warning("gate", unkept, remedy())).into_iter().collect();
         for driver in &self.drivers {
             findings.push(driver.check().await);
         }

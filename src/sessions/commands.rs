@@ -33,6 +33,7 @@ pub(super) struct Commands {
     message: Option<Command>,
     end: Option<Command>,
     deadline: Span,
+    ignore_users: Vec<String>,
 }
 
 /// A session as `list` prints it.
@@ -65,7 +66,25 @@ impl Commands {
         end: Option<&Command>,
         deadline: Span,
     ) -> Self {
-        Self { app: app.clone(), list: list.clone(), message: message.cloned(), end: end.cloned(), deadline }
+        let (message, end) = (message.cloned(), end.cloned());
+        Self { app: app.clone(), list: list.clone(), message, end, deadline, ignore_users: Vec::new() }
+    }
+
+    /// The same, but sessions of these users are nobody's.
+    pub(super) fn ignoring(self, users: &[String]) -> Self {
+        Self { ignore_users: users.to_vec(), ..self }
+    }
+
+    fn ignores(&self, session: &Session) -> bool {
+        self.ignore_users.contains(&session.user)
+    }
+
+    /// The sessions that are no people's; nothing where they cannot be listed.
+    pub(super) async fn ignored(&self) -> Vec<Session> {
+        match self.listed().await {
+            Census::Known(sessions) => sessions.into_iter().filter(|session| self.ignores(session)).collect(),
+            Census::Unknown(_) => Vec::new(),
+        }
     }
 
     pub(super) fn can_message(&self) -> bool {
@@ -80,8 +99,17 @@ impl Commands {
         Exec::of(argv, self.deadline).env("AFTERHOURS_APP", self.app.as_str())
     }
 
-    /// Who is logged in, as `list` says.
+    /// Who is logged in, as `list` says, without those who are no people.
     pub(super) async fn census(&self) -> Census {
+        match self.listed().await {
+            Census::Known(sessions) => {
+                Census::Known(sessions.into_iter().filter(|session| !self.ignores(session)).collect())
+            }
+            unknown => unknown,
+        }
+    }
+
+    async fn listed(&self) -> Census {
         let program = name(&self.list);
         match self.exec(&self.list).run().await {
             Ok(output) if output.stdout.len() >= OUTPUT_BYTES_MAX => {

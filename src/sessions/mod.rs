@@ -37,6 +37,7 @@ use crate::domain::name::AppName;
 use crate::domain::release::Version;
 use crate::domain::session::Census;
 use crate::domain::session::Notice;
+use crate::domain::session::Session;
 use crate::domain::session::SessionId;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
@@ -153,8 +154,9 @@ impl Sessions {
     pub fn new(app: &AppSettings, hub: Arc<Hub>) -> Self {
         let provider = |settings: &SessionsSettings| match settings {
             SessionsSettings::Workstations => Provider::Workstations(Arc::clone(&hub)),
-            SessionsSettings::Commands { list, message, end, deadline } => {
-                Provider::Commands(Box::new(Commands::new(&app.name, list, message.as_ref(), end.as_ref(), *deadline)))
+            SessionsSettings::Commands { list, message, end, deadline, ignore_users } => {
+                let commands = Commands::new(&app.name, list, message.as_ref(), end.as_ref(), *deadline);
+                Provider::Commands(Box::new(commands.ignoring(ignore_users)))
             }
         };
         Self {
@@ -180,6 +182,17 @@ impl Sessions {
         });
         let counts = futures_util::future::join_all(counts).await;
         counts.into_iter().fold(Census::Known(Vec::new()), Census::and)
+    }
+
+    /// The sessions that are no people's, as far as they can be listed: see `ignore_users`.
+    pub async fn ignored(&self) -> Vec<Session> {
+        let mut ignored = Vec::new();
+        for provider in &self.providers {
+            if let Provider::Commands(commands) = provider {
+                ignored.extend(commands.ignored().await);
+            }
+        }
+        ignored
     }
 
     /// Warns everybody. The same notice again reaches only those who have not heard it.

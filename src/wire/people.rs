@@ -35,15 +35,26 @@ pub struct SessionsView {
     pub reason: Option<String>,
     /// Everybody who is logged in.
     pub sessions: Vec<SessionView>,
+    /// Sessions that are no people's, such as a probe's: not counted, told or logged out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored: Vec<SessionView>,
 }
 
 impl SessionsView {
     /// A census as it is shown.
     pub fn new(app: AppName, census: Census) -> Self {
         match census {
-            Census::Known(sessions) => Self { app, known: true, reason: None, sessions },
-            Census::Unknown(reason) => Self { app, known: false, reason: Some(reason), sessions: Vec::new() },
+            Census::Known(sessions) => Self { app, known: true, reason: None, sessions, ignored: Vec::new() },
+            Census::Unknown(reason) => {
+                Self { app, known: false, reason: Some(reason), sessions: Vec::new(), ignored: Vec::new() }
+            }
         }
+    }
+
+    /// With the sessions that are no people's.
+    #[must_use]
+    pub fn with_ignored(self, ignored: Vec<SessionView>) -> Self {
+        Self { ignored, ..self }
     }
 }
 
@@ -94,6 +105,9 @@ pub struct GateView {
     /// Passes that were given and not used yet.
     #[serde(default)]
     pub passes: Vec<PassView>,
+    /// What to know before relying on it: that nothing keeps users out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     /// What else closes with it and has failed to open; absent when all is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opening: Option<Opening>,
@@ -102,7 +116,13 @@ pub struct GateView {
 impl GateView {
     /// A gate as it is shown at `now`.
     pub fn new(gate: Gate, passes: Vec<PassView>, now: impl Into<Moment>) -> Self {
-        Self { admits: gate.admits(now), gate, passes, opening: None }
+        Self { admits: gate.admits(now), gate, passes, warning: None, opening: None }
+    }
+
+    /// With a warning, where there is one.
+    #[must_use]
+    pub fn with_warning(self, warning: Option<String>) -> Self {
+        Self { warning, ..self }
     }
 
     /// With what has not opened yet, where that has failed.

@@ -112,8 +112,12 @@ pub(super) fn people(
 }
 
 fn sessions_entry(place: &Place, input: SessionsInput, tree: &Tree) -> Result<SessionsSettings, Problem> {
-    let commands =
-        [("message", input.message.is_some()), ("end", input.end.is_some()), ("deadline", input.deadline.is_some())];
+    let commands = [
+        ("message", input.message.is_some()),
+        ("end", input.end.is_some()),
+        ("deadline", input.deadline.is_some()),
+        ("ignore_users", input.ignore_users.is_some()),
+    ];
     let kinds = [("workstations", input.workstations.is_some()), ("list", input.list.is_some())];
     let kind = check::exactly_one(place, &kinds)?;
     check::only_with(place, "list", kind == "list", &commands)?;
@@ -123,6 +127,11 @@ fn sessions_entry(place: &Place, input: SessionsInput, tree: &Tree) -> Result<Se
             message: check::maybe_command(&place.key("message"), input.message, tree)?,
             end: check::maybe_command(&place.key("end"), input.end, tree)?,
             deadline: check::span(&place.key("deadline"), input.deadline, SESSIONS_DEADLINE)?,
+            ignore_users: {
+                let place = place.key("ignore_users");
+                let each = |(index, text): (usize, String)| check::text(&place.index(index), text);
+                input.ignore_users.unwrap_or_default().into_iter().enumerate().map(each).collect::<Result<_, _>>()?
+            },
         }),
         None if input.workstations == Some(true) => Ok(SessionsSettings::Workstations),
         None => Err(place

@@ -9,7 +9,10 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let grace = context.machine.order().grace.unwrap_or(context.kit.app.grace);
     let back_at = context.back_at(context.night.clock.now() + grace.delta()).await;
     or_fail!(context.night.gatekeeper.close_for_run(context.kit, context.run, &message, Some(back_at)).await);
-    Ok(Done::saying("no new logins"))
+    Ok(Done::saying(match context.kit.gate.unkept() {
+        None => "no new logins".to_owned(),
+        Some(unkept) => format!("the gate is closed, with a warning: {unkept}"),
+    }))
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {

@@ -21,7 +21,13 @@ use crate::support::command;
 use crate::support::sh;
 
 fn commands(list: &str) -> SessionsSettings {
-    SessionsSettings::Commands { list: sh(list), message: None, end: None, deadline: Span::secs(10) }
+    SessionsSettings::Commands {
+        list: sh(list),
+        message: None,
+        end: None,
+        deadline: Span::secs(10),
+        ignore_users: Vec::new(),
+    }
 }
 
 fn hub() -> Arc<Hub> {
@@ -66,16 +72,31 @@ async fn a_list_that_fails_in_any_way_is_unknown() {
         message: None,
         end: None,
         deadline: Span::from(Duration::from_millis(200)),
+        ignore_users: Vec::new(),
     };
     let missing = SessionsSettings::Commands {
         list: command(&["/no/such/list"]),
         message: None,
         end: None,
         deadline: Span::secs(1),
+        ignore_users: Vec::new(),
     };
     for provider in [slow, missing] {
         assert!(matches!(sessions(vec![provider], &hub).census().await, Census::Unknown(_)));
     }
+}
+
+#[tokio::test]
+async fn sessions_of_a_probe_are_nobodys() {
+    let list = r#"echo '[{"id": 7, "user": "probe"}, {"id": 8, "user": "anna"}, {"id": 9, "user": "probe"}]'"#;
+    let SessionsSettings::Commands { list, message, end, deadline, .. } = commands(list) else { panic!() };
+    let ignore_users = vec!["probe".to_owned()];
+    let provider = SessionsSettings::Commands { list, message, end, deadline, ignore_users };
+    let sessions = sessions(vec![provider], &hub());
+    let Census::Known(people) = sessions.census().await else { panic!("unknown") };
+    assert_eq!(people.iter().map(|session| session.id.0.as_str()).collect::<Vec<_>>(), ["8"]);
+    assert_eq!(sessions.ignored().await.len(), 2);
+    assert!(sessions.check().await.iter().any(|finding| finding.text.contains("lists 1 sessions")));
 }
 
 #[tokio::test]
@@ -90,6 +111,7 @@ async fn commands_are_told_what_to_show_and_whom_to_end() {
         ))),
         end: Some(sh(&format!(r#"echo "end $AFTERHOURS_SESSION $AFTERHOURS_FORCE" >> {}"#, log.display()))),
         deadline: Span::secs(10),
+        ignore_users: Vec::new(),
     };
     let hub = hub();
     let sessions = sessions(vec![SessionsSettings::Workstations, provider], &hub);
@@ -133,6 +155,7 @@ async fn a_failing_command_does_not_keep_the_others_from_being_told() {
         message: Some(sh(&script)),
         end: None,
         deadline: Span::secs(10),
+        ignore_users: Vec::new(),
     };
     let bad = || message("echo no bell >&2; exit 1".to_owned());
     let good = message(format!("touch {}", told.display()));
