@@ -43,6 +43,8 @@ pub(crate) enum Ending {
     Bad(ErrorKind),
     /// Another program ran in our place; this is its code.
     Program(u8),
+    /// We were asked as a plugin of a monitoring system, whose codes are not ours.
+    Plugin(u8),
 }
 
 impl Ending {
@@ -51,7 +53,7 @@ impl Ending {
         match self {
             Self::Good => ExitCode::SUCCESS,
             Self::Bad(kind) => code(kind),
-            Self::Program(code) => ExitCode::from(code),
+            Self::Program(code) | Self::Plugin(code) => ExitCode::from(code),
         }
     }
 

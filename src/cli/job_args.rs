@@ -29,6 +29,7 @@ use crate::wire::job::StartRequest;
     after_help = "\
 Examples:
   afterhours job create nightly --app orders --at \"2026-11-22 02:30\" --zone Europe/Berlin --enabled
+  afterhours job create tonight --app orders --at 02:30 --enabled
   afterhours job create patchday --app orders --every \"Tue *-*-8..14 02:30\" --misfire ask
   afterhours job create weekdays --app orders --every \"30 2 * * 1-5\"
   afterhours job create crm-next --app crm --after nightly --enabled
@@ -87,7 +88,7 @@ struct StartArgs {
     /// As soon as it is enabled
     #[arg(long, value_name = "immediate", value_enum, hide_possible_values = true)]
     start: Option<StartArg>,
-    /// Once, at a local time: "2026-11-22 02:30"
+    /// Once, at a local time: "2026-11-22 02:30", 02:30, "tomorrow 02:30"; or in so long: 2h
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Again and again: "Tue *-*-8..14 02:30", "Mon..Fri 22:00", or five cron fields

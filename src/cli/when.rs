@@ -22,11 +22,16 @@ fn instant_in<Z: TimeZone>(zone: &Z, text: &str, now: DateTime<Utc>) -> Result<D
     } else if let Ok(at) = DateTime::parse_from_rfc3339(text) {
         at.to_utc()
     } else if let Some(time) =
-        first(text, &["%H:%M", "%H:%M:%S"], |text, form| NaiveTime::parse_from_str(text, form).ok())
+        first(time_of(text), &["%H:%M", "%H:%M:%S"], |text, form| NaiveTime::parse_from_str(text, form).ok())
     {
         let today = now.with_timezone(zone).date_naive();
         let later = |days| today.checked_add_days(Days::new(days)).and_then(|day| resolve(zone, day.and_time(time)));
-        later(0).filter(|at| *at > now).or_else(|| later(1)).ok_or_else(|| missing(text))?
+        let found = match text.split_once(' ') {
+            Some(("tomorrow", _)) => later(1),
+            Some(_) => later(0),
+            None => later(0).filter(|at| *at > now).or_else(|| later(1)),
+        };
+        found.ok_or_else(|| missing(text))?
     } else {
         let forms = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"];
         let local = first(text, &forms, |text, form| NaiveDateTime::parse_from_str(text, form).ok())
@@ -34,6 +39,11 @@ fn instant_in<Z: TimeZone>(zone: &Z, text: &str, now: DateTime<Utc>) -> Result<D
         resolve(zone, local).ok_or_else(|| missing(text))?
     };
     if at > now { Ok(at) } else { Err(format!("\"{text}\" is over")) }
+}
+
+/// The time of day of `tomorrow 02:30`.
+fn time_of(text: &str) -> &str {
+    text.strip_prefix("today ").or_else(|| text.strip_prefix("tomorrow ")).unwrap_or(text).trim()
 }
 
 fn first<T>(text: &str, forms: &[&str], parse: impl Fn(&str, &str) -> Option<T>) -> Option<T> {
@@ -58,6 +68,8 @@ mod tests {
     #[rstest]
     #[case("2h", "2026-11-21T22:00:00Z")]
     #[case("22:15", "2026-11-21T21:15:00Z")]
+    #[case("today 22:15", "2026-11-21T21:15:00Z")]
+    #[case("tomorrow 22:15", "2026-11-22T21:15:00Z")]
     #[case("06:00", "2026-11-22T05:00:00Z")]
     #[case("2026-11-23 06:00", "2026-11-23T05:00:00Z")]
     #[case("2026-11-23T06:00:30", "2026-11-23T05:00:30Z")]
@@ -70,6 +82,7 @@ mod tests {
 
     #[rstest]
     #[case("soon")]
+    #[case("today 08:00")]
     #[case("2026-11-21 08:00")]
     #[case("2027-03-28 02:30")]
     #[case("25:00")]

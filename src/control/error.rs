@@ -250,7 +250,7 @@ impl ControlError {
                 "give the number and the hash of one entry, as a mail says them: at least 16 digits of the hash"
                     .to_owned()
             }
-            Self::BadTime { .. } => "write it as \"2026-11-22 02:30\"".to_owned(),
+            Self::BadTime { .. } => "write it as \"2026-11-22 02:30\", 02:30, \"tomorrow 02:30\" or 2h".to_owned(),
             Self::BadZone { near: Some(near), .. } => format!("did you mean {near}?"),
             Self::BadZone { .. } => "write it as Europe/Berlin or UTC".to_owned(),
             Self::Past { .. } => "choose a time to come, or --start immediate".to_owned(),

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use chrono::DateTime;
+use chrono::Days;
 use chrono::NaiveDateTime;
+use chrono::NaiveTime;
+use chrono::Timelike;
 use chrono::Utc;
 use chrono_tz::Tz;
 
@@ -24,6 +27,7 @@ use crate::domain::run::Order;
 use crate::domain::run::Trigger;
 use crate::domain::session::Census;
 use crate::domain::session::Session;
+use crate::domain::span::Span;
 use crate::jobs::plan::plan;
 use crate::scheduler::resolve::Resolved;
 use crate::scheduler::resolve::first_start;
@@ -41,6 +45,8 @@ use crate::wire::run::RunView;
 
 /// How a local time may be written.
 const LOCAL_FORMATS: [&str; 4] = ["%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"];
+/// How a time of day may be written.
+const TIME_FORMATS: [&str; 2] = ["%H:%M", "%H:%M:%S"];
 /// Within these local hours people are thought to work, on weekdays.
 const WORKING_HOURS: std::ops::Range<u32> = 8..18;
 
@@ -58,7 +64,7 @@ impl Control {
             kind: ask.kind,
             app: ask.app,
             remarks: ask.remarks,
-            start: start_condition(ask.start, None)?,
+            start: start_condition(ask.start, None, now)?,
             grace: ask.grace,
             max_runtime: ask.max_runtime.unwrap_or(MAX_RUNTIME_DEFAULT),
             misfire: ask.misfire,
@@ -95,7 +101,7 @@ impl Control {
         let spec = &mut job.spec;
         let restarts = edit.start.is_some() || edit.zone.is_some() || edit.enabled == Some(true) && !before.enabled;
         if let Some(start) = edit.start {
-            spec.start = start_condition(start, edit.zone.as_deref())?;
+            spec.start = start_condition(start, edit.zone.as_deref(), self.now())?;
         } else if let Some(zone) = edit.zone {
             move_to_zone(&mut spec.start, &zone)?;
         }
@@ -355,7 +361,6 @@ impl Control {
         match &job.spec.start {
             StartCondition::Time { zone, .. } | StartCondition::Series { zone, .. } => {
                 use chrono::Datelike;
-                use chrono::Timelike;
                 let local = resolved.at.with_timezone(zone);
                 let weekday = local.weekday().number_from_monday() <= 5;
                 if weekday && WORKING_HOURS.contains(&local.hour()) {
@@ -425,12 +430,13 @@ fn first_start_again(job: &Job, now: DateTime<Utc>) -> Result<Option<DateTime<Ut
     }
 }
 
-fn start_condition(ask: StartRequest, zone: Option<&str>) -> Result<StartCondition, ControlError> {
+fn start_condition(ask: StartRequest, zone: Option<&str>, now: DateTime<Utc>) -> Result<StartCondition, ControlError> {
     Ok(match ask {
         StartRequest::Immediate => StartCondition::Immediate,
         StartRequest::After { job } => StartCondition::After { job },
         StartRequest::Time { local, zone: own } => {
-            StartCondition::Time { local: parse_local(&local)?, zone: parse_zone(own.as_deref().or(zone))? }
+            let zone = parse_zone(own.as_deref().or(zone))?;
+            StartCondition::Time { local: parse_local(&local, zone, now)?, zone }
         }
         StartRequest::Series { calendar, zone: own } => {
             StartCondition::Series { calendar, zone: parse_zone(own.as_deref().or(zone))? }
@@ -447,10 +453,30 @@ fn move_to_zone(start: &mut StartCondition, to: &str) -> Result<(), ControlError
     Ok(())
 }
 
-fn parse_local(text: &str) -> Result<NaiveDateTime, ControlError> {
+/// A local time: with its date, or the next one of that time of day, or in so long.
+fn parse_local(text: &str, zone: Tz, now: DateTime<Utc>) -> Result<NaiveDateTime, ControlError> {
+    let here = now.with_timezone(&zone).naive_local();
+    let wanted = text.trim();
+    let (day, time) = match wanted.split_once(' ') {
+        Some((day @ ("today" | "tomorrow"), time)) => (Some(day), time.trim()),
+        _ => (None, wanted),
+    };
+    let read = |form: &&str| NaiveTime::parse_from_str(time, form).ok();
+    if let Some(time) = TIME_FORMATS.iter().find_map(read) {
+        let later = match day {
+            Some(day) => day == "tomorrow",
+            None => time <= here.time(),
+        };
+        return Ok((here.date() + Days::new(later.into())).and_time(time));
+    }
+    if let Ok(span) = wanted.parse::<Span>() {
+        // To the second, as it is shown.
+        let at = (now + span.delta()).with_timezone(&zone).naive_local();
+        return Ok(at.with_nanosecond(0).unwrap_or(at));
+    }
     LOCAL_FORMATS
         .iter()
-        .find_map(|format| NaiveDateTime::parse_from_str(text.trim(), format).ok())
+        .find_map(|format| NaiveDateTime::parse_from_str(wanted, format).ok())
         .ok_or_else(|| ControlError::BadTime { text: text.to_owned() })
 }
 
@@ -483,4 +509,30 @@ fn resolved_view(resolved: Resolved) -> ResolvedView {
         Kind::Overlap { first, second } => (ResolvedKind::Overlap, Some(first), Some(second)),
     };
     ResolvedView { at: resolved.at, kind, first, second }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono_tz::Europe::Berlin;
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("02:30", "2026-11-22T02:30:00")]
+    #[case("22:30", "2026-11-21T22:30:00")]
+    #[case("21:00", "2026-11-22T21:00:00")]
+    #[case("today 22:30", "2026-11-21T22:30:00")]
+    #[case("tomorrow 22:30:15", "2026-11-22T22:30:15")]
+    #[case("2h", "2026-11-21T23:00:00")]
+    #[case("2026-12-01 02:30", "2026-12-01T02:30:00")]
+    fn a_time_is_understood_as_people_say_it(#[case] text: &str, #[case] local: &str) {
+        let now = "2026-11-21T20:00:00.5Z".parse().unwrap();
+        assert_eq!(parse_local(text, Berlin, now).unwrap(), local.parse().unwrap());
+    }
+
+    #[rstest]
+    fn what_is_no_time_is_refused(#[values("soon", "25:00", "yesterday 02:30", "tomorrow", "")] text: &str) {
+        assert!(parse_local(text, Berlin, DateTime::UNIX_EPOCH).is_err());
+    }
 }

@@ -12,12 +12,22 @@ use crate::domain::doubt::REMEDY;
 use crate::domain::doubt::Seen;
 use crate::domain::session::Census;
 use crate::wire::job::LastRun;
+use crate::wire::run::RunStateName;
 use crate::wire::status::AppView;
 use crate::wire::status::DaemonView;
 use crate::wire::status::LastCheck;
 use crate::wire::status::NEXT_JOBS_MAX;
 use crate::wire::status::NextJob;
 use crate::wire::status::StatusView;
+
+/// What is shown first: what waits for a person, then what is under way.
+fn urgency(state: RunStateName) -> u8 {
+    match state {
+        RunStateName::Stuck => 0,
+        RunStateName::Running | RunStateName::Waiting | RunStateName::Unwinding => 1,
+        RunStateName::Queued | RunStateName::Finished => 2,
+    }
+}
 
 /// How long it is told that a clock was wrong.
 const CLOCK_NEWS: TimeDelta = TimeDelta::days(7);
@@ -85,7 +95,11 @@ impl Control {
             daemon,
             apps,
             next: next.collect(),
-            runs: self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?,
+            runs: {
+                let mut runs = self.run_views(RunFilter { unfinished: true, ..RunFilter::default() }).await?;
+                runs.sort_by_key(|run| urgency(run.state));
+                runs
+            },
             mail,
             history: Some(self.store.chain_head().await?),
             notices,

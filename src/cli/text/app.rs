@@ -335,6 +335,10 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
         ),
         None => "No daemon runs, so no job starts by itself. This is what its store says.".to_owned(),
     }];
+    if !view.runs.is_empty() {
+        parts.push(run::list(&view.runs, times));
+        parts.extend(view.runs.iter().filter_map(run::what_next));
+    }
     parts.extend(view.notices.iter().map(|notice| format!("! {notice}")));
     let apps = view.apps.iter().map(|app| {
         let gate = match (&app.gate.gate.position, app.gate.admits) {
@@ -366,10 +370,6 @@ pub(crate) fn status(view: &StatusView, times: &Times) -> String {
         .iter()
         .map(|it| vec![it.job.to_string(), it.app.to_string(), times.at(it.due_at), times.away(it.due_at)]);
     parts.push(table(&["NEXT JOB", "APP", "DUE", ""], next.collect(), "No job is due."));
-    if !view.runs.is_empty() {
-        parts.push(run::list(&view.runs, times));
-        parts.extend(view.runs.iter().filter_map(run::what_next));
-    }
     if !view.mail.is_empty() {
         parts.push(unsent(&view.mail, times));
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod audit;
+pub(crate) mod check;
 pub(crate) mod event;
 pub(crate) mod job;
 pub(crate) mod plan;
