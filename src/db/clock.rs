@@ -119,7 +119,7 @@ impl Store {
     /// # Errors
     /// The store fails.
     pub async fn clock_seen(&self) -> Result<Option<Seen>, StoreError> {
-        self.read(|tx| seen(tx)).await
+        self.read(seen).await
     }
 
     /// Remembers the clock.
