@@ -30,6 +30,8 @@ use crate::wire::run::RunView;
 const AWAY_MAX: Duration = Duration::from_secs(120);
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is said how long work goes, where nothing is drawn.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 /// How often a drawn progress moves.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -139,6 +141,8 @@ struct Screen<'u> {
     lines: Lines,
     times: Times,
     bar: Option<ProgressBar>,
+    /// When something was said last, where nothing is drawn.
+    said_at: Instant,
 }
 
 impl<'u> Screen<'u> {
@@ -147,13 +151,14 @@ impl<'u> Screen<'u> {
         if let Some(bar) = &bar {
             bar.enable_steady_tick(TICK);
         }
-        Self { ui, lines, times, bar }
+        Self { ui, lines, times, bar, said_at: Instant::now() }
     }
 
     /// Shows one line of a log.
     fn show(&mut self, event: &RunEventView) -> Result<(), CliError> {
         match event {
             RunEventView::Event { logged_at, event, .. } => {
+                self.said_at = Instant::now();
                 if let (Some(bar), RunEvent::StepStarted { at, .. }) = (&self.bar, event) {
                     bar.set_style(ProgressStyle::default_spinner());
                     bar.set_message(format!("{at}: {}", at.step.row().does));
@@ -163,6 +168,9 @@ impl<'u> Screen<'u> {
             RunEventView::Progress { at, done, total, what } => {
                 if let Some(bar) = &self.bar {
                     draw(bar, *done, *total, format!("{at}: {what}"));
+                } else if self.said_at.elapsed() >= SAY_EVERY {
+                    self.said_at = Instant::now();
+                    self.ui.say(format_args!("{at}: {what}"));
                 }
                 Ok(())
             }

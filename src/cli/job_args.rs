@@ -136,6 +136,9 @@ struct SpecArgs {
     /// Mail the report here, too; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     mail: Vec<String>,
+    /// Start also where the application is down or does not pass its health check: the update shall mend it
+    #[arg(long)]
+    repair: bool,
     /// A note for whoever comes after you
     #[arg(long, value_name = "TEXT")]
     remarks: Option<String>,
@@ -195,6 +198,8 @@ enum Clearable {
     OnFailure,
     /// The mail addresses
     Mail,
+    /// The word that the application may be down or ill
+    Repair,
     /// The remarks
     Remarks,
 }
@@ -234,6 +239,7 @@ impl CreateArgs {
             to: spec.to,
             on_failure: spec.on_failure,
             mail: spec.mail,
+            repair: spec.repair,
         })
     }
 }
@@ -255,6 +261,7 @@ impl EditArgs {
         both(spec.to.is_some(), Clearable::To, "--to")?;
         both(spec.on_failure.is_some(), Clearable::OnFailure, "--on-failure")?;
         both(!spec.mail.is_empty(), Clearable::Mail, "--mail")?;
+        both(spec.repair, Clearable::Repair, "--repair")?;
         both(spec.remarks.is_some(), Clearable::Remarks, "--remarks")?;
         let zone = if start.at.is_none() && start.every.is_none() { start.zone.take() } else { None };
         let edit = EditJob {
@@ -271,6 +278,7 @@ impl EditArgs {
             to: set_or_cleared(spec.to, clears(Clearable::To)),
             on_failure: set_or_cleared(spec.on_failure, clears(Clearable::OnFailure)),
             mail: (!spec.mail.is_empty() || clears(Clearable::Mail)).then_some(spec.mail),
+            repair: (spec.repair || clears(Clearable::Repair)).then_some(spec.repair),
         };
         if edit == EditJob::default() {
             return Err(CliError::usage("nothing to change", "see `afterhours job edit --help`"));

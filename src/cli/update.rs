@@ -105,6 +105,9 @@ struct NowArgs {
     /// How long users have to finish [default: the application's]
     #[arg(long, value_name = "SPAN")]
     grace: Option<Span>,
+    /// Update also where the application is down or does not pass its health check: the update shall mend it
+    #[arg(long)]
+    repair: bool,
     /// Start the program again when it is done, without asking
     #[arg(long)]
     restart: bool,
@@ -211,7 +214,7 @@ async fn list_quarantined(app: Option<AppName>, doer: &Doer, context: &Context<'
 }
 
 async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending, CliError> {
-    let NowArgs { app, to, grace, restart, yes, resume } = args;
+    let NowArgs { app, to, grace, repair, restart, yes, resume } = args;
     let app = named_or_only(app, doer.apps().await?)?;
     // Who goes on with a run was asked when it began.
     if !yes && resume.is_none() {
@@ -238,7 +241,7 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
         Doer::Daemon(client) => {
             let run = match resume {
                 Some(run) => run,
-                None => client.update_now(&app, &UpdateNow { to, grace }).await?.id,
+                None => client.update_now(&app, &UpdateNow { to, grace, repair }).await?.id,
             };
             context.ui.say(format_args!("Started run {run}. Ctrl-C stops watching, not the run."));
             let ending = follow::to_the_end(&client, run, Lines::AsTalk, context).await?;
@@ -246,7 +249,7 @@ async fn now(args: NowArgs, doer: Doer, context: &Context<'_>) -> Result<Ending,
             Ok(ending)
         }
         Doer::Ourselves(Alone { settings, .. }) => {
-            let (ask, origin) = (UpdateNow { to, grace }, context.origin()?);
+            let (ask, origin) = (UpdateNow { to, grace, repair }, context.origin()?);
             let drive = |events| alone::update_now((*settings).clone(), origin, &app, ask, resume, events);
             let run = match follow::here(drive, context).await? {
                 Updated::Run(run) => *run,

@@ -73,6 +73,7 @@ impl Control {
             to: ask.to,
             on_failure: ask.on_failure,
             mail: ask.mail,
+            repair: ask.repair,
         };
         let resolved = self.check(&spec, None).await?;
         let job = Job {
@@ -118,6 +119,7 @@ impl Control {
         }
         spec.on_failure = edit.on_failure.unwrap_or_else(|| spec.on_failure.clone());
         spec.mail = edit.mail.unwrap_or_else(|| spec.mail.clone());
+        spec.repair = edit.repair.unwrap_or(spec.repair);
         job.enabled = edit.enabled.unwrap_or(job.enabled);
         self.replace(caller, "job.edit", &before, job, restarts).await
     }

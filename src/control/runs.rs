@@ -141,11 +141,17 @@ impl Control {
         self.must_be_in_place(run, side).await?;
         let kit = self.kit(&machine.order().app)?;
         let known = machine.known();
-        let to = known.path.as_ref().and_then(|path| path.last());
+        let to = match side {
+            Side::Old => known.from.as_ref(),
+            Side::New => known.path.as_ref().and_then(|path| path.last()).map(|release| &release.id),
+        };
+        let version = to.map(|id| id.version.clone());
+        if side == Side::Old && machine.was_ill() {
+            return Ok(LookView { version, unwell: None });
+        }
         let env = kit.hook_env(run, known.from.as_ref(), to);
-        let version = machine.version_of(side);
-        let asked = kit.probe.ask(version, &env).await;
-        Ok(LookView { version: version.cloned(), unwell: asked.err().map(|error| failed(&error, error.hint())) })
+        let asked = kit.probe.ask(machine.answers_of(side).as_ref(), &env).await;
+        Ok(LookView { version, unwell: asked.err().map(|error| failed(&error, error.hint())) })
     }
 
     async fn must_be_stuck(&self, run: RunId, verb: &'static str) -> Result<Machine, ControlError> {
@@ -221,6 +227,7 @@ impl Control {
             to: ask.to,
             mail: Vec::new(),
             on_failure: None,
+            repair: ask.repair,
         };
         let run = self.store.queue_run(order, self.now()).await?;
         self.audit(caller, "update.now", app, serde_json::json!({ "run": run })).await?;
@@ -235,7 +242,7 @@ impl Control {
         to: Option<&Version>,
     ) -> Result<(), ControlError> {
         let (Some(to), now) = (to, self.now()) else { return Ok(()) };
-        let order = Wish { to: Some(to.clone()), named_at: Some(now) };
+        let order = Wish { to: Some(to.clone()), named_at: Some(now), repair: false };
         match objection(kit, &self.store, &order, now).await {
             Some(failure) => Err(ControlError::NoWay(failure)),
             None => Ok(()),

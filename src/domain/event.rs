@@ -5,6 +5,7 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::answers::Before;
 use crate::domain::clock::Moment;
 use crate::domain::clock::Term;
 use crate::domain::clock::Uptime;
@@ -45,6 +46,9 @@ pub enum Output {
     Checked {
         /// Findings that are not all good.
         findings: Vec<Finding>,
+        /// What the running version answered, where it was asked.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<Before>,
     },
     /// Select: the version path.
     Selected {
@@ -52,6 +56,9 @@ pub enum Output {
         from: Option<ReleaseId>,
         /// What will be installed, ascending; empty when there is nothing newer.
         path: Vec<Release>,
+        /// What failed here before, where nothing is installed because everything newer waits behind it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blocked: Option<ReleaseId>,
     },
     /// Backup: the evidence that was accepted.
     BackedUp {

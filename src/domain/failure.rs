@@ -104,6 +104,15 @@ const EMFILE: i32 = 24;
 const ETXTBSY: i32 = 26;
 const EROFS: i32 = 30;
 
+/// What somebody else said about a failure, kept because it is gone when the old version runs again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exhibit {
+    /// Who said it.
+    pub from: String,
+    /// The lines, as [`crate::domain::foreign`] lets them through.
+    pub lines: Vec<String>,
+}
+
 /// What failed, because of what, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -115,6 +124,12 @@ pub struct Failure {
     /// The last lines of the program that failed, as [`crate::domain::foreign`] lets them through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<String>,
+    /// What others said at that moment: an answer, the service, its journal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exhibits: Vec<Exhibit>,
+    /// Whether the release has failed by itself: only then is it held back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_release: bool,
     /// What a person can do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -129,7 +144,16 @@ pub struct Failure {
 impl Failure {
     /// A failure without a cause below it.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), because: Vec::new(), said: Vec::new(), hint: None, code: None, scarce: None }
+        Self {
+            message: message.into(),
+            because: Vec::new(),
+            said: Vec::new(),
+            exhibits: Vec::new(),
+            of_release: false,
+            hint: None,
+            code: None,
+            scarce: None,
+        }
     }
 
     /// Takes an error and its chain of sources apart.
@@ -144,6 +168,12 @@ impl Failure {
     pub fn because(mut self, cause: impl Into<String>) -> Self {
         self.because.push(cause.into());
         self
+    }
+
+    /// The same failure as one of the release itself.
+    #[must_use]
+    pub fn of_release(self, of_release: bool) -> Self {
+        Self { of_release, ..self }
     }
 
     /// The same failure with a remedy.

@@ -13,6 +13,12 @@ const MASK: &str = "***";
 pub const LINES_MAX: usize = 40;
 /// How many bytes of a program's output are kept, in all lines together.
 pub const BYTES_MAX: usize = 4 * 1024;
+/// Among how many first words of a line its gravity is looked for: a date, a time, a process.
+const GRAVITY_WORDS_MAX: usize = 16;
+/// How many lines of a log are kept.
+pub const JOURNAL_LINES_MAX: usize = 50;
+/// How many bytes of a log are kept.
+pub const JOURNAL_BYTES_MAX: usize = 12 * 1024;
 /// How many characters of one line fit into a message.
 pub const LINE_CHARS_MAX: usize = 300;
 /// How many characters of a name are shown.
@@ -43,10 +49,19 @@ const SCHEMES: [&str; 1] = ["bearer"];
 
 /// The last lines of a text that say something, masked: at most [`LINES_MAX`] lines and [`BYTES_MAX`] bytes.
 pub fn last_lines(text: &str) -> Vec<String> {
+    last_of(text, LINES_MAX, BYTES_MAX)
+}
+
+/// The last lines of a log that somebody looks into for a cause: more of them.
+pub fn journal(text: &str) -> Vec<String> {
+    last_of(text, JOURNAL_LINES_MAX, JOURNAL_BYTES_MAX)
+}
+
+fn last_of(text: &str, lines_max: usize, bytes_max: usize) -> Vec<String> {
     let masked = masked(text);
     let mut kept = Vec::new();
-    let mut room = BYTES_MAX;
-    for line in masked.lines().rev().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
+    let mut room = bytes_max;
+    for line in masked.lines().rev().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(lines_max) {
         let line = one_line(line);
         if line.len() > room {
             // Of one line that is too long by itself, its beginning says what it is about.
@@ -59,6 +74,72 @@ pub fn last_lines(text: &str) -> Vec<String> {
         kept.push(line);
     }
     kept.reverse();
+    kept
+}
+
+/// The last line that says something, clipped: not the one that only points at a place in the line above.
+pub fn telling_line(text: &str) -> Option<String> {
+    let lines = last_lines(text);
+    let tells = |line: &&String| line.chars().any(char::is_alphanumeric) && !quotes(line);
+    lines.iter().rfind(tells).or(lines.last()).map(|line| clipped(line.trim()))
+}
+
+/// `LINE 1: select x from y`, as databases show where the error above is.
+fn quotes(line: &str) -> bool {
+    let rest = line.trim().strip_prefix("LINE ").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    rest.is_some_and(|rest| rest.starts_with(':'))
+}
+
+/// The lines that warn. Where a text says of its lines how grave they are, as logs do, only those that say so and what
+/// belongs to them; elsewhere all.
+pub fn warnings(text: &str) -> Vec<&str> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let mut warns = true;
+    let is_log = lines.clone().any(|line| gravity(line).is_some());
+    if is_log {
+        warns = false;
+    }
+    lines
+        .filter(|line| {
+            warns = gravity(line).unwrap_or(warns);
+            warns
+        })
+        .collect()
+}
+
+/// Whether a line of a log warns; nothing where it does not say.
+fn gravity(line: &str) -> Option<bool> {
+    let mut words =
+        line.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).take(GRAVITY_WORDS_MAX);
+    let bracketed = |letters: &[char]| {
+        line.trim_start().strip_prefix('[').is_some_and(|rest| rest.starts_with(letters) && rest[1..].starts_with(' '))
+    };
+    if bracketed(&['I', 'D']) {
+        return Some(false);
+    }
+    if bracketed(&['W', 'E', 'C', 'F']) {
+        return Some(true);
+    }
+    words.find_map(|word| match word {
+        "TRACE" | "DEBUG" | "INFO" | "NOTICE" => Some(false),
+        "WARN" | "WARNING" | "ERROR" | "CRITICAL" | "FATAL" => Some(true),
+        _ => None,
+    })
+}
+
+/// The first lines of what a program said, masked and bounded like [`last_lines`].
+pub fn first_lines(text: &str) -> Vec<String> {
+    let masked = masked(text);
+    let mut kept = Vec::new();
+    let mut room = BYTES_MAX;
+    for line in masked.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).take(LINES_MAX) {
+        let line = short(line);
+        if line.len() > room {
+            break;
+        }
+        room -= line.len();
+        kept.push(line);
+    }
     kept
 }
 
@@ -311,6 +392,26 @@ mod tests {
         );
         assert_eq!(last_line("no licence\n token: x\n").as_deref(), Some("token: ***"));
         assert_eq!(last_lines("a\u{1b}[31mb\tc\npassword=x"), ["a [31mb c", "password=***"]);
+    }
+
+    #[test]
+    fn a_headline_says_something() {
+        let psql = "ERROR:  column \"vat\" does not exist\nLINE 1: select vat from orders;\n               ^\n";
+        assert_eq!(telling_line(psql).as_deref(), Some("ERROR:  column \"vat\" does not exist"));
+        assert_eq!(telling_line("SyntaxError: bad\n    ^^^^\n---\n").as_deref(), Some("SyntaxError: bad"));
+        assert_eq!(telling_line("^\n").as_deref(), Some("^"));
+        assert_eq!(telling_line(""), None);
+    }
+
+    #[test]
+    fn warnings_are_lines_that_warn() {
+        let log = "2026-11-22 02:30:01,5 17 INFO orders odoo.modules: loading\n\
+                   2026-11-22 02:30:02,5 17 WARNING orders odoo.models: no vat\n  of order 7\n\
+                   2026-11-22 02:30:03,5 17 INFO orders odoo.modules: done";
+        assert_eq!(warnings(log).len(), 2, "{:?}", warnings(log));
+        assert_eq!(warnings("[I 2026-11-22 02:30 alembic] Running upgrade"), Vec::<&str>::new());
+        assert_eq!(warnings("[W 2026-11-22 02:30 alembic] old style").len(), 1);
+        assert_eq!(warnings("order 7 has no date\norder 9 has no date").len(), 2, "it is no log");
     }
 
     #[test]

@@ -150,6 +150,9 @@ pub struct JobSpec {
     /// Mail addresses beside the application's own.
     #[serde(default)]
     pub mail: Vec<String>,
+    /// The application may be down or ill when it starts: the update shall mend it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
 }
 
 /// A job as it is stored.

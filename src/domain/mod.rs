@@ -6,6 +6,7 @@
 //!
 //! [`step`] holds the one table that decides the order of a run.
 
+pub mod answers;
 pub mod clock;
 pub mod command;
 pub mod doubt;

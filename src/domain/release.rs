@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::domain::answers::Answers;
+
 /// A version as the vendor writes it: `2.4.1`, `17.0-20260301`. Compared piece by piece, numbers as numbers.
 ///
 /// Only builds decide which release is newer; versions are compared for minimum versions.
@@ -299,6 +301,9 @@ pub struct Release {
     /// Whether that must run as root. It runs as the owner of the tree otherwise.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub migrate_as_root: bool,
+    /// What it answers when it is asked for its version, where that is not the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Answers>,
     /// The archives that make the tree, unpacked in order.
     pub archives: Vec<Archive>,
     /// Where the feed keeps it; meaning depends on the feed.
@@ -322,9 +327,15 @@ impl Release {
             barrier: false,
             migrate: None,
             migrate_as_root: false,
+            answers: None,
             archives,
             location: location.into(),
         }
+    }
+
+    /// What it must answer.
+    pub fn answers(&self) -> Answers {
+        self.answers.clone().unwrap_or_else(|| Answers::from(&self.id.version))
     }
 
     /// The bytes to fetch.

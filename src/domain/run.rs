@@ -99,6 +99,9 @@ pub struct Order {
     pub mail: Vec<String>,
     /// Started when this run does not succeed.
     pub on_failure: Option<JobName>,
+    /// The application may be down or ill when it starts: the update shall mend it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
 }
 
 impl Order {
@@ -115,6 +118,7 @@ impl Order {
             to: spec.to.clone(),
             mail: spec.mail.clone(),
             on_failure: spec.on_failure.clone(),
+            repair: spec.repair,
         }
     }
 }

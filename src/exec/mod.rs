@@ -40,6 +40,7 @@ use rustix::process::Signal;
 use thiserror::Error;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::domain::command::Command;
@@ -51,6 +52,8 @@ use crate::files::account::Account;
 
 /// How much of each of a command's two outputs is kept: its last bytes, where the error stands.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// How much of an output is looked through for its newest line.
+const LISTEN_BYTES_MAX: usize = 4 * 1024;
 /// A log of [`Exec::log_to`] that is larger than this before a command starts is emptied.
 pub const LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a command is given between TERM and KILL.
@@ -154,6 +157,7 @@ pub struct Exec {
     dir: Option<PathBuf>,
     input: Option<Vec<u8>>,
     log: Option<PathBuf>,
+    listener: Option<watch::Sender<String>>,
     deadline: Span,
 }
 
@@ -183,7 +187,8 @@ impl Exec {
     }
 
     fn new(what: What, deadline: Span) -> Self {
-        Self { what, filling: None, env: BTreeMap::new(), inherited: &[], dir: None, input: None, log: None, deadline }
+        let env = BTreeMap::new();
+        Self { what, filling: None, env, inherited: &[], dir: None, input: None, log: None, listener: None, deadline }
     }
 
     /// Lets it see those of our variables whose names begin so.
@@ -233,6 +238,13 @@ impl Exec {
     #[must_use]
     pub fn log_to(mut self, file: impl AsRef<Path>) -> Self {
         self.log = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// Tells a listener the newest line that it writes, masked and bounded as in [`foreign`].
+    #[must_use]
+    pub fn tell(mut self, listener: watch::Sender<String>) -> Self {
+        self.listener = Some(listener);
         self
     }
 
@@ -312,7 +324,7 @@ impl Exec {
             // A grandchild that keeps the pipe open must not keep us: the outputs are read until the child ends.
             let status = {
                 let reading = async {
-                    tokio::join!(out.fill(stdout), err.fill(stderr));
+                    tokio::join!(out.fill(stdout, self.listener.as_ref()), err.fill(stderr, self.listener.as_ref()));
                 };
                 tokio::pin!(reading);
                 tokio::select! {
@@ -418,7 +430,7 @@ fn said(stdout: &str, stderr: &str) -> Vec<String> {
 }
 
 fn last(said: &[String]) -> String {
-    said.last().map(|line| format!(": {}", foreign::short(line.trim()))).unwrap_or_default()
+    foreign::telling_line(&said.join("\n")).map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 /// A file without a name that holds `bytes`, open at its beginning. A pipe would have to be filled while others are read, and
@@ -489,13 +501,21 @@ impl Log {
 struct Tail(Vec<u8>);
 
 impl Tail {
-    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>) {
+    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>, listener: Option<&watch::Sender<String>>) {
         let Some(mut stream) = stream else { return };
         let mut chunk = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = stream.read(&mut chunk).await {
             self.0.extend_from_slice(&chunk[..read]);
             if self.0.len() > 2 * OUTPUT_BYTES_MAX {
                 self.0.drain(..self.0.len() - OUTPUT_BYTES_MAX);
+            }
+            if let Some(listener) = listener {
+                // Only whole lines: the half of one may hide that it is a secret.
+                let recent = &self.0[self.0.len().saturating_sub(LISTEN_BYTES_MAX)..];
+                let whole = recent.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &recent[..end]);
+                let begin = whole.iter().position(|byte| *byte == b'\n').filter(|_| recent.len() < self.0.len());
+                let line = foreign::telling_line(&String::from_utf8_lossy(&whole[begin.map_or(0, |at| at + 1)..]));
+                line.into_iter().for_each(|line| drop(listener.send_replace(line)));
             }
         }
     }

@@ -9,6 +9,7 @@
 //! min_afterhours = "1.4"          # the lowest version of Afterhours that can install it
 //! barrier = false                 # true: no update may jump over this release
 //! migrate = ["bin/migrate", "--yes"]
+//! answers = "2.4.1+*"             # what it answers when it is asked for its version; absent: the version. A * at the end: whatever follows
 //! migrate_as_root = false         # true: the migration must run as root, which each site has to allow
 //! published_at = 2026-11-20T08:00:00Z
 //! security = false                # true: exempt from cool-down and rollout
@@ -42,6 +43,7 @@ use chrono::Utc;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::domain::answers::Answers;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
@@ -58,7 +60,7 @@ const ARCHIVES_MAX: usize = 64;
 /// The largest size that is believed: 64 TiB. More is a slip of the pen, and sums stay in range.
 const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// Every key there is, for suggestions.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "version",
     "build",
     "date",
@@ -68,6 +70,7 @@ const KEYS: [&str; 23] = [
     "barrier",
     "migrate",
     "migrate_as_root",
+    "answers",
     "archive",
     "file",
     "sha256",
@@ -106,6 +109,8 @@ struct Description {
     migrate: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     migrate_as_root: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answers: Option<Answers>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     published_at: Option<Instant>,
     #[serde(default)]
@@ -210,6 +215,7 @@ pub(in crate::feed) fn parse_for_a_site(text: &str, folder: &Path) -> Result<Rel
         barrier: description.barrier,
         migrate: description.migrate,
         migrate_as_root: description.migrate_as_root,
+        answers: description.answers,
         published_at: description.published_at.map(|at| at.0),
         security: description.security,
         licences: description.licences,
@@ -238,6 +244,7 @@ pub(in crate::feed) fn write(release: &Release) -> Result<String, FeedError> {
         barrier: release.barrier,
         migrate: release.migrate.clone(),
         migrate_as_root: release.migrate_as_root,
+        answers: release.answers.clone(),
         published_at: release.published_at.map(Instant),
         security: release.security,
         licences: release.licences.clone(),

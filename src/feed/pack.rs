@@ -32,6 +32,7 @@ use tar::EntryType;
 use tar::Header;
 use walkdir::WalkDir;
 
+use crate::domain::answers::Answers;
 use crate::domain::hex::hex;
 use crate::domain::release::Archive;
 use crate::domain::release::MARKER;
@@ -72,6 +73,8 @@ pub struct PackMeta {
     pub migrate: Option<Vec<String>>,
     /// Whether that must run as root.
     pub migrate_as_root: bool,
+    /// What it answers when it is asked for its version, where that is not the version.
+    pub answers: Option<Answers>,
     /// The instant of publication.
     pub published_at: Option<DateTime<Utc>>,
     /// Whether it mends a hole that others may use.
@@ -94,6 +97,7 @@ impl PackMeta {
             barrier: false,
             migrate: None,
             migrate_as_root: false,
+            answers: None,
             published_at: None,
             security: false,
             rollout: None,
@@ -166,6 +170,7 @@ pub(in crate::feed) fn release(meta: &PackMeta, archives: Vec<Archive>, location
         barrier: meta.barrier,
         migrate: meta.migrate.clone(),
         migrate_as_root: meta.migrate_as_root,
+        answers: meta.answers.clone(),
         ..Release::new(meta.id.clone(), archives, location)
     }
 }

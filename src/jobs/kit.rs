@@ -144,14 +144,19 @@ impl Kit {
         Some((answer.version?.parse().ok()?, Word::Application))
     }
 
+    /// The variables for whoever asks the version that is installed, before a run and after a rollback.
+    pub fn standing_env(&self, run: RunId, installed: Option<&ReleaseId>) -> BTreeMap<String, String> {
+        self.hook_env(run, installed, installed)
+    }
+
     /// The variables every hook sees.
-    pub fn hook_env(&self, run: RunId, from: Option<&ReleaseId>, to: Option<&Release>) -> BTreeMap<String, String> {
+    pub fn hook_env(&self, run: RunId, from: Option<&ReleaseId>, to: Option<&ReleaseId>) -> BTreeMap<String, String> {
         let version = |id: Option<&ReleaseId>| id.map(|id| id.version.to_string()).unwrap_or_default();
         BTreeMap::from([
             ("AFTERHOURS_APP".to_owned(), self.app.name.to_string()),
             ("AFTERHOURS_RUN".to_owned(), run.to_string()),
             ("AFTERHOURS_FROM".to_owned(), version(from)),
-            ("AFTERHOURS_TO".to_owned(), version(to.map(|release| &release.id))),
+            ("AFTERHOURS_TO".to_owned(), version(to)),
             ("AFTERHOURS_INSTALL_DIR".to_owned(), self.app.install_dir.to_string_lossy().into_owned()),
         ])
     }

@@ -18,6 +18,8 @@ use chrono::DateTime;
 use chrono::Utc;
 use thiserror::Error;
 
+use crate::domain::answers::Answers;
+use crate::domain::answers::Before;
 use crate::domain::clock::Moment;
 use crate::domain::clock::Term;
 use crate::domain::event::How;
@@ -29,7 +31,6 @@ use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
-use crate::domain::release::Version;
 use crate::domain::run::Cause;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
@@ -100,6 +101,8 @@ pub struct Known {
     pub selection: Option<String>,
     /// What is to be installed; absent until it is selected.
     pub path: Option<Vec<Release>>,
+    /// What failed here before, where nothing is installed because everything newer waits behind it.
+    pub blocked: Option<ReleaseId>,
     /// How long users were told that they have; kept over a crash.
     pub grace: Option<Term>,
     /// When people were first asked to log out.
@@ -108,6 +111,10 @@ pub struct Known {
     pub closed: Vec<Session>,
     /// The accepted backup.
     pub evidence: Option<Evidence>,
+    /// What the running version answered before anybody was disturbed.
+    pub before: Option<Before>,
+    /// Whether a crash interrupted a step while the application was away.
+    pub interrupted: bool,
     /// Findings that were not all good.
     pub findings: Vec<Finding>,
     /// Steps that nothing depends on and that were left undone.
@@ -259,13 +266,18 @@ impl Machine {
         self.known.path.as_ref()?.get(swap.build as usize)
     }
 
-    /// The version that a side of the run is, where it is known.
-    pub fn version_of(&self, side: Side) -> Option<&Version> {
-        let release = match side {
-            Side::Old => self.known.from.as_ref(),
-            Side::New => self.known.path.as_ref().and_then(|path| path.last()).map(|release| &release.id),
-        };
-        release.map(|id| &id.version)
+    /// What the version of a side must answer, where that is known: of the old one no more than it could do before the run.
+    pub fn answers_of(&self, side: Side) -> Option<Answers> {
+        match (side, &self.known.before) {
+            (Side::Old, Some(Before::Well { version })) => version.as_deref().map(Answers::heard),
+            (Side::Old, _) => self.known.from.as_ref().map(|from| Answers::from(&from.version)),
+            (Side::New, _) => self.known.path.as_ref().and_then(|path| path.last()).map(Release::answers),
+        }
+    }
+
+    /// Whether the old version was down or ill before the run; then nothing is asked of it when it is back.
+    pub fn was_ill(&self) -> bool {
+        matches!(self.known.before, Some(Before::Down | Before::Ill))
     }
 
     /// The pending builds; 0 until they are selected.
@@ -328,6 +340,7 @@ impl Machine {
                 Cursor::Acting { at: now, .. },
                 E::StepStarted { at, attempt, .. },
             ) if now == at => {
+                self.known.interrupted |= at.step.row().leg == Leg::Away;
                 self.begin(*at, *attempt, at_instant);
             }
             (
@@ -545,8 +558,12 @@ impl Machine {
         match output {
             Output::Nothing => {}
             // More than one step checks something.
-            Output::Checked { findings } => self.known.findings.extend_from_slice(findings),
-            Output::Selected { from, path } => {
+            Output::Checked { findings, before } => {
+                self.known.findings.extend_from_slice(findings);
+                self.known.before = before.clone().or_else(|| self.known.before.take());
+            }
+            Output::Selected { from, path, blocked } => {
+                self.known.blocked.clone_from(blocked);
                 self.known.from.clone_from(from);
                 self.known.path = Some(path.clone());
             }

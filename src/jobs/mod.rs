@@ -8,6 +8,7 @@
 //! holds one file a step. The order of the steps is not here: it is the table of
 //! [`crate::domain::step`].
 
+mod blame;
 pub(crate) mod commands;
 pub mod decide;
 pub mod driver;

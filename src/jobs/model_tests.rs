@@ -68,6 +68,7 @@ pub(crate) fn order() -> Order {
         to: None,
         mail: vec![],
         on_failure: None,
+        repair: false,
     }
 }
 
@@ -78,7 +79,7 @@ fn release(build: u64) -> Release {
 
 fn selected() -> Output {
     let path = (0..BUILDS).map(|i| release(i + 2)).collect();
-    Output::Selected { from: Some(release(1).id), path }
+    Output::Selected { from: Some(release(1).id), path, blocked: None }
 }
 
 fn dawn() -> DateTime<Utc> {

@@ -63,6 +63,7 @@ pub async fn plan(kit: &Kit, store: &Store, now: DateTime<Utc>, job: &Job) -> Pl
         held,
         early,
         self_update,
+        repair: job.spec.repair,
         grace: job.spec.grace.unwrap_or(kit.app.grace),
         files: files.map(|(files, _)| files),
         space,

@@ -9,53 +9,64 @@ use chrono::Utc;
 use crate::config::settings::DataSettings;
 use crate::config::settings::Secret;
 use crate::db::store::Store;
+use crate::domain::answers::Before;
 use crate::domain::doubt::REMEDY;
 use crate::domain::doubt::judge;
 use crate::domain::finding::Finding;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
 use crate::domain::release::Release;
+use crate::domain::run::RunId;
 use crate::exec::system;
 use crate::files::trusted::read_by_others;
 use crate::install::SpaceNeed;
 use crate::jobs::commands;
 use crate::jobs::installed;
 use crate::jobs::kit::Kit;
+use crate::jobs::select::Selection;
 use crate::jobs::select::Wish;
 use crate::jobs::select::select;
 use crate::jobs::self_update;
+use crate::probe::before::Asking;
+use crate::probe::before::Leave;
+use crate::probe::before::Standing;
 
 /// How far the clock may lie behind the last thing that was written down.
 const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
 
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Good and bad.
+    pub findings: Vec<Finding>,
+    /// What the running version answered; absent where nothing is asked.
+    pub before: Option<Before>,
+    /// Whether there is anything to install.
+    pub pending: bool,
+}
+
 /// Checks one application.
 pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish) -> Vec<Finding> {
+    look(kit, store, now, wish, Asking::Once).await.findings
+}
+
+/// The same for a run, or whoever else needs to know what the running version answered.
+pub async fn look(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish, asking: Asking) -> Found {
     // Nothing else counts where somebody else can change what we believe.
     let mut findings = kit.installer.check_places().await;
     findings.extend(secrets(kit));
     findings.push(clock(store, now).await);
     findings.extend(kit.feed.check().await);
     let mut need = SpaceNeed { backup_bytes: backup_size(kit, now).await, ..SpaceNeed::default() };
-    let mut path = Vec::new();
+    let (mut path, mut from, mut expected) = (Vec::new(), None, None);
     match select(kit, store, wish, now).await {
         Ok(selection) => {
             need.download_bytes = selection.path.iter().map(Release::size_bytes).sum();
             need.unpacked_bytes = selection.path.iter().map(Release::unpacked_bytes).sum();
-            let text = match selection.path.last() {
-                Some(last) => {
-                    let pending = format!("{} pending, up to {}", selection.path.len(), last.id);
-                    [vec![pending], selection.remarks()].concat().join("; ")
-                }
-                None => selection.nothing_because(),
-            };
             findings.extend(installed::finding(kit, &selection).await);
-            // After Afterhours has updated itself, it is selected again.
-            let is_beyond_us = |held: &HeldBack| matches!(held.why, HeldBy::NewerAfterhours { .. });
-            findings.push(match selection.held.first().is_some_and(is_beyond_us) {
-                true => Finding::warning("releases", text, "update Afterhours, or have the key corrected in the feed"),
-                false => Finding::good("releases", text),
-            });
-            path = selection.path;
+            findings.push(releases(&selection));
+            expected = selection.expected();
+            (path, from) = (selection.path, selection.from);
         }
         Err(failure) => findings.push(Finding::fatal(
             "releases",
@@ -67,7 +78,15 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
     findings.extend(commands::findings(&kit.app, &path).await);
     findings.extend(kit.installer.check(need).await);
     findings.extend(kit.service.check().await);
-    findings.extend(kit.probe.check().await);
+    // What may be down need not be waited for.
+    let unborn = kit.service.waits_for_us().await;
+    let repair = wish.repair || unborn;
+    let asking = if repair { Asking::Once } else { asking };
+    let env = kit.standing_env(RunId(0), from.as_ref());
+    let standing = kit.probe.standing(expected.as_ref(), &env, asking).await;
+    let declared = !path.is_empty() && path.iter().all(|release| release.answers.is_some());
+    findings.extend(standing.findings(&kit.app.name, Leave { repair, declared }));
+    let down = repair && standing.ill.is_some() && kit.service.is_down().await;
     if let Some(backup) = &kit.backup {
         findings.extend(backup.check(now).await);
     } else {
@@ -77,9 +96,36 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
             format!("describe where its backups are: [app.{}] backup = {{ evidence = … }}", kit.app.name),
         ));
     }
-    findings.extend(kit.sessions.check().await);
+    findings.extend(kit.sessions.check(down).await);
     findings.extend(kit.gate.check().await);
-    findings
+    Found { findings, before: if unborn { None } else { before(kit, standing).await }, pending: !path.is_empty() }
+}
+
+/// What is installed by a run, as a finding.
+fn releases(selection: &Selection) -> Finding {
+    let text = match selection.path.last() {
+        Some(last) => {
+            let pending = format!("{} pending, up to {}", selection.path.len(), last.id);
+            [vec![pending], selection.remarks()].concat().join("; ")
+        }
+        None => selection.nothing_because(),
+    };
+    // After Afterhours has updated itself, it is selected again.
+    let is_beyond_us = |held: &HeldBack| matches!(held.why, HeldBy::NewerAfterhours { .. });
+    match selection.held.first().is_some_and(is_beyond_us) {
+        true => Finding::warning("releases", text, "update Afterhours, or have the key corrected in the feed"),
+        false => Finding::good("releases", text),
+    }
+}
+
+/// What is kept of it for the way back.
+async fn before(kit: &Kit, standing: Standing) -> Option<Before> {
+    match standing {
+        Standing { asks_nothing: true, .. } => None,
+        Standing { ill: None, version, .. } => Some(Before::Well { version }),
+        Standing { .. } if kit.service.is_down().await => Some(Before::Down),
+        Standing { .. } => Some(Before::Ill),
+    }
 }
 
 /// Files with secrets that a run of this application needs and that others can read.

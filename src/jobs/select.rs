@@ -5,8 +5,10 @@ use chrono::Utc;
 
 use crate::db::store::Store;
 use crate::db::store::StoreError;
+use crate::domain::answers::Answers;
 use crate::domain::failure::Failure;
 use crate::domain::held::HeldBack;
+use crate::domain::held::HeldBy;
 use crate::domain::held::in_utc;
 use crate::domain::job::Job;
 use crate::domain::release::Release;
@@ -29,6 +31,8 @@ pub struct Wish {
     /// When a person named it. What failed since then is not tried again: a job that is stored with a version must
     /// not try it every night.
     pub named_at: Option<DateTime<Utc>>,
+    /// The application is down or ill now, and the update shall mend it.
+    pub repair: bool,
 }
 
 impl Wish {
@@ -39,7 +43,7 @@ impl Wish {
 
     /// A job's, where it starts by itself.
     pub fn of_job(job: &Job) -> Self {
-        Self { to: job.spec.to.clone(), named_at: Some(named_at(job)) }
+        Self { to: job.spec.to.clone(), named_at: Some(named_at(job)), repair: job.spec.repair }
     }
 
     /// That of a run. A person who starts it gives the order once more, whatever failed before.
@@ -58,7 +62,7 @@ impl Wish {
             },
             (Some(_), _) => Some(store.run(run).await?.queued_at),
         };
-        Ok(Self { to: order.to.clone(), named_at })
+        Ok(Self { to: order.to.clone(), named_at, repair: order.repair })
     }
 }
 
@@ -76,6 +80,8 @@ pub struct Selection {
     pub word: Option<Word>,
     /// Whether the feed has it.
     pub is_published: bool,
+    /// What that answers, where the feed still has it.
+    pub from_answers: Option<Answers>,
     /// What will be installed, ascending.
     pub path: Vec<Release>,
     /// What is newer as well and is not installed now, ascending.
@@ -89,6 +95,17 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// What the installed version must answer, where it is known which one that is.
+    pub fn expected(&self) -> Option<Answers> {
+        self.from_answers.clone().or_else(|| self.from.as_ref().map(|from| Answers::from(&from.version)))
+    }
+
+    /// What failed here before, where nothing is installed because of it.
+    pub fn blocked(&self) -> Option<&ReleaseId> {
+        let first = self.held.first().filter(|held| self.path.is_empty() && held.why == HeldBy::FailedHere);
+        first.map(|held| &held.release)
+    }
+
     /// Why the path is empty, in words.
     pub fn nothing_because(&self) -> String {
         match (self.held.first(), &self.from) {
@@ -155,8 +172,9 @@ async fn try_select(kit: &Kit, store: &Store, wish: &Wish, now: DateTime<Utc>) -
     let opened = policy.divide(offered.clone(), now);
     policy.must_be_licensed(&opened).map_err(|error| Obstacle::NoWay(failed(&error, error.hint())))?;
     let rest = offered.into_iter().skip(opened.path.len()).collect();
-    let is_published = releases.iter().any(|release| Some(&release.id) == from.as_ref());
+    let installed = releases.iter().find(|release| Some(&release.id) == from.as_ref());
+    let (is_published, from_answers) = (installed.is_some(), installed.map(Release::answers));
     let newest = releases.into_iter().map(|release| release.id).max_by_key(|id| id.build);
     let (path, held, early) = (opened.path, opened.held, opened.early);
-    Ok(Selection { from, word, is_published, path, rest, newest, held, early })
+    Ok(Selection { from, word, is_published, from_answers, path, rest, newest, held, early })
 }

@@ -2,19 +2,21 @@
 
 use serde_json::Value;
 
+use crate::domain::answers::ANSWER_CHARS_MAX;
+use crate::domain::answers::Answers;
 use crate::domain::release::Version;
 
 /// The version in a body: JSON with a text `version` at its top level, a JSON text, or plain text that looks like one.
 /// The expected one counts as a version whatever it looks like.
-pub(crate) fn version_in_body(body: &[u8], expected: Option<&Version>) -> Option<String> {
+pub(crate) fn version_in_body(body: &[u8], expected: Option<&Answers>) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let text = text.trim_start_matches('\u{feff}').trim();
-    if expected.is_some_and(|version| version.as_str() == text) {
+    if is_the(expected, text) {
         return Some(text.to_owned());
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(mut object)) => match object.remove("version") {
-            Some(Value::String(version)) => Some(version.trim().to_owned()).filter(|version| !version.is_empty()),
+            Some(Value::String(version)) => Some(version.trim().to_owned()).filter(|version| can_be_told(version)),
             _ => None,
         },
         Ok(Value::String(version)) => looks_like_version(version.trim()),
@@ -25,12 +27,18 @@ pub(crate) fn version_in_body(body: &[u8], expected: Option<&Version>) -> Option
 }
 
 /// The version in a command's output: its last line that is not empty, if it looks like one.
-pub(crate) fn version_in_output(output: &str, expected: Option<&Version>) -> Option<String> {
+pub(crate) fn version_in_output(output: &str, expected: Option<&Answers>) -> Option<String> {
     let last = output.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-    match expected {
-        Some(version) if version.as_str() == last => Some(last.to_owned()),
-        _ => looks_like_version(last),
-    }
+    if is_the(expected, last) { Some(last.to_owned()) } else { looks_like_version(last) }
+}
+
+fn is_the(expected: Option<&Answers>, text: &str) -> bool {
+    can_be_told(text) && expected.is_some_and(|answers| answers.fits(text))
+}
+
+/// One line that is no page.
+fn can_be_told(text: &str) -> bool {
+    !text.is_empty() && text.chars().nth(ANSWER_CHARS_MAX).is_none() && !text.chars().any(char::is_control)
 }
 
 /// One word that can be a version and has a digit in it: "OK" and "healthy" are none.
@@ -63,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_expected_version_needs_no_digit() {
-        let edge: Version = "edge".parse().unwrap();
+        let edge: Answers = "edge".parse().unwrap();
         assert_eq!(version_in_body(b"edge\n", Some(&edge)).as_deref(), Some("edge"));
         assert_eq!(version_in_output("edge\n", Some(&edge)).as_deref(), Some("edge"));
         assert_eq!(version_in_body(b"stable\n", Some(&edge)), None);

@@ -5,9 +5,13 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::domain::release::Version;
+use crate::domain::answers::Answers;
+use crate::domain::failure::Exhibit;
 use crate::domain::span::Span;
 use crate::exec::ExecError;
+use crate::probe::ANSWER_WAIT_MAX;
+use crate::probe::COMMAND_WAIT_MAX;
+use crate::probe::WRONG_MAX;
 
 /// An application did not prove that it works.
 #[derive(Debug, Error)]
@@ -37,6 +41,8 @@ pub enum ProbeError {
         url: String,
         /// The HTTP status.
         status: reqwest::StatusCode,
+        /// The first lines of its answer, masked and bounded as in [`crate::domain::foreign`].
+        body: Vec<String>,
     },
     /// The answer is an old one.
     #[error("get a fresh answer from {url}: a cache answered with one {age} s old")]
@@ -76,20 +82,24 @@ pub enum ProbeError {
     #[error("see version {expected}: version {seen} answers")]
     WrongVersion {
         /// The one that should.
-        expected: Version,
+        expected: Answers,
         /// The one that does.
         seen: String,
+        /// The first lines of what it said.
+        body: Vec<String>,
     },
     /// The page that should tell the version does not.
     #[error("see version {expected}: {url} does not tell a version")]
     NoVersion {
         /// The one that should answer.
-        expected: Version,
+        expected: Answers,
         /// The page.
         url: String,
+        /// The first lines of what it said.
+        body: Vec<String>,
     },
     /// There were not enough good answers in a row in time. The source is the last bad answer.
-    #[error("see {times} good answers in a row within {deadline}: {asked} asked, the last {in_a_row} were good")]
+    #[error("see {times} good answers in a row within {deadline}: {asked} asked, {}", ended(*in_a_row, *settled))]
     NotHealthy {
         /// How many were needed.
         times: u32,
@@ -99,19 +109,61 @@ pub enum ProbeError {
         asked: u32,
         /// How many at the end were good.
         in_a_row: u32,
+        /// Whether it was given up because another version answered again and again.
+        settled: bool,
         /// The last bad answer.
         #[source]
         source: Option<Box<ProbeError>>,
     },
 }
 
+fn ended(in_a_row: u32, settled: bool) -> String {
+    match settled {
+        true => format!("the last {WRONG_MAX} by another version, which waiting does not change"),
+        false => format!("the last {in_a_row} were good"),
+    }
+}
+
 impl ProbeError {
+    /// Whether it is the deadline's end that ended the question, and not how long an answer may take at most.
+    pub(crate) fn was_cut_short(&self) -> bool {
+        match self {
+            Self::Slow { wait, .. } => *wait < ANSWER_WAIT_MAX,
+            Self::Command { source: ExecError::Overdue { deadline, .. }, .. } => *deadline < COMMAND_WAIT_MAX,
+            _ => false,
+        }
+    }
+
+    /// Whether nothing was asked of the application, because we could not.
+    pub(crate) fn is_ours(&self) -> bool {
+        match self {
+            Self::Client { .. } => true,
+            Self::Command { source, .. } => !matches!(source, ExecError::Failed { .. } | ExecError::Overdue { .. }),
+            Self::NotHealthy { source: Some(last), .. } => last.is_ours(),
+            _ => false,
+        }
+    }
+
+    /// What the last bad answer said, for whoever looks for the cause.
+    pub fn exhibit(&self) -> Option<Exhibit> {
+        match self {
+            Self::Status { url, body, .. } | Self::NoVersion { url, body, .. } if !body.is_empty() => {
+                Some(Exhibit { from: url.clone(), lines: body.clone() })
+            }
+            Self::WrongVersion { body, .. } if !body.is_empty() => {
+                Some(Exhibit { from: "health".to_owned(), lines: body.clone() })
+            }
+            Self::NotHealthy { source: Some(last), .. } => last.exhibit(),
+            _ => None,
+        }
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Client { .. } => Some("install the system's certificates (Debian: ca-certificates)".to_owned()),
             Self::Http { url, .. } => Some(format!("is the application running? try: curl -v {url}")),
-            Self::Status { url, status } if status.is_redirection() => {
+            Self::Status { url, status, .. } if status.is_redirection() => {
                 Some(format!("redirects are not followed: name the page that {url} leads to"))
             }
             Self::Status { url, .. } => Some(format!("see what it says: curl -v {url}")),
@@ -126,7 +178,9 @@ impl ProbeError {
                 Some(format!("run the {which} command by hand as the user whom `afterhours doctor` names for it"))
             }
             Self::WrongVersion { .. } => Some(
-                "either an old process still answers, or the release says another version than the program".to_owned(),
+                "either an old process still answers, or the program tells its version in another way than the release; its \
+                 vendor can declare what it answers: `answers` in release.toml, or feed publish --answers"
+                    .to_owned(),
             ),
             Self::NoVersion { url, .. } => {
                 Some(format!("{url} must answer with the version alone, or with JSON {{\"version\": \"…\"}}"))

@@ -1,6 +1,7 @@
 //! One page, asked anew each time.
 
 use reqwest::Client;
+use reqwest::Response;
 use reqwest::header::AGE;
 use reqwest::header::CACHE_CONTROL;
 use reqwest::header::PRAGMA;
@@ -8,6 +9,7 @@ use reqwest::redirect::Policy;
 use url::Host;
 use url::Url;
 
+use crate::domain::foreign;
 use crate::probe::ANSWER_WAIT_MAX;
 use crate::probe::BODY_BYTES_MAX;
 use crate::probe::ProbeError;
@@ -57,20 +59,28 @@ impl Page {
         let mut response = request.send().await.map_err(bad)?;
         let status = response.status();
         if !status.is_success() {
-            return Err(ProbeError::Status { url: self.name.clone(), status });
+            // What can be read of it says why.
+            let body = body(&mut response).await.unwrap_or_default();
+            let body = foreign::first_lines(&String::from_utf8_lossy(&body));
+            return Err(ProbeError::Status { url: self.name.clone(), status, body });
         }
         let age = response.headers().get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
         if let Some(age @ 1..) = age {
             return Err(ProbeError::Cached { url: self.name.clone(), age });
         }
-        let mut body = Vec::new();
-        while body.len() < BODY_BYTES_MAX {
-            let Some(chunk) = response.chunk().await.map_err(bad)? else { break };
-            body.extend_from_slice(&chunk);
-        }
-        body.truncate(BODY_BYTES_MAX);
-        Ok(body)
+        body(&mut response).await.map_err(bad)
     }
+}
+
+/// The beginning of a body.
+async fn body(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while body.len() < BODY_BYTES_MAX {
+        let Some(chunk) = response.chunk().await? else { break };
+        body.extend_from_slice(&chunk);
+    }
+    body.truncate(BODY_BYTES_MAX);
+    Ok(body)
 }
 
 /// The address without what is nobody's business.

@@ -10,11 +10,14 @@
 //!
 //! **Where the version is seen** (`answer.rs` reads it):
 //! - With a `version` address, in its body, whatever the probe is: JSON with a text `version` at its top level, a
-//!   JSON text, or plain text. It must be there and be equal to the expected one.
+//!   JSON text, or plain text. It must be there and be the expected one.
 //! - Without, in the health body (the same forms) or in the last line of the command's output that
-//!   is not empty. If that looks like a version (one word with a digit in it), it must be equal. If it does not
-//!   ("OK", a page of HTML), the answer is good without one, and [`Probe::check`] warns of it.
+//!   is not empty. If that looks like a version (one word with a digit in it), it must be the expected one. If it does not
+//!   ("OK", a page of HTML), the answer is good without one, and `before.rs` warns of it.
 //! - A TCP port and no probe say nothing about a version.
+//!
+//! The expected one is what the release says that it answers ([`Answers`]): its version, where it says nothing. What the
+//! running version answers before anybody is disturbed is [`before`]'s.
 //!
 //! Every question is a new connection, through no proxy where the target is this host, and asks caches to stay out
 //! (`Cache-Control: no-cache`); an answer with an `Age` came from one nevertheless and does not count. Redirects are
@@ -24,6 +27,7 @@
 //! [`COMMAND_WAIT_MAX`]) and never past the settings' deadline.
 
 mod answer;
+pub mod before;
 pub mod error;
 mod http;
 
@@ -38,14 +42,13 @@ use tokio::time::timeout;
 
 use crate::config::settings::HealthProbe;
 use crate::config::settings::HealthSettings;
+use crate::domain::answers::Answers;
 use crate::domain::command::Command;
 use crate::domain::failure::Failure;
-use crate::domain::finding::Finding;
+use crate::domain::foreign;
 use crate::domain::progress::Progress;
-use crate::domain::release::Version;
 use crate::domain::span::Span;
 use crate::exec::Exec;
-use crate::exec::ExecError;
 pub use crate::probe::error::ProbeError;
 use crate::probe::http::Page;
 
@@ -55,6 +58,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub const ANSWER_WAIT_MAX: Span = Span::secs(10);
 /// How long one health or deep command may take, at most.
 pub const COMMAND_WAIT_MAX: Span = Span::mins(2);
+/// So many clear answers of another version in a row are not changed by waiting.
+pub const WRONG_MAX: u32 = 3;
 
 /// One good answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,23 +125,24 @@ impl Probe {
     ///
     /// # Errors
     /// The answer is not good, or another version than `expected` answers.
-    pub async fn ask(&self, expected: Option<&Version>, env: &BTreeMap<String, String>) -> Result<Answer, ProbeError> {
+    pub async fn ask(&self, expected: Option<&Answers>, env: &BTreeMap<String, String>) -> Result<Answer, ProbeError> {
         self.ask_until(expected, env, Instant::now() + self.deadline.duration()).await
     }
 
     /// Asks until enough good answers came in a row. After a rollback, `expected` is the old version.
     ///
     /// # Errors
-    /// They did not come within the deadline; the source is the last bad answer.
+    /// They did not come within the deadline, or another version answered so often in a row that waiting does not
+    /// change it; the source is the last bad answer.
     pub async fn wait_healthy(
         &self,
-        expected: Option<&Version>,
+        expected: Option<&Answers>,
         env: &BTreeMap<String, String>,
         progress: &dyn Progress,
     ) -> Result<Healthy, ProbeError> {
         let begin = Instant::now();
         let until = begin + self.deadline.duration();
-        let (mut asked, mut in_a_row, mut last_bad) = (0, 0, None);
+        let (mut asked, mut in_a_row, mut wrong, mut last_bad) = (0, 0, 0, None);
         if self.asks_nothing() {
             return Ok(Healthy { version: None, asked, took: Span::ZERO });
         }
@@ -146,6 +152,7 @@ impl Probe {
             match answer {
                 Ok(Answer { version }) => {
                     in_a_row += 1;
+                    wrong = 0;
                     progress.advance(in_a_row.into(), Some(self.times.into()), "good answers in a row");
                     if in_a_row >= self.times {
                         return Ok(Healthy { version, asked, took: whole_millis(begin.elapsed()) });
@@ -154,51 +161,19 @@ impl Probe {
                 Err(bad) => {
                     in_a_row = 0;
                     progress.advance(0, Some(self.times.into()), &Failure::from_error(&bad).to_string());
+                    wrong = if matches!(bad, ProbeError::WrongVersion { .. }) { wrong + 1 } else { 0 };
                     // A question that the deadline cut short tells less than the answer before it.
-                    if last_bad.is_none() || Instant::now() < until {
+                    if last_bad.is_none() || !bad.was_cut_short() {
                         last_bad = Some(Box::new(bad));
                     }
                 }
             }
-            if Instant::now() + self.every.duration() >= until {
+            let settled = wrong >= WRONG_MAX;
+            if settled || Instant::now() + self.every.duration() >= until {
                 let (times, deadline) = (self.times, self.deadline);
-                return Err(ProbeError::NotHealthy { times, deadline, asked, in_a_row, source: last_bad });
+                return Err(ProbeError::NotHealthy { times, deadline, asked, in_a_row, settled, source: last_bad });
             }
             tokio::time::sleep(self.every.duration()).await;
-        }
-    }
-
-    /// Looks whether it could be asked right now. A stopped application is a warning, a missing command fatal.
-    pub async fn check(&self) -> Vec<Finding> {
-        if self.asks_nothing() {
-            return vec![Finding::warning(
-                "health",
-                "nothing is asked after an update, so a broken version would not be noticed",
-                "give the application a `health` entry",
-            )];
-        }
-        match self.ask(None, &BTreeMap::new()).await {
-            Ok(Answer { version: Some(version) }) => {
-                vec![Finding::good("health", format!("the application answers as version {version}"))]
-            }
-            Ok(Answer { version: None }) => vec![
-                Finding::good("health", "the application answers"),
-                Finding::warning(
-                    "health_version",
-                    "the answer does not tell a version, so an old process would pass for the new one",
-                    "set `health.version` to a page that tells it, or let the health command print it last",
-                ),
-            ],
-            Err(error) => {
-                let text = format!("failed to {}", Failure::from_error(&error));
-                let remedy = error.hint().unwrap_or_else(|| "start the application and check again".to_owned());
-                vec![match error {
-                    ProbeError::Command { source: ExecError::Spawn { .. } | ExecError::Refused { .. }, .. } => {
-                        Finding::fatal("health", text, remedy)
-                    }
-                    _ => Finding::warning("health", text, remedy),
-                }]
-            }
         }
     }
 
@@ -208,41 +183,73 @@ impl Probe {
 
     async fn ask_until(
         &self,
-        expected: Option<&Version>,
+        expected: Option<&Answers>,
         env: &BTreeMap<String, String>,
         until: Instant,
     ) -> Result<Answer, ProbeError> {
-        let said = match &self.shallow {
-            Shallow::Http(page) => answer::version_in_body(&within(page.name(), until, page.get()).await?, expected),
+        let told = self.told(expected, env, until).await?;
+        self.must_be(expected, &told)?;
+        self.deep(env, until).await?;
+        Ok(Answer { version: told.version })
+    }
+
+    /// What it tells, if it is there.
+    async fn told(
+        &self,
+        expected: Option<&Answers>,
+        env: &BTreeMap<String, String>,
+        until: Instant,
+    ) -> Result<Told, ProbeError> {
+        let told = match &self.shallow {
+            Shallow::Http(page) => read(page, expected, until).await?,
             Shallow::Tcp(port) => {
                 let source = |source| ProbeError::Tcp { port: *port, source };
                 let connect = async { TcpStream::connect(port).await.map(drop).map_err(source) };
                 within(&port.to_string(), until, connect).await?;
-                None
+                Told::default()
             }
-            Shallow::Command(argv) => answer::version_in_output(&command("health", argv, env, until).await?, expected),
-            Shallow::None => None,
-        };
-        let version = match &self.version {
-            None => said,
-            Some(page) => {
-                let seen = answer::version_in_body(&within(page.name(), until, page.get()).await?, expected);
-                if let (None, Some(expected)) = (&seen, expected) {
-                    return Err(ProbeError::NoVersion { expected: expected.clone(), url: page.name().to_owned() });
-                }
-                seen
+            Shallow::Command(argv) => {
+                let output = command("health", argv, env, until).await?;
+                Told { version: answer::version_in_output(&output, expected), body: foreign::last_lines(&output) }
             }
+            Shallow::None => Told::default(),
         };
-        if let (Some(seen), Some(expected)) = (&version, expected)
-            && seen != expected.as_str()
-        {
-            return Err(ProbeError::WrongVersion { expected: expected.clone(), seen: seen.clone() });
+        match &self.version {
+            None => Ok(told),
+            Some(page) => read(page, expected, until).await,
         }
-        if let Some(deep) = &self.deep {
-            command("deep", deep, env, until).await?;
-        }
-        Ok(Answer { version })
     }
+
+    fn must_be(&self, expected: Option<&Answers>, told: &Told) -> Result<(), ProbeError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let (expected, body) = (expected.clone(), told.body.clone());
+        match (&told.version, &self.version) {
+            (Some(seen), _) if expected.fits(seen) => Ok(()),
+            (Some(seen), _) => Err(ProbeError::WrongVersion { expected, seen: foreign::short(seen), body }),
+            (None, Some(page)) => Err(ProbeError::NoVersion { expected, url: page.name().to_owned(), body }),
+            (None, None) => Ok(()),
+        }
+    }
+
+    async fn deep(&self, env: &BTreeMap<String, String>, until: Instant) -> Result<(), ProbeError> {
+        let Some(deep) = &self.deep else { return Ok(()) };
+        command("deep", deep, env, until).await.map(drop)
+    }
+}
+
+/// What a page or an output says.
+#[derive(Debug, Default)]
+struct Told {
+    version: Option<String>,
+    /// Its first lines, for people.
+    body: Vec<String>,
+}
+
+/// What a page tells, in time.
+async fn read(page: &Page, expected: Option<&Answers>, until: Instant) -> Result<Told, ProbeError> {
+    let body = within(page.name(), until, page.get()).await?;
+    let version = answer::version_in_body(&body, expected);
+    Ok(Told { version, body: foreign::first_lines(&String::from_utf8_lossy(&body)) })
 }
 
 /// How long an answer may still take.

@@ -185,6 +185,7 @@ fn order() -> Order {
         to: None,
         mail: Vec::new(),
         on_failure: None,
+        repair: false,
     }
 }
 

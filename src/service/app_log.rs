@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use fs_err::os::unix::fs::OpenOptionsExt;
 
+use crate::domain::failure::Exhibit;
 use crate::domain::foreign;
 use crate::service::error::ServiceError;
 use crate::service::state::blocking;
@@ -67,6 +68,11 @@ impl AppLog {
         foreign::last_line(&text)
     }
 
+    /// What was written last, for whoever looks for a cause.
+    pub(crate) async fn exhibit(&self) -> Option<Exhibit> {
+        exhibit(&self.0).await
+    }
+
     /// The last `count` lines that say something, in one.
     pub(crate) async fn last_lines(&self, count: usize) -> Option<String> {
         let file = self.0.clone();
@@ -78,6 +84,13 @@ impl AppLog {
             said[said.len().saturating_sub(count)..].iter().map(|line| foreign::short(line)).collect();
         (!lines.is_empty()).then(|| lines.join(" / "))
     }
+}
+
+/// What was written last to a log, for whoever looks for a cause.
+pub(crate) async fn exhibit(file: &Path) -> Option<Exhibit> {
+    let path = file.to_owned();
+    let lines = foreign::journal(&blocking(move || tail(&path, 0)).await.ok()?);
+    (!lines.is_empty()).then(|| Exhibit { from: file.display().to_string(), lines })
 }
 
 /// The last bytes that were written since `from`; a line that they begin in the middle of is left out, because

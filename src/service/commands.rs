@@ -18,11 +18,13 @@ use std::path::PathBuf;
 use tokio::time::Instant;
 
 use crate::domain::command::Command;
+use crate::domain::failure::Exhibit;
 use crate::domain::finding::Finding;
 use crate::domain::span::Span;
 use crate::exec::Exec;
 use crate::exec::permit::find_program;
 use crate::service::ServiceStatus;
+use crate::service::app_log;
 use crate::service::error::ServiceError;
 use crate::service::limits::Limits;
 use crate::service::limits::Pace;
@@ -93,6 +95,15 @@ impl Commands {
 
     pub(crate) async fn status(&self) -> Result<ServiceStatus, ServiceError> {
         self.ask(&BTreeMap::new()).await
+    }
+
+    pub(crate) async fn is_down(&self) -> Result<bool, ServiceError> {
+        let stopped = self.status().await? == ServiceStatus::Stopped;
+        Ok(stopped && self.limits.port_closed(Instant::now()).await.is_ok())
+    }
+
+    pub(crate) async fn exhibits(&self) -> Vec<Exhibit> {
+        app_log::exhibit(&self.log).await.into_iter().collect()
     }
 
     pub(crate) async fn check(&self) -> Vec<Finding> {

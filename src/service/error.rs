@@ -229,6 +229,21 @@ impl ServiceError {
         }
     }
 
+    /// Whether the program that was to be started is at fault: it did not come up. False where nobody could ask it to, and
+    /// where what it depends on or the memory is missing.
+    pub(crate) fn is_of_program(&self) -> bool {
+        let of_others = ["dependency", "canceled", "resources", "oom-kill", "exec-condition"];
+        match self {
+            Self::Job { verb: "start", result, .. } => !of_others.contains(&result.as_str()),
+            Self::EndedAtOnce { last, .. } => last.as_deref().is_none_or(|last| !of_others.contains(&last)),
+            Self::Overdue { .. } => true,
+            Self::Command { which: "start", source } => {
+                matches!(source, ExecError::Failed { .. } | ExecError::Overdue { .. })
+            }
+            _ => false,
+        }
+    }
+
     /// The error as the result of a check that must not fail.
     pub(crate) fn finding(&self, check: &str) -> Finding {
         let cause = self.source().map(|cause| format!(": {cause}")).unwrap_or_default();

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::settings::AppSettings;
 use crate::config::settings::ServiceControl;
+use crate::domain::failure::Exhibit;
 use crate::domain::finding::Finding;
 use crate::service::bus::Bus;
 use crate::service::commands::Commands;
@@ -145,6 +146,33 @@ impl Service {
             Self::Commands(commands) => commands.status().await,
             Self::Supervised(supervised) => supervised.status().await,
             Self::None => Ok(ServiceStatus::Stopped),
+        }
+    }
+
+    /// Whether it is verified down, without touching it: it should not run, nothing of it is left, and its port is closed.
+    /// False where nobody knows of a process.
+    pub async fn is_down(&self) -> bool {
+        match self {
+            Self::Systemd(systemd) => systemd.is_down().await.unwrap_or(false),
+            Self::Commands(commands) => commands.is_down().await.unwrap_or(false),
+            Self::Supervised(supervised) => supervised.is_down().await.unwrap_or(false),
+            Self::None => false,
+        }
+    }
+
+    /// Whether nobody has started it, because that is for us alone to do and no daemon has run yet.
+    pub async fn waits_for_us(&self) -> bool {
+        matches!(self, Self::Supervised(_)) && matches!(self.status().await, Ok(ServiceStatus::Stopped))
+    }
+
+    /// What there is to see of it at this moment, for whoever looks for the cause of a failure: its state, and what it
+    /// wrote last.
+    pub async fn exhibits(&self) -> Vec<Exhibit> {
+        match self {
+            Self::Systemd(systemd) => systemd.exhibits().await,
+            Self::Supervised(supervised) => supervised.exhibits().await,
+            Self::Commands(commands) => commands.exhibits().await,
+            Self::None => Vec::new(),
         }
     }
 

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::command::Command;
+use crate::domain::failure::Exhibit;
 use crate::domain::finding::Finding;
 use crate::domain::name::AppName;
 use crate::exec;
@@ -147,6 +148,15 @@ impl Supervised {
             (false, []) => ServiceStatus::Stopped,
             (false, left) => ServiceStatus::Failed(format!("it is stopped, but {}", names(left))),
         })
+    }
+
+    pub(crate) async fn is_down(&self) -> Result<bool, ServiceError> {
+        let stopped = self.status().await? == ServiceStatus::Stopped;
+        Ok(stopped && self.limits.port_closed(Instant::now()).await.is_ok())
+    }
+
+    pub(crate) async fn exhibits(&self) -> Vec<Exhibit> {
+        self.log.exhibit().await.into_iter().collect()
     }
 
     pub(crate) async fn last_words(&self) -> Option<String> {

@@ -25,6 +25,11 @@ use tokio::time::Instant;
 use tokio::time::timeout_at;
 use zbus::OwnedObjectPath;
 
+use crate::domain::failure::Exhibit;
+use crate::domain::failure::Failure;
+use crate::domain::foreign;
+use crate::domain::span::Span;
+use crate::exec::Exec;
 use crate::service::ServiceStatus;
 use crate::service::bus::Bus;
 use crate::service::bus::ManagerProxy;
@@ -49,6 +54,9 @@ use crate::service::state::blocking;
 
 /// More units are not looked up for one application.
 const UNITS_MAX: usize = 500;
+
+/// How long the journal is waited for.
+const JOURNAL_WAIT: Span = Span::secs(10);
 
 /// Units of systemd.
 #[derive(Debug)]
@@ -289,14 +297,66 @@ impl Systemd {
         if let Some(pid) = running {
             return Ok(ServiceStatus::Running { pid });
         }
-        // A socket that waits is no part of it that runs.
-        for unit in record.units.iter().filter(|unit| unit.is_ours && !unit.is_trigger()) {
-            let left = self.left(&contact, &unit.name, true).await?;
-            if !left.is_empty() {
-                return Ok(ServiceStatus::Failed(format!("{}: {left}", unit.name)));
-            }
+        if let Some(left) = self.left_of_ours(&contact, &record).await? {
+            return Ok(ServiceStatus::Failed(left));
         }
         Ok(ServiceStatus::Stopped)
+    }
+
+    pub(crate) async fn is_down(&self) -> Result<bool, ServiceError> {
+        let contact = self.contact().await?;
+        let mut record = self.record.load(&self.units).await?;
+        record.stop(&self.plan(&contact).await?);
+        for unit in record.units.iter().filter(|unit| unit.is_named) {
+            self.must_exist(&contact, &unit.name).await?;
+        }
+        let left = self.left_of_ours(&contact, &record).await?;
+        Ok(left.is_none() && self.limits.port_closed(Instant::now()).await.is_ok())
+    }
+
+    /// What of ours is not down. A socket that waits is no part of it that runs.
+    async fn left_of_ours(&self, contact: &Contact, record: &Record) -> Result<Option<String>, ServiceError> {
+        for unit in record.units.iter().filter(|unit| unit.is_ours && !unit.is_trigger()) {
+            let left = self.left(contact, &unit.name, true).await?;
+            if !left.is_empty() {
+                return Ok(Some(format!("{}: {left}", unit.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) async fn exhibits(&self) -> Vec<Exhibit> {
+        let mut lines = Vec::new();
+        for name in &self.units {
+            let said = match self.said_of(name).await {
+                Ok(said) => said,
+                Err(error) => format!("its state could not be read: {}", Failure::from_error(&error)),
+            };
+            lines.push(if self.units.len() == 1 { said } else { format!("{name}: {said}") });
+        }
+        let state = Exhibit { from: format!("systemctl status {}", self.units.join(" ")), lines };
+        std::iter::once(state).chain(self.journal().await).collect()
+    }
+
+    async fn said_of(&self, name: &str) -> Result<String, ServiceError> {
+        let contact = self.contact().await?;
+        let found = self.find(&contact, name).await?;
+        let active = call("read the state of", name, found.unit.active_state()).await?;
+        let sub = call("read the state of", name, found.unit.sub_state()).await?;
+        Ok(format!("{active} ({sub}), result {}", self.result(&contact, name).await))
+    }
+
+    /// What the units wrote last; nothing where there is no journal.
+    async fn journal(&self) -> Option<Exhibit> {
+        let root = format!("--root={}", self.root.display());
+        let of_root = (self.root != Path::new("/")).then_some(root);
+        let of_units: Vec<String> = self.units.iter().flat_map(|unit| ["-u".to_owned(), unit.clone()]).collect();
+        let args = ["--no-pager", "--quiet", "-o", "short-iso", "-n", "50"].map(str::to_owned);
+        let args = args.into_iter().chain(of_units.iter().cloned()).chain(of_root);
+        let said = Exec::ours("journalctl", args, JOURNAL_WAIT).run().await.ok()?;
+        let lines = foreign::journal(&said.stdout);
+        let from = format!("journalctl {} -n 50", of_units.join(" "));
+        (!lines.is_empty()).then(|| Exhibit { from, lines })
     }
 
     /// Keeps the units down, and those that hang on them.

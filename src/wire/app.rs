@@ -185,6 +185,9 @@ pub struct UpdateNow {
     /// How long users have; the application's own grace when absent.
     #[serde(default)]
     pub grace: Option<Span>,
+    /// The application may be down or ill now: the update shall mend it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repair: bool,
 }
 
 /// A release that failed here and is not tried again by itself.

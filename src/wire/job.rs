@@ -57,6 +57,9 @@ pub struct JobView {
     pub on_failure: Option<JobName>,
     /// Mail addresses beside the application's own.
     pub mail: Vec<String>,
+    /// Whether the application may be down or ill when it starts: the update shall mend it.
+    #[serde(default)]
+    pub repair: bool,
     /// Who created it.
     pub created_by: String,
     /// When.
@@ -90,6 +93,7 @@ impl JobView {
             to: spec.to,
             on_failure: spec.on_failure,
             mail: spec.mail,
+            repair: spec.repair,
             created_by: job.created_by,
             created_at: job.created_at,
             updated_at: job.updated_at,
@@ -267,6 +271,9 @@ pub struct CreateJob {
     /// Mail addresses beside the application's own.
     #[serde(default)]
     pub mail: Vec<String>,
+    /// The application may be down or ill when it starts: the update shall mend it.
+    #[serde(default)]
+    pub repair: bool,
 }
 
 /// Changes a job. What is absent stays; what is `null` goes back to its default.
@@ -312,6 +319,9 @@ pub struct EditJob {
     /// All mail addresses beside the application's own; empty clears them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<Vec<String>>,
+    /// Whether the application may be down or ill when it starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repair: Option<bool>,
 }
 
 /// Tells `null` from absent: only a key that is there comes this way.

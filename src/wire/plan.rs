@@ -38,6 +38,9 @@ pub struct PlanView {
     /// What would be installed although something would hold it back: by order, or on the way to a security release.
     #[serde(default)]
     pub early: Vec<HeldBack>,
+    /// Whether the application may be down or ill: the update shall mend it.
+    #[serde(default)]
+    pub repair: bool,
     /// How long users would have.
     pub grace: Span,
     /// The steps in order.

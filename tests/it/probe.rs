@@ -9,15 +9,18 @@ use std::time::Duration;
 
 use afterhours::config::settings::HealthProbe;
 use afterhours::config::settings::HealthSettings;
+use afterhours::domain::answers::Answers;
 use afterhours::domain::finding::Severity;
+use afterhours::domain::name::AppName;
 use afterhours::domain::progress::Progress;
 use afterhours::domain::progress::Silent;
-use afterhours::domain::release::Version;
 use afterhours::domain::span::Span;
 use afterhours::exec::ExecError;
 use afterhours::probe::BODY_BYTES_MAX;
 use afterhours::probe::Probe;
 use afterhours::probe::ProbeError;
+use afterhours::probe::before::Asking;
+use afterhours::probe::before::Leave;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
@@ -121,8 +124,12 @@ fn settings(probe: HealthProbe) -> HealthSettings {
     HealthSettings { probe, version: None, deep: None, times: 3, every, deadline: Span::secs(10) }
 }
 
-fn version(text: &str) -> Version {
+fn version(text: &str) -> Answers {
     text.parse().unwrap()
+}
+
+fn orders() -> AppName {
+    "orders".parse().unwrap()
 }
 
 fn no_env() -> BTreeMap<String, String> {
@@ -199,6 +206,67 @@ async fn the_old_version_that_still_answers_is_not_the_new_one() {
 }
 
 #[tokio::test]
+async fn a_clear_answer_of_another_version_ends_the_waiting() {
+    let server = Server::start(vec![bad(503), ok("1.1"), bad(503), ok("1.1")]).await;
+    let probe = Probe::new(&settings(HealthProbe::Http(server.url("/")))).unwrap();
+    let begin = std::time::Instant::now();
+    let error = probe.wait_healthy(Some(&version("1.2")), &no_env(), &Silent).await.unwrap_err();
+    assert!(begin.elapsed() < Duration::from_secs(5), "the deadline is 10 s of downtime");
+    assert!(error.to_string().contains("6 asked, the last 3 by another version"), "{error}");
+    assert_eq!(error.exhibit().unwrap().lines, ["1.1"]);
+    assert!(error.hint().unwrap().contains("answers"));
+}
+
+#[tokio::test]
+async fn what_a_release_declares_is_the_answer() {
+    let server = Server::start(vec![ok("1.2+build.7")]).await;
+    let probe = Probe::new(&settings(HealthProbe::Http(server.url("/")))).unwrap();
+    for good in ["1.2+build.7", "1.2+*"] {
+        let healthy = probe.wait_healthy(Some(&version(good)), &no_env(), &Silent).await.unwrap();
+        assert_eq!(healthy.version.as_deref(), Some("1.2+build.7"));
+    }
+    probe.ask(Some(&version("1.2")), &no_env()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_question_that_the_deadline_cut_hides_no_cause() {
+    let server = Server::start(vec![bad(503), Say::Nothing]).await;
+    let probe = Probe::new(&hopeless(HealthProbe::Http(server.url("/")))).unwrap();
+    let error = last_bad(probe.wait_healthy(None, &no_env(), &Silent).await.unwrap_err());
+    assert!(matches!(error, ProbeError::Status { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_that_sends_to_a_login_is_seen_before_the_run() {
+    let server = Server::start(vec![Say::Answer(302, "Location: /login\r\n", String::new())]).await;
+    let probe = Probe::new(&settings(HealthProbe::Http(server.url("/")))).unwrap();
+    let begin = std::time::Instant::now();
+    let standing = probe.standing(Some(&version("1.2")), &no_env(), Asking::Patiently).await;
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert_eq!(server.requests().len(), 3, "it is clear after three");
+    assert_eq!(standing.findings(&orders(), Leave::default())[0].severity, Severity::Fatal);
+}
+
+#[tokio::test]
+async fn an_application_that_is_just_starting_is_waited_for() {
+    let server = Server::start(vec![bad(503), bad(503), bad(503), bad(503), ok("1.2")]).await;
+    let probe = Probe::new(&settings(HealthProbe::Http(server.url("/")))).unwrap();
+    let standing = probe.standing(Some(&version("1.2")), &no_env(), Asking::Patiently).await;
+    assert!(standing.is_good());
+}
+
+#[tokio::test]
+async fn another_spelling_is_fatal_unless_the_new_release_declares_its_own() {
+    let server = Server::start(vec![ok("1.2+build.7")]).await;
+    let probe = Probe::new(&settings(HealthProbe::Http(server.url("/")))).unwrap();
+    let standing = probe.standing(Some(&version("1.2")), &no_env(), Asking::Once).await;
+    assert_eq!(standing.version.as_deref(), Some("1.2+build.7"));
+    let of = |leave| standing.findings(&orders(), leave)[0].severity;
+    assert_eq!(of(Leave::default()), Severity::Fatal);
+    assert_eq!(of(Leave { declared: true, ..Leave::default() }), Severity::Warning);
+}
+
+#[tokio::test]
 async fn the_version_page_decides_where_there_is_one() {
     let health = Server::start(vec![ok("1.1")]).await;
     let tells = Server::start(vec![ok("1.2\n"), ok("<html>welcome</html>"), bad(404)]).await;
@@ -267,8 +335,14 @@ async fn a_port_that_accepts_is_an_answer_and_one_that_refuses_is_not() {
     let probe = Probe::new(&hopeless(HealthProbe::Tcp(closed))).unwrap();
     let error = last_bad(probe.wait_healthy(None, &no_env(), &Silent).await.unwrap_err());
     assert_eq!(error.to_string(), format!("connect to {closed}"));
-    let findings = probe.check().await;
-    assert_eq!(findings[0].severity, Severity::Warning, "a stopped application is no reason not to update it");
+    let standing = probe.standing(None, &no_env(), Asking::Once).await;
+    assert_eq!(
+        standing.findings(&orders(), Leave::default())[0].severity,
+        Severity::Fatal,
+        "neither version would pass"
+    );
+    let repair = Leave { repair: true, ..Leave::default() };
+    assert_eq!(standing.findings(&orders(), repair)[0].severity, Severity::Warning, "that is what the update is for");
 }
 
 #[tokio::test]
@@ -329,7 +403,8 @@ async fn a_shallow_answer_alone_is_not_enough_where_there_is_a_deep_check() {
 #[tokio::test]
 async fn doctor_is_told_what_the_probe_cannot_do() {
     let check = async |settings: &HealthSettings| {
-        let findings = Probe::new(settings).unwrap().check().await;
+        let standing = Probe::new(settings).unwrap().standing(None, &no_env(), Asking::Once).await;
+        let findings = standing.findings(&orders(), Leave::default());
         findings.into_iter().map(|found| (found.check, found.severity)).collect::<Vec<_>>()
     };
     let server = Server::start(vec![ok("1.2"), ok("OK")]).await;

@@ -142,6 +142,7 @@ async fn set_job(number: u32, at: DateTime<Utc>, grace: Span, client: &Client) -
         misfire_tolerance: None,
         to: None,
         on_failure: None,
+        repair: false,
         mail: Vec::new(),
     };
     client.create_job(&job).await?;

@@ -16,6 +16,7 @@ use crate::cli::feed::blocking;
 use crate::cli::feed::passphrase::KeyArgs;
 use crate::cli::text;
 use crate::cli::text::Times;
+use crate::domain::answers::Answers;
 use crate::domain::release::ReleaseId;
 use crate::domain::release::Rollout;
 use crate::domain::release::Version;
@@ -72,6 +73,9 @@ pub(crate) struct PublishArgs {
     /// The migration must run as root, which every site has to allow; it runs as the owner of the tree otherwise
     #[arg(long, requires = "migrate")]
     migrate_as_root: bool,
+    /// What it answers when it is asked for its version; a * at the end stands for whatever follows [default: the version]
+    #[arg(long, value_name = "TEXT", conflicts_with = "updater")]
+    answers: Option<Answers>,
     /// It mends a hole that others may use: no cool-down, no rollout
     #[arg(long)]
     security: bool,
@@ -156,6 +160,7 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
         barrier: args.barrier,
         migrate: (!args.migrate.is_empty()).then_some(args.migrate),
         migrate_as_root: args.migrate_as_root,
+        answers: args.answers,
         published_at: Some(now),
         security: args.security,
         rollout: args.rollout_hours.map(|hours| Rollout { start: args.rollout_start.unwrap_or(now), hours }),

@@ -93,6 +93,9 @@ pub(crate) fn show(job: &JobView, times: &Times) -> String {
         ("On failure", maybe(job.on_failure.as_ref())),
         ("Mail", if job.mail.is_empty() { NOTHING.to_owned() } else { job.mail.join(", ") }),
     ]);
+    if job.repair {
+        rows.push(("Repair", "goes on where the application is down or does not pass its health check".to_owned()));
+    }
     if !job.remarks.is_empty() {
         rows.push(("Remarks", job.remarks.clone()));
     }
@@ -187,6 +190,7 @@ mod tests {
                 to: None,
                 to_named_at: None,
                 on_failure: None,
+                repair: false,
                 mail: vec!["it@example.com".to_owned()],
             },
             enabled: due_at.is_some(),

@@ -142,6 +142,9 @@ pub(crate) fn failure(failure: &Failure) -> String {
         text.push_str("\nit said: ");
         text.push_str(line);
     }
+    for exhibit in &failure.exhibits {
+        text.push_str(&format!("\n{}:\n{}", exhibit.from, indented(&exhibit.lines.join("\n"))));
+    }
     if let Some(hint) = &failure.hint {
         text.push_str("\nhint: ");
         text.push_str(hint);

@@ -38,6 +38,9 @@ pub(crate) fn show(plan: &PlanView, times: &Times) -> String {
         ("Grace", plan.grace.to_string()),
         ("Downtime", away),
     ];
+    if plan.repair {
+        rows.push(("Repair", "goes on where the application is down or does not pass its health check".to_owned()));
+    }
     if let Some(update) = &plan.self_update {
         rows.insert(
             3,
@@ -142,6 +145,7 @@ mod tests {
                 why: HeldBy::Rollout { until: "2026-12-01T02:12:00Z".parse().unwrap() },
             }],
             early: Vec::new(),
+            repair: false,
             grace: Span::mins(5),
             steps: vec![
                 step(Step::Preflight, None, None),

@@ -81,6 +81,7 @@ fn job(name: &str, due_at: Option<DateTime<Utc>>) -> Job {
             to: None,
             to_named_at: None,
             on_failure: None,
+            repair: false,
             mail: Vec::new(),
         },
         enabled: true,

@@ -14,11 +14,15 @@ use crate::jobs::steps::Context;
 const SESSIONS_MAX: usize = 100;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    let census = context.kit.sessions.census().await;
+    let census = context.census().await;
     let length = context.machine.order().grace.unwrap_or(context.kit.app.grace);
     let grace = Term { from: context.night.clock.moment(), length };
     let grace_ends_at = grace.ends_at(grace.from);
-    or_fail!(context.kit.sessions.announce(&notice(context, grace_ends_at).await).await);
+    let told = context.kit.sessions.announce(&notice(context, grace_ends_at).await).await;
+    // Of an application that is verified down the interface tells nobody; there is nobody.
+    if !context.is_down().await {
+        or_fail!(told);
+    }
     let until = grace_ends_at.with_timezone(&Local).format("%H:%M:%S %:z");
     let (sessions, message) = match census {
         Census::Known(sessions) if sessions.is_empty() => (sessions, "nobody is logged in".to_owned()),

@@ -4,29 +4,43 @@
 //! person needs; a health command only sees that nobody is there.
 
 use crate::domain::failure::Failure;
+use crate::domain::foreign;
+use crate::jobs::blame;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
 use crate::jobs::steps::failed;
 use crate::service::ServiceStatus;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
-    let version = &context.release()?.id.version;
+    let kit = context.kit;
+    // After a crash the machine may have been down with us, and nobody but us starts what is held.
+    if context.machine.attempts() > 1 {
+        or_fail!(kit.service.start(&context.env()).await);
+    }
+    let release = context.release()?;
     let progress = context.progress();
-    let began_as = context.kit.service.status().await.ok();
-    let healthy = match context.kit.probe.wait_healthy(Some(version), &context.env(), progress.as_ref()).await {
+    let began_as = kit.service.status().await.ok();
+    let healthy = match kit.probe.wait_healthy(Some(&release.answers()), &context.env(), progress.as_ref()).await {
         Ok(healthy) => healthy,
         Err(error) => {
-            let failure = failed(&error, error.hint());
-            let now = context.kit.service.status().await.ok();
+            let failure = failed(&error, error.hint()).of_release(!error.is_ours());
+            let now = kit.service.status().await.ok();
             let ended = now != began_as || matches!(now, Some(ServiceStatus::Failed(_)));
-            return Err(if ended { failure.because(last_words(context).await) } else { failure });
+            let mut failure = if ended { failure.because(last_words(context).await) } else { failure };
+            failure.exhibits.extend(error.exhibit());
+            failure.exhibits.extend(kit.service.exhibits().await);
+            return Err(blame::settle(&kit.app, failure));
         }
     };
-    let took_ms = healthy.took.duration().as_millis();
-    Ok(Done::saying(format!(
-        "version {version} answers; {} good answers after {took_ms} ms",
-        context.kit.app.health.times
-    )))
+    let answers = match healthy.version {
+        Some(version) => format!("version {} answers", foreign::short(&version)),
+        None => format!("{} answers, without telling its version", kit.app.title),
+    };
+    let (times, took_ms) = (kit.app.health.times, healthy.took.duration().as_millis());
+    Ok(Done::saying(match healthy.asked {
+        0 => "nothing is asked".to_owned(),
+        _ => format!("{answers}; {times} good answers after {took_ms} ms"),
+    }))
 }
 
 async fn last_words(context: &Context<'_>) -> String {

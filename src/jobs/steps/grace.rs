@@ -31,7 +31,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
                 "grace is over"
             }));
         }
-        if context.kit.sessions.census().await.is_known_empty() {
+        if context.census().await.is_known_empty() {
             return Ok(Done::saying("nobody is left"));
         }
         progress.advance(whole.saturating_sub(left.duration().as_secs()), Some(whole), "seconds of grace");

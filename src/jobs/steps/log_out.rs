@@ -46,7 +46,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let patience = Span::from(app.polite_end.duration() + PATIENCE.duration());
     loop {
         let now = clock.moment();
-        match context.kit.sessions.census().await {
+        match context.census().await {
             // Whoever came between this look and the seal is met by the next one.
             Census::Known(sessions) if sessions.is_empty() && !sealed => {
                 context.kit.sessions.seal();

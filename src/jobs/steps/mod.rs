@@ -52,6 +52,7 @@ use crate::domain::release::ReleaseId;
 use crate::domain::run::RunId;
 use crate::domain::run::RunState;
 use crate::domain::run::Side;
+use crate::domain::session::Census;
 use crate::domain::span::Span;
 use crate::domain::step::At;
 use crate::domain::step::Step;
@@ -198,6 +199,19 @@ impl Context<'_> {
         }
     }
 
+    /// Whether the application that shall be mended is verified down.
+    async fn is_down(&self) -> bool {
+        self.machine.order().repair && self.kit.service.is_down().await
+    }
+
+    /// Who is logged in. Where the application is verified down, what its own interface cannot say is that nobody is.
+    async fn census(&self) -> Census {
+        match self.kit.sessions.census().await {
+            Census::Unknown(_) if self.is_down().await => self.kit.sessions.census_of_what_is_down().await,
+            census => census,
+        }
+    }
+
     /// After a person's word about a stuck run: the application may be down, and nobody but us can start one that
     /// is held or supervised. One that runs is left alone. Why users must not be let in, if it is so.
     async fn bring_up_resolved(&self) -> Result<Option<Failure>, Failure> {
@@ -215,8 +229,14 @@ impl Context<'_> {
     /// Starts what a person says is the good version, and waits until it answers its health check.
     async fn must_answer(&self, side: Side) -> Result<(), Failure> {
         or_fail!(self.kit.service.start(&self.env()).await);
-        let expected = self.machine.version_of(side);
-        or_fail!(self.kit.probe.wait_healthy(expected, &self.env(), &Silent).await);
+        if side == Side::Old && self.machine.was_ill() {
+            return Ok(());
+        }
+        let env = match side {
+            Side::Old => self.kit.standing_env(self.run, self.machine.known().from.as_ref()),
+            Side::New => self.env(),
+        };
+        or_fail!(self.kit.probe.wait_healthy(self.machine.answers_of(side).as_ref(), &env, &Silent).await);
         Ok(())
     }
 
@@ -245,7 +265,8 @@ impl Context<'_> {
 
     /// The variables every hook sees.
     fn env(&self) -> BTreeMap<String, String> {
-        self.kit.hook_env(self.run, self.from(), self.path().get(self.at.build as usize))
+        let to = self.path().get(self.at.build as usize).map(|release| &release.id);
+        self.kit.hook_env(self.run, self.from(), to)
     }
 
     /// The same for a command that leaves nothing behind; should we die, it is known by [`leftover::MARK`].

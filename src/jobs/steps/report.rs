@@ -1,5 +1,5 @@
-//! Writes the one mail, brings the workstations back, queues what follows, and remembers a release
-//! that failed. A stuck run reports here, too.
+//! Writes the one mail, brings the workstations back, queues what follows, and holds a release back
+//! that failed by itself. A stuck run reports here, too.
 //!
 //! Everything is put into the store under a key that makes the second time a no-op.
 
@@ -12,6 +12,7 @@ use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
 use crate::domain::name::JobName;
+use crate::domain::release::ReleaseId;
 use crate::domain::run::Cause;
 use crate::domain::run::Idle;
 use crate::domain::run::Order;
@@ -20,7 +21,6 @@ use crate::domain::run::RunState;
 use crate::domain::run::Trigger;
 use crate::domain::span::Span;
 use crate::domain::step::At;
-use crate::domain::step::Leg;
 use crate::domain::step::Step;
 use crate::jobs::driver::Done;
 use crate::jobs::history::downtime_ms;
@@ -41,7 +41,7 @@ use crate::wire::run::StepState as ShownState;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let verdict = verdict(context);
-    remember_failed_release(context).await?;
+    let held = hold_back(context).await?;
     let idle = queue_followers(context, &verdict).await?;
     if let Verdict::Stuck { .. } = verdict {
         tell_users(context).await;
@@ -53,7 +53,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         to => {
             // Whom it is for, and what became of it, is shown from the outbox.
             let queued = format!("queued for {}", counted(to.len() as u64, "recipient"));
-            owe_mail(context, verdict.clone(), gate, to, idle.clone()).await?;
+            owe_mail(context, verdict.clone(), gate, to, idle.clone(), held).await?;
             queued
         }
     };
@@ -88,16 +88,14 @@ fn verdict(context: &Context<'_>) -> Verdict {
     }
 }
 
-/// A release that failed once it was in place is not tried again by itself.
-async fn remember_failed_release(context: &Context<'_>) -> Result<(), Failure> {
-    let Some(Cause::StepFailed { at, failure }) = context.machine.cause() else { return Ok(()) };
-    let blames_release = at.step.row().leg == Leg::Away && at.step > Step::Snapshot;
-    if let Some(release) = context.path().get(at.build as usize).filter(|_| blames_release) {
-        let now = context.night.clock.now();
-        let store = &context.night.store;
-        store.quarantine(&context.kit.app.name, &release.id, context.run, now, failure.to_string()).await?;
-    }
-    Ok(())
+/// A release that failed by itself is not tried again by itself. After a crash in the middle nobody knows whose fault it was.
+async fn hold_back(context: &Context<'_>) -> Result<Option<ReleaseId>, Failure> {
+    let Some(Cause::StepFailed { at, failure }) = context.machine.cause() else { return Ok(None) };
+    let is_to_blame = failure.of_release && !context.machine.known().interrupted;
+    let Some(release) = context.path().get(at.build as usize).filter(|_| is_to_blame) else { return Ok(None) };
+    let (store, now) = (&context.night.store, context.night.clock.now());
+    store.quarantine(&context.kit.app.name, &release.id, context.run, now, failure.to_string()).await?;
+    Ok(Some(release.id.clone()))
 }
 
 /// Queues what follows; names the jobs that would, but are disabled.
@@ -165,6 +163,7 @@ async fn owe_mail(
     gate: GateRemark,
     to: Vec<String>,
     idle: Vec<JobName>,
+    held: Option<ReleaseId>,
 ) -> Result<(), Failure> {
     let (night, run, machine, known) = (context.night, context.run, context.machine, context.machine.known());
     let order = machine.order();
@@ -196,6 +195,8 @@ async fn owe_mail(
             .map(|session| LoggedOut { user: session.who(), workstation: session.workstation.clone() })
             .collect(),
         gate,
+        held,
+        blocked: known.blocked.clone(),
         history: Some(night.store.chain_head().await?).filter(|head| head.number > 0),
         notes: context.path().iter().map(|release| (release.id.clone(), release.notes.clone())).collect(),
         idle,

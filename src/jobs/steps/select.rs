@@ -23,5 +23,6 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
             [vec![path], selection.remarks()].concat().join("; ")
         }
     };
-    Ok(Done { output: Output::Selected { from: selection.from, path: selection.path }, message })
+    let blocked = selection.blocked().cloned();
+    Ok(Done { output: Output::Selected { from: selection.from, path: selection.path, blocked }, message })
 }

@@ -118,7 +118,7 @@ fn told(ended: &Ended) -> Done {
 
 /// The run goes on under the Afterhours that runs.
 fn stays(finding: Finding) -> Done {
-    Done { message: finding.text.clone(), output: Output::Checked { findings: vec![finding] } }
+    Done { message: finding.text.clone(), output: Output::Checked { findings: vec![finding], before: None } }
 }
 
 /// Ends only when it does not come to it: else this process is replaced while it waits here.

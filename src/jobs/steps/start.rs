@@ -4,12 +4,21 @@ use crate::domain::failure::Failure;
 use crate::domain::foreign;
 use crate::domain::session::Census;
 use crate::domain::session::Session;
+use crate::jobs::blame;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::failed;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;
-    let seen = or_fail!(kit.service.start(&context.env()).await);
+    let seen = match kit.service.start(&context.env()).await {
+        Ok(seen) => seen,
+        Err(error) => {
+            let mut failure = failed(&error, error.hint()).of_release(error.is_of_program());
+            failure.exhibits = kit.service.exhibits().await;
+            return Err(blame::settle(&kit.app, failure));
+        }
+    };
     context.hook("after_start", kit.app.hooks.after_start.as_ref()).await?;
     Ok(Done::saying(format!("{} is started; {seen}", context.release()?.id)))
 }

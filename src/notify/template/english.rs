@@ -68,15 +68,20 @@ fn subject(report: &RunReport) -> String {
     match &report.verdict {
         Verdict::Stuck { .. } => "update is stuck, YOU must decide".to_owned(),
         Verdict::Finished(Outcome::Succeeded) => format!("updated to {to}"),
-        Verdict::Finished(Outcome::RolledBack) => format!("update to {to} failed, {from} is back"),
+        Verdict::Finished(Outcome::RolledBack) => format!("update to {to} failed, {from} is back{}", held(report)),
         Verdict::Finished(Outcome::Failed) => "not updated, nothing was changed".to_owned(),
         Verdict::Finished(Outcome::Cancelled) => "update cancelled, nothing was changed".to_owned(),
-        Verdict::Finished(Outcome::Skipped) => match idle(report) {
-            Idle::NothingNewer => "nothing newer, left as it is".to_owned(),
-            Idle::Missed { .. } => "start missed, not updated".to_owned(),
-            Idle::Asks { .. } => "start missed, YOU decide whether to update now".to_owned(),
+        Verdict::Finished(Outcome::Skipped) => match (idle(report), &report.blocked) {
+            (Idle::NothingNewer, Some(id)) => format!("not updated, {} failed before and is held back", id.version),
+            (Idle::NothingNewer, None) => "nothing newer, left as it is".to_owned(),
+            (Idle::Missed { .. }, _) => "start missed, not updated".to_owned(),
+            (Idle::Asks { .. }, _) => "start missed, YOU decide whether to update now".to_owned(),
         },
     }
+}
+
+fn held(report: &RunReport) -> String {
+    report.held.as_ref().map(|id| format!(", {} is held back", id.version)).unwrap_or_default()
 }
 
 fn headline(report: &RunReport) -> String {
@@ -119,14 +124,22 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
                 format!("afterhours run resolve {run} --as new"),
             ],
         ),
+        Verdict::Finished(Outcome::Skipped) if report.blocked.is_some() => (
+            "What to do: ask the vendor for a mended version. To try the one that is held back again, allow it.",
+            vec![],
+        ),
         Verdict::Finished(Outcome::Succeeded | Outcome::Skipped) if report.gate == GateRemark::Open => {
             ("What to do: nothing.", vec![])
         }
         Verdict::Finished(Outcome::Succeeded) => ("What to do: have a look, then let people in.", vec![]),
-        Verdict::Finished(Outcome::RolledBack) => (
-            "What to do: see below why it failed, and ask the vendor. This version is not tried again by itself.",
+        Verdict::Finished(Outcome::RolledBack) if report.held.is_some() => (
+            "What to do: see below why it failed, and ask the vendor. This version is not tried again by itself, and \
+             newer ones wait behind it, until you allow it.",
             vec![],
         ),
+        Verdict::Finished(Outcome::RolledBack) => {
+            ("What to do: see below why it failed. It was not the fault of the version, so it is tried again.", vec![])
+        }
         Verdict::Finished(Outcome::Failed) => (
             "What to do: see below why, mend it, check it, and start the job again.",
             vec![format!("afterhours doctor {app}")],

@@ -68,15 +68,24 @@ fn subject(report: &RunReport) -> String {
     match &report.verdict {
         Verdict::Stuck { .. } => "Update steckt fest, SIE müssen entscheiden".to_owned(),
         Verdict::Finished(Outcome::Succeeded) => format!("auf {to} aktualisiert"),
-        Verdict::Finished(Outcome::RolledBack) => format!("Update auf {to} gescheitert, {from} läuft wieder"),
+        Verdict::Finished(Outcome::RolledBack) => {
+            format!("Update auf {to} gescheitert, {from} läuft wieder{}", held(report))
+        }
         Verdict::Finished(Outcome::Failed) => "nicht aktualisiert, nichts wurde verändert".to_owned(),
         Verdict::Finished(Outcome::Cancelled) => "Update abgebrochen, nichts wurde verändert".to_owned(),
-        Verdict::Finished(Outcome::Skipped) => match idle(report) {
-            Idle::NothingNewer => "nichts Neueres, bleibt wie es ist".to_owned(),
-            Idle::Missed { .. } => "Start versäumt, nicht aktualisiert".to_owned(),
-            Idle::Asks { .. } => "Start versäumt, SIE entscheiden, ob jetzt aktualisiert wird".to_owned(),
+        Verdict::Finished(Outcome::Skipped) => match (idle(report), &report.blocked) {
+            (Idle::NothingNewer, Some(id)) => {
+                format!("nicht aktualisiert, {} ist früher gescheitert und wird zurückgehalten", id.version)
+            }
+            (Idle::NothingNewer, None) => "nichts Neueres, bleibt wie es ist".to_owned(),
+            (Idle::Missed { .. }, _) => "Start versäumt, nicht aktualisiert".to_owned(),
+            (Idle::Asks { .. }, _) => "Start versäumt, SIE entscheiden, ob jetzt aktualisiert wird".to_owned(),
         },
     }
+}
+
+fn held(report: &RunReport) -> String {
+    report.held.as_ref().map(|id| format!(", {} wird zurückgehalten", id.version)).unwrap_or_default()
 }
 
 fn headline(report: &RunReport) -> String {
@@ -128,16 +137,25 @@ fn next(report: &RunReport) -> (String, Vec<String>) {
                 format!("afterhours run resolve {run} --as new"),
             ],
         ),
+        Verdict::Finished(Outcome::Skipped) if report.blocked.is_some() => (
+            "Zu tun: Bitten Sie den Hersteller um eine berichtigte Version. Soll die zurückgehaltene noch einmal \
+             versucht werden, erlauben Sie sie.",
+            vec![],
+        ),
         Verdict::Finished(Outcome::Succeeded | Outcome::Skipped) if report.gate == GateRemark::Open => {
             ("Zu tun: nichts.", vec![])
         }
         Verdict::Finished(Outcome::Succeeded) => {
             ("Zu tun: Sehen Sie nach und lassen Sie dann die Benutzer wieder hinein.", vec![])
         }
-        Verdict::Finished(Outcome::RolledBack) => (
-            "Zu tun: Der Grund steht unten; fragen Sie den Hersteller. Diese Version wird nicht von selbst noch einmal versucht.",
+        Verdict::Finished(Outcome::RolledBack) if report.held.is_some() => (
+            "Zu tun: Der Grund steht unten; fragen Sie den Hersteller. Diese Version wird nicht von selbst noch einmal versucht, \
+             und neuere warten hinter ihr, bis Sie sie erlauben.",
             vec![],
         ),
+        Verdict::Finished(Outcome::RolledBack) => {
+            ("Zu tun: Der Grund steht unten. Es lag nicht an der Version; sie wird wieder versucht.", vec![])
+        }
         Verdict::Finished(Outcome::Failed) => (
             "Zu tun: Der Grund steht unten; beheben Sie ihn, prüfen Sie und starten Sie den Auftrag noch einmal.",
             vec![format!("afterhours doctor {app}")],

@@ -36,6 +36,8 @@ pub use crate::notify::template::report::Verdict;
 const FINDINGS_MAX: usize = 30;
 /// How many lines of a program's words are shown.
 const LINES_MAX: usize = 40;
+/// The last lines of what was seen of a program, such as its journal.
+const EXHIBIT_LINES_MAX: usize = 50;
 /// How many causes of a failure are shown.
 const CAUSES_MAX: usize = 20;
 /// How many releases are told of, and how many lines of each.
@@ -170,7 +172,9 @@ pub fn render(report: &RunReport, language: Language) -> Rendered {
 }
 
 fn next(page: &mut Page, report: &RunReport, words: &Phrases) {
-    let (usual, commands) = (words.next)(report);
+    let (usual, mut commands) = (words.next)(report);
+    let held = report.held.as_ref().or(report.blocked.as_ref());
+    commands.extend(held.map(|id| format!("afterhours update allow {} --app {}", id.version, report.app)));
     page.gap();
     page.line(&usual);
     for command in &commands {
@@ -247,6 +251,10 @@ fn failed(page: &mut Page, at: At, failure: &Failure, words: &Phrases) {
         page.item(&format!("{}:", words.said));
     }
     page.list(&failure.said, LINES_MAX, |page, line| page.item(&format!("  {line}")));
+    for exhibit in &failure.exhibits {
+        page.item(&format!("{}:", exhibit.from));
+        page.list(&exhibit.lines, EXHIBIT_LINES_MAX, |page, line| page.item(&format!("  {line}")));
+    }
     if let Some(hint) = &failure.hint {
         page.item(&format!("{}: {hint}", words.hint));
     }

@@ -66,6 +66,10 @@ pub struct RunReport {
     pub notes: Vec<(ReleaseId, String)>,
     /// Jobs that should have followed, but are disabled.
     pub idle: Vec<JobName>,
+    /// The release that this run has held back.
+    pub held: Option<ReleaseId>,
+    /// The release that was held back before, and that everything newer waits for.
+    pub blocked: Option<ReleaseId>,
     /// The newest entry of the history when this was written; absent where there is none.
     pub history: Option<Anchor>,
 }

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::domain::evidence::Evidence;
+use crate::domain::failure::Exhibit;
 use crate::domain::finding::Finding;
 use crate::domain::history::Anchor;
 use crate::domain::run::Outcome;
@@ -78,6 +79,8 @@ fn night() -> RunReport {
             LoggedOut { user: "clara".to_owned(), workstation: None },
         ],
         gate: GateRemark::Open,
+        held: None,
+        blocked: None,
     }
 }
 
@@ -87,8 +90,7 @@ fn unhealthy() -> Failure {
         because: vec!["it answered \"500 Internal Server Error\" for 60s".to_owned()],
         said: vec!["Traceback:".to_owned(), "  KeyError: 'vat'".to_owned()],
         hint: Some("read the application's own log in /var/log/orders".to_owned()),
-        code: None,
-        scarce: None,
+        ..Failure::new("")
     }
 }
 
@@ -100,7 +102,8 @@ fn rolled_back() -> RunReport {
         step.state = StepState::Undone;
     }
     steps.push(in_state(done(Step::CheckHealth, 60_000, "no good answer in 60s"), StepState::Failed));
-    RunReport { verdict: Verdict::Finished(Outcome::RolledBack), cause: Some(cause), steps, ..night() }
+    let held = Some(release("2.4.1", 43));
+    RunReport { verdict: Verdict::Finished(Outcome::RolledBack), cause: Some(cause), held, steps, ..night() }
 }
 
 fn failed() -> RunReport {
@@ -109,8 +112,7 @@ fn failed() -> RunReport {
         because: vec!["/srv/backup/orders-20261117.dump was made 4 days ago".to_owned()],
         said: Vec::new(),
         hint: Some("run the backup, or set `make` so that one is made".to_owned()),
-        code: None,
-        scarce: None,
+        ..Failure::new("")
     };
     let steps = vec![done(Step::Preflight, 812, "12 checks"), in_state(done(Step::Backup, 90, ""), StepState::Failed)];
     RunReport {
@@ -208,6 +210,31 @@ fn who_must_open_the_gate_is_told_how() {
     let text = render(&report, Language::English).text;
     assert!(text.contains("CANNOT log in yet"), "{text}");
     assert!(text.contains("  afterhours gate open orders\n"), "{text}");
+}
+
+#[test]
+fn what_is_held_back_is_named_and_how_to_let_it_go() {
+    let held = RunReport { held: Some(release("2.4.0", 42)), ..rolled_back() };
+    let mail = render(&held, Language::English);
+    assert_eq!(mail.subject, "Order desk: update to 2.4.1 failed, 2.3.0 is back, 2.4.0 is held back");
+    assert!(mail.text.contains("  afterhours update allow 2.4.0 --app orders\n"), "{}", mail.text);
+    let free = render(&RunReport { held: None, ..rolled_back() }, Language::English);
+    assert!(free.text.contains("tried again"), "{}", free.text);
+    let waits = RunReport { blocked: Some(release("2.4.0", 42)), ..skipped() };
+    for language in [Language::English, Language::German] {
+        let mail = render(&waits, language);
+        assert!(mail.subject.contains("2.4.0"), "{}", mail.subject);
+        assert!(mail.text.contains("  afterhours update allow 2.4.0 --app orders\n"), "{}", mail.text);
+    }
+}
+
+#[test]
+fn what_others_said_of_the_failure_is_in_the_mail() {
+    let lines = vec!["<title>KeyError at /</title>".to_owned()];
+    let exhibits = vec![Exhibit { from: "http://127.0.0.1:8080/".to_owned(), lines }];
+    let cause = Cause::StepFailed { at: at(Step::CheckHealth), failure: Failure { exhibits, ..unhealthy() } };
+    let text = render(&RunReport { cause: Some(cause), ..rolled_back() }, Language::German).text;
+    assert!(text.contains("  http://127.0.0.1:8080/:\n    <title>KeyError at /</title>\n"), "{text}");
 }
 
 #[test]

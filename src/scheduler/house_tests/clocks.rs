@@ -84,7 +84,7 @@ fn machine_before(step: Step, clock: &dyn Clock, grace: Span) -> Machine {
             Decision::Act { at, attempt, how } => {
                 let grace = Term { from: noted, length: grace };
                 let output = match at.step {
-                    Step::Select => Output::Selected { from: None, path: vec![release()] },
+                    Step::Select => Output::Selected { from: None, path: vec![release()], blocked: None },
                     Step::Announce => Output::Announced {
                         grace_ends_at: grace.ends_at(noted),
                         grace: Some(grace),
@@ -219,6 +219,7 @@ async fn with_jobs(house: &House) -> [JobName; 2] {
             to_named_at: None,
             on_failure: None,
             mail: Vec::new(),
+            repair: false,
         };
         let (created_by, now) = ("anna".to_owned(), house.clock.now());
         let due_at = Some(tonight());

@@ -89,7 +89,7 @@ impl<'t> Desk<'t> {
 
     /// What somebody reads whose order is refused: what, and what to do.
     async fn refuses(&self, to: Option<&str>) -> String {
-        let wish = Wish { to: to.map(v), named_at: Some(self.trade.clock.now()) };
+        let wish = Wish { to: to.map(v), named_at: Some(self.trade.clock.now()), repair: false };
         let failure = select(&self.kit(), &self.store, &wish, self.trade.clock.now()).await.unwrap_err();
         let hint = failure.hint.clone().expect("every refusal has a remedy");
         format!("failed to {failure}; {hint}")
@@ -126,7 +126,7 @@ fn v(version: &str) -> Version {
 
 /// An order that is given now.
 fn order(desk: &Desk<'_>, version: &str) -> Wish {
-    Wish { to: Some(v(version)), named_at: Some(desk.trade.clock.now()) }
+    Wish { to: Some(v(version)), named_at: Some(desk.trade.clock.now()), repair: false }
 }
 
 fn spec(name: &str, to: Option<&str>) -> JobSpec {
@@ -145,6 +145,7 @@ fn spec(name: &str, to: Option<&str>) -> JobSpec {
         to_named_at: None,
         on_failure: None,
         mail: Vec::new(),
+        repair: false,
     }
 }
 
@@ -399,7 +400,7 @@ async fn a_runs_order_is_as_old_as_the_word_of_the_person_behind_it() {
         let (run, order) = desk.run(job, to, trigger).await;
         Wish::of_run(&desk.store, run, &order).await.unwrap()
     };
-    let three = |named_at| Wish { to: Some(v("3.0")), named_at };
+    let three = |named_at| Wish { to: Some(v("3.0")), named_at, repair: false };
     // Where a job starts by itself, it is when its version was named; whatever else was changed of it later.
     for trigger in [Trigger::Schedule, Trigger::Misfire { missed_at: begun }, Trigger::After { run: RunId(1) }] {
         assert_eq!(wish(Some(&jobs[0]), None, trigger).await, three(Some(hour(2))));

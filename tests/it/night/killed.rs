@@ -112,6 +112,25 @@ async fn killed_in_the_second_migration_everything_goes_back() {
     let run = site.settled(run).await;
     site.must_be_whole(&run, &[V2, V3], &["first", "second"]).await;
     site.reports(1).await;
+    let held = site.run(&["update", "allow", "--list", "--app", "orders", "--json"]).await.1;
+    assert_eq!(held.trim(), "[]", "a kill is nobody's fault");
+}
+
+#[tokio::test]
+async fn after_a_crash_in_the_health_check_the_new_version_is_started_again() {
+    let mut site = Site::new().await;
+    V2.publish(&site.feed());
+    site.open().await;
+    let run = site.update().await;
+    assert!(site.see(run, |event| is_start(event, At::first(Step::CheckHealth))).await);
+    // As a power cut does: the daemon and the application are gone, and a hold keeps everybody else from starting it.
+    site.kill().await;
+    let pid = rustix::process::Pid::from_raw(site.read("pid").parse().unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    site.serve().await;
+    let run = site.settled(run).await;
+    assert_eq!(run.outcome, Some(Outcome::Succeeded), "{run:#?}");
+    assert_eq!(site.must_be_whole(&run, &[V2], &["first", "second"]).await, Left::New);
 }
 
 #[rstest]

@@ -14,6 +14,7 @@ mod away;
 mod chain;
 mod checks;
 mod failing;
+mod ill;
 mod killed;
 mod people;
 mod plain;

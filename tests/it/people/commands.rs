@@ -65,7 +65,7 @@ async fn a_list_that_fails_in_any_way_is_unknown() {
         let sessions = sessions(vec![SessionsSettings::Workstations, commands(list)], &hub);
         let Census::Unknown(why) = sessions.census().await else { panic!("{list} is known") };
         assert!(why.contains(reason), "{list}: {why}");
-        assert!(sessions.check().await.iter().any(|finding| finding.severity == Severity::Fatal), "{list}");
+        assert!(sessions.check(false).await.iter().any(|finding| finding.severity == Severity::Fatal), "{list}");
     }
     let slow = SessionsSettings::Commands {
         list: sh("exec sleep 100"),
@@ -96,7 +96,7 @@ async fn sessions_of_a_probe_are_nobodys() {
     let Census::Known(people) = sessions.census().await else { panic!("unknown") };
     assert_eq!(people.iter().map(|session| session.id.0.as_str()).collect::<Vec<_>>(), ["8"]);
     assert_eq!(sessions.ignored().await.len(), 2);
-    assert!(sessions.check().await.iter().any(|finding| finding.text.contains("lists 1 sessions")));
+    assert!(sessions.check(false).await.iter().any(|finding| finding.text.contains("lists 1 sessions")));
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn a_failing_command_does_not_keep_the_others_from_being_told() {
     assert!(matches!(error, SessionsError::Several { .. }), "{error}");
     let error = sessions.end(&SessionId("1".into()), true).await.unwrap_err();
     assert!(matches!(error, SessionsError::CannotEnd { .. }) && error.hint().is_some(), "{error}");
-    assert!(sessions.check().await.iter().any(|finding| finding.check == "sessions_end"));
+    assert!(sessions.check(false).await.iter().any(|finding| finding.check == "sessions_end"));
     let mute = self::sessions(vec![SessionsSettings::Workstations, commands("echo '[]'")], &hub());
     let error = mute.message("Hello", Some(&SessionId("1".into()))).await.unwrap_err();
     assert!(matches!(error, SessionsError::CannotTell { .. }), "{error}");

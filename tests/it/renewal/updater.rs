@@ -157,7 +157,7 @@ pub(crate) async fn said(site: &Site, run: RunId) -> (String, Vec<Finding>) {
             && at.step == Step::SelfUpdate
         {
             let findings = match output {
-                Output::Checked { findings } => findings,
+                Output::Checked { findings, .. } => findings,
                 _ => Vec::new(),
             };
             return (message, findings);
