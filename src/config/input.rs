@@ -111,6 +111,7 @@ pub(super) struct HealthInput {
     pub(super) tcp: Option<String>,
     pub(super) command: Option<Args>,
     pub(super) version: Option<String>,
+    pub(super) ca_file: Option<String>,
     pub(super) deep: Option<Args>,
     pub(super) times: Option<u32>,
     pub(super) every: Option<Span>,

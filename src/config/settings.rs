@@ -279,6 +279,8 @@ pub struct HealthSettings {
     pub probe: HealthProbe,
     /// Where the version is read from over HTTP, when it is not in the health answer.
     pub version: Option<Url>,
+    /// Trusted for https in place of the host's authorities.
+    pub ca_file: Option<PathBuf>,
     /// A deep check: a probe login, a query. Ends with 0 when all is well.
     pub deep: Option<Command>,
     /// How many good answers in a row.

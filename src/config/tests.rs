@@ -63,12 +63,14 @@ fn with_secrets(text: &str, dir: &Path) -> String {
     fs_err::write(dir.join("mail-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     fs_err::write(dir.join("proxy.password"), "secret\n").unwrap();
     fs_err::write(dir.join("feed-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
+    fs_err::write(dir.join("orders-ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
     let dir = dir.display().to_string();
     let names = [
         "/etc/afterhours/mail.password",
         "/etc/afterhours/mail-ca.pem",
         "/etc/afterhours/proxy.password",
         "/etc/afterhours/feed-ca.pem",
+        "/etc/afterhours/orders-ca.pem",
     ];
     names.iter().fold(text.to_owned(), |text, name| text.replace(name, &name.replace("/etc/afterhours", &dir)))
 }

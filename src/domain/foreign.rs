@@ -94,11 +94,8 @@ fn quotes(line: &str) -> bool {
 /// belongs to them; elsewhere all.
 pub fn warnings(text: &str) -> Vec<&str> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let mut warns = true;
     let is_log = lines.clone().any(|line| gravity(line).is_some());
-    if is_log {
-        warns = false;
-    }
+    let mut warns = !is_log;
     lines
         .filter(|line| {
             warns = gravity(line).unwrap_or(warns);

@@ -143,6 +143,7 @@ fn ill(error: &ProbeError, app: &AppName, leave: Leave) -> Finding {
         error,
         ProbeError::Command { source: ExecError::Spawn { .. } | ExecError::Refused { .. }, .. }
             | ProbeError::Client { .. }
+            | ProbeError::Authority { .. }
     );
     match (leave.repair, hopeless) {
         (true, false) => Finding::warning("health", text, remedy),

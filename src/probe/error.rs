@@ -1,5 +1,6 @@
 //! Why an answer of an application is not good.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 
@@ -24,6 +25,15 @@ pub enum ProbeError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// The certificates of `health.ca_file` cannot be used.
+    #[error("trust the certificates in {file}")]
+    Authority {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Nobody answers over HTTP.
     #[error("get an answer from {url}")]
@@ -117,6 +127,18 @@ pub enum ProbeError {
     },
 }
 
+/// Whether the server's certificate is what is wrong. Such an error hides in others, and is no source of theirs.
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |error| (*error).source());
+    causes.any(|cause| cause.is::<rustls::Error>() || cause.downcast_ref::<io::Error>().is_some_and(hides_certificate))
+}
+
+fn hides_certificate(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| {
+        inner.is::<rustls::Error>() || inner.downcast_ref::<io::Error>().is_some_and(hides_certificate)
+    })
+}
+
 fn ended(in_a_row: u32, settled: bool) -> String {
     match settled {
         true => format!("the last {WRONG_MAX} by another version, which waiting does not change"),
@@ -137,7 +159,7 @@ impl ProbeError {
     /// Whether nothing was asked of the application, because we could not.
     pub(crate) fn is_ours(&self) -> bool {
         match self {
-            Self::Client { .. } => true,
+            Self::Client { .. } | Self::Authority { .. } => true,
             Self::Command { source, .. } => !matches!(source, ExecError::Failed { .. } | ExecError::Overdue { .. }),
             Self::NotHealthy { source: Some(last), .. } => last.is_ours(),
             _ => false,
@@ -162,6 +184,13 @@ impl ProbeError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Client { .. } => Some("install the system's certificates (Debian: ca-certificates)".to_owned()),
+            Self::Authority { file, .. } => {
+                Some(format!("put the server's certificate there as PEM, or correct health.ca_file: {file}"))
+            }
+            Self::Http { source, .. } if is_untrusted(source) => Some(
+                "for a certificate of your own, name its PEM file: health.ca_file; it must name the server as the address does"
+                    .to_owned(),
+            ),
             Self::Http { url, .. } => Some(format!("is the application running? try: curl -v {url}")),
             Self::Status { url, status, .. } if status.is_redirection() => {
                 Some(format!("redirects are not followed: name the page that {url} leads to"))

@@ -1,5 +1,7 @@
 //! One page, asked anew each time.
 
+use std::path::Path;
+
 use reqwest::Client;
 use reqwest::Response;
 use reqwest::header::AGE;
@@ -10,6 +12,7 @@ use url::Host;
 use url::Url;
 
 use crate::domain::foreign;
+use crate::files::pinned::Pinned;
 use crate::probe::ANSWER_WAIT_MAX;
 use crate::probe::BODY_BYTES_MAX;
 use crate::probe::ProbeError;
@@ -24,7 +27,8 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    pub(crate) fn new(url: &Url) -> Result<Self, ProbeError> {
+    /// With the certificates of a file, nobody else is trusted for https.
+    pub(crate) fn new(url: &Url, ca_file: Option<&Path>) -> Result<Self, ProbeError> {
         let name = name(url);
         let mut builder = Client::builder()
             .user_agent(concat!("afterhours/", env!("CARGO_PKG_VERSION")))
@@ -39,6 +43,11 @@ impl Page {
         if url.scheme() == "http" {
             // A host without certificates can still ask its own pages.
             builder = builder.tls_certs_only([]);
+        }
+        if let Some(file) = ca_file.filter(|_| url.scheme() == "https") {
+            let bad = |source| ProbeError::Authority { file: file.display().to_string(), source };
+            let config = Pinned::read(file).map_err(|source| bad(source.into()))?.into_config();
+            builder = builder.tls_backend_preconfigured(config.map_err(|source| bad(source.into()))?);
         }
         match builder.build() {
             Ok(client) => Ok(Self { url: url.clone(), name, client }),

@@ -105,15 +105,16 @@ impl Probe {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(settings: &HealthSettings) -> Result<Self, ProbeError> {
+        let ca_file = settings.ca_file.as_deref();
         let shallow = match &settings.probe {
-            HealthProbe::Http(url) => Shallow::Http(Page::new(url)?),
+            HealthProbe::Http(url) => Shallow::Http(Page::new(url, ca_file)?),
             HealthProbe::Tcp(port) => Shallow::Tcp(*port),
             HealthProbe::Command(argv) => Shallow::Command(argv.clone()),
             HealthProbe::None => Shallow::None,
         };
         Ok(Self {
             shallow,
-            version: settings.version.as_ref().map(Page::new).transpose()?,
+            version: settings.version.as_ref().map(|url| Page::new(url, ca_file)).transpose()?,
             deep: settings.deep.clone(),
             times: settings.times.max(1),
             every: settings.every,

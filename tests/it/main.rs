@@ -15,6 +15,7 @@ mod jobs;
 mod night;
 mod notify;
 mod people;
+mod pinned;
 mod probe;
 mod renewal;
 mod service;

@@ -45,6 +45,15 @@ impl Certificates {
         Self { dir }
     }
 
+    /// As a beginner makes it: an authority that stands for a server, with its name in the old way only.
+    async fn self_signed() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"];
+        openssl(dir.path(), &[&new[..], &["-keyout", "server.key", "-out", "server.pem"]].concat()).await;
+        fs_err::copy(dir.path().join("server.pem"), dir.path().join("ca.pem")).unwrap();
+        Self { dir }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -340,6 +349,23 @@ async fn nothing_is_sent_in_the_clear_where_starttls_is_missing() {
     assert!(matches!(*error, MailError::NoStartTls { .. }), "{error}");
     assert!(!error.is_permanent());
     assert!(server.end().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_trusted_by_its_file() {
+    let (certificates, others) = (Certificates::self_signed().await, Certificates::self_signed().await);
+    for (tls, args) in [
+        (MailTls::StartTls, &["--login", "ah:secret"][..]),
+        (MailTls::Implicit, &["--implicit", "--login", "ah:secret"]),
+    ] {
+        let server = Server::with_tls(&certificates, args).await;
+        let wrong =
+            mailer(&trusting(&others, server.settings(tls), "secret")).send(&mail(&["it@example.com"]), ID).await;
+        assert!(matches!(wrong, Err(MailError::Connection { phase: Phase::Encrypt, .. })), "{tls:?}: {wrong:?}");
+        let right = trusting(&certificates, server.settings(tls), "secret");
+        mailer(&right).send(&mail(&["it@example.com"]), ID).await.unwrap();
+        assert_eq!(server.end().await.len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -121,7 +121,7 @@ fn bad(status: u16) -> Say {
 
 fn settings(probe: HealthProbe) -> HealthSettings {
     let every = Span::from(Duration::from_millis(10));
-    HealthSettings { probe, version: None, deep: None, times: 3, every, deadline: Span::secs(10) }
+    HealthSettings { probe, version: None, ca_file: None, deep: None, times: 3, every, deadline: Span::secs(10) }
 }
 
 fn version(text: &str) -> Answers {

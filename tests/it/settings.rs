@@ -35,6 +35,7 @@ pub(crate) fn app_settings() -> AppSettings {
         service: ServiceSettings { control: ServiceControl::None, deadline: Span::secs(10), port: None },
         health: HealthSettings {
             probe: HealthProbe::None,
+            ca_file: None,
             version: None,
             deep: None,
             times: 1,

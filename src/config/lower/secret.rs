@@ -47,7 +47,7 @@ pub(super) fn password(place: &Place, text: &str) -> Result<SecretString, Proble
 /// A PEM file with the authority behind the certificate of `server`.
 pub(super) fn ca_file(place: &Place, text: &str, server: &str) -> Result<PathBuf, Problem> {
     let path = check::own_file(place, text)?;
-    let hint = format!("give a PEM file with the certificate of the authority that signed the {server}'s");
+    let hint = format!("give a PEM file with the {server}'s own certificate, or that of the authority that signed it");
     let unreadable = |source| place.wrong(format!("cannot read \"{text}\"")).hint(hint.clone()).because(source);
     let pem = bounded(&path).map_err(unreadable)?;
     if String::from_utf8_lossy(&pem).contains("-----BEGIN CERTIFICATE-----") {

@@ -8,6 +8,7 @@ use crate::config::input::Args;
 use crate::config::input::HealthInput;
 use crate::config::input::ServiceInput;
 use crate::config::lower::check;
+use crate::config::lower::secret;
 use crate::config::settings::HealthProbe;
 use crate::config::settings::HealthSettings;
 use crate::config::settings::ServiceControl;
@@ -148,6 +149,7 @@ pub(super) fn health(place: &Place, input: HealthInput, tree: &Tree) -> Result<H
     Ok(HealthSettings {
         probe,
         version: input.version.map(|url| check::http_url(&place.key("version"), &url)).transpose()?,
+        ca_file: input.ca_file.map(|file| secret::ca_file(&place.key("ca_file"), &file, "health page")).transpose()?,
         deep: check::maybe_command(&place.key("deep"), input.deep, tree)?,
         times,
         every,

@@ -3,11 +3,11 @@
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Certificate;
 use reqwest::Client;
 use reqwest::NoProxy;
 use reqwest::Proxy;
@@ -23,6 +23,7 @@ use reqwest::header::RANGE;
 use reqwest::header::RETRY_AFTER;
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::redirect::Policy;
+use rustls::ClientConfig;
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 use url::Host;
@@ -36,6 +37,8 @@ use crate::feed::transport::error::TransportError;
 use crate::feed::transport::licence;
 use crate::feed::transport::licence::Refusal;
 use crate::feed::transport::pace::Floor;
+use crate::files::pinned::Pinned;
+use crate::files::pinned::PinnedError;
 
 /// How often the server may send elsewhere.
 const REDIRECTS_MAX: u32 = 5;
@@ -59,10 +62,18 @@ pub(super) struct Asker {
     limits: Limits,
 }
 
+/// Whom a client trusts in place of the host's authorities.
+#[derive(Debug, Clone)]
+enum Authorities {
+    /// The certificates of `feed.ca_file`.
+    Pinned(Box<ClientConfig>),
+    /// Nobody.
+    None,
+}
+
 impl Asker {
     pub(super) fn new(settings: &TransportSettings, limits: Limits) -> Result<Self, TransportError> {
-        let authorities = authorities(settings)?;
-        let build = |proxy: Option<Proxy>, is_direct: bool, certificates: Option<Vec<Certificate>>| {
+        let build = |proxy: Option<Proxy>, is_direct: bool, authorities: Option<Authorities>| {
             let mut builder = Client::builder()
                 .user_agent(concat!("afterhours/", env!("CARGO_PKG_VERSION")))
                 .redirect(Policy::none())
@@ -75,26 +86,32 @@ impl Asker {
             if let Some(proxy) = proxy {
                 builder = builder.proxy(proxy);
             }
-            if let Some(certificates) = certificates {
-                builder = builder.tls_certs_only(certificates);
-            }
+            builder = match authorities {
+                Some(Authorities::Pinned(tls)) => builder.tls_backend_preconfigured(*tls),
+                Some(Authorities::None) => builder.tls_certs_only([]),
+                None => builder,
+            };
             builder.build()
         };
         let is_direct = matches!(settings.proxy, ProxySettings::Direct);
         let way = proxy(&settings.proxy)?;
         let prepare = |source| TransportError::Prepare { source };
-        let (client, authorities, trusted) = match (authorities, &settings.ca_file) {
-            (Some(pinned), Some(file)) => {
-                let bad = |source| TransportError::BadAuthority { file: file.clone(), source: Some(source) };
-                let client = build(way, is_direct, Some(pinned.clone())).map_err(bad)?;
-                (client, Some(pinned), format!("the authorities in {}", file.display()))
+        let (client, authorities, trusted) = match &settings.ca_file {
+            Some(file) => {
+                let tls = pinned(file)?;
+                let client = build(way, is_direct, Some(Authorities::Pinned(tls.clone()))).map_err(prepare)?;
+                (client, Some(Authorities::Pinned(tls)), format!("the certificates in {}", file.display()))
             }
-            _ => match build(way.clone(), is_direct, None) {
+            None => match build(way.clone(), is_direct, None) {
                 Ok(client) => (client, None, "this host's authorities".to_owned()),
                 // A host without any can still ask without encryption.
                 Err(_) => {
-                    let client = build(way, is_direct, Some(Vec::new())).map_err(prepare)?;
-                    (client, Some(Vec::new()), "no authority at all, since this host has none installed".to_owned())
+                    let client = build(way, is_direct, Some(Authorities::None)).map_err(prepare)?;
+                    (
+                        client,
+                        Some(Authorities::None),
+                        "no authority at all, since this host has none installed".to_owned(),
+                    )
                 }
             },
         };
@@ -260,13 +277,16 @@ impl Body {
     }
 }
 
-/// The authorities of `feed.ca_file`; nothing when there is no such key.
-fn authorities(settings: &TransportSettings) -> Result<Option<Vec<Certificate>>, TransportError> {
-    let Some(file) = &settings.ca_file else { return Ok(None) };
-    let pem = std::fs::read(file).map_err(|source| TransportError::ReadAuthority { file: file.clone(), source })?;
-    let bad = |source| TransportError::BadAuthority { file: file.clone(), source };
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|source| bad(Some(source)))?;
-    if certificates.is_empty() { Err(bad(None)) } else { Ok(Some(certificates)) }
+/// A client's side of TLS that trusts the certificates of `feed.ca_file`.
+fn pinned(file: &Path) -> Result<Box<ClientConfig>, TransportError> {
+    let bad = |source: PinnedError| match source {
+        PinnedError::Read { source, .. } => TransportError::ReadAuthority { file: file.to_owned(), source },
+        PinnedError::Parse { problem, .. } => TransportError::BadAuthority { file: file.to_owned(), problem },
+    };
+    let config = Pinned::read(file).map_err(bad)?.into_config();
+    let unusable =
+        |error: rustls::Error| TransportError::BadAuthority { file: file.to_owned(), problem: error.to_string() };
+    config.map(Box::new).map_err(unusable)
 }
 
 /// The configured proxy; nothing when the environment decides, or when there is none.

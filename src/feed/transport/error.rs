@@ -29,13 +29,12 @@ pub enum TransportError {
         source: io::Error,
     },
     /// The authority's file holds no certificate.
-    #[error("understand the certificates in {}", .file.display())]
+    #[error("understand the certificates in {}: {problem}", .file.display())]
     BadAuthority {
         /// `feed.ca_file`.
         file: PathBuf,
-        /// Why, if it is more than that there is none.
-        #[source]
-        source: Option<reqwest::Error>,
+        /// Why.
+        problem: String,
     },
     /// The proxy's address cannot be used.
     #[error("use the proxy {proxy}")]
@@ -318,7 +317,7 @@ impl TransportError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::ReadAuthority { .. } | Self::BadAuthority { .. } => {
-                "put the certificate of the server's authority there as PEM, or correct feed.ca_file".to_owned()
+                "put the certificate of the server or of its authority there as PEM, or correct feed.ca_file".to_owned()
             }
             Self::BadProxy { .. } => "write feed.proxy as \"http://HOST:PORT\"".to_owned(),
             Self::BadAddress { .. } => "write feed.url as \"https://HOST/PATH/\"".to_owned(),

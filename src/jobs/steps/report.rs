@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::config::settings::ReportMail;
 use crate::db::outbox::OwedMail;
+use crate::domain::answers::Before;
 use crate::domain::failure::Failure;
 use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
@@ -195,6 +196,7 @@ async fn owe_mail(
             .map(|session| LoggedOut { user: session.who(), workstation: session.workstation.clone() })
             .collect(),
         gate,
+        was_ill: matches!(known.before, Some(Before::Ill | Before::Down)),
         held,
         blocked: known.blocked.clone(),
         history: Some(night.store.chain_head().await?).filter(|head| head.number > 0),

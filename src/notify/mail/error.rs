@@ -194,7 +194,7 @@ impl MailError {
                 "use a mail server with STARTTLS (smtp://) or TLS (smtps://), or one on this machine (smtp+plain://127.0.0.1)"
             }
             Self::Connection { phase: Phase::Encrypt, .. } => {
-                "check the name of the server and its certificate; for an authority of your own, set `ca_file` of `daemon.mail`"
+                "check the name of the server and its certificate; for a certificate or an authority of your own, set `ca_file` of `daemon.mail`"
             }
             Self::Connection { .. } | Self::Overdue { .. } => {
                 "check `smtp` of `daemon.mail`, the mail server, and the firewall between"

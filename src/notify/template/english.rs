@@ -93,6 +93,9 @@ fn headline(report: &RunReport) -> String {
             "The update of {title} from {from} to {to} can go neither forward nor back. Nothing more happens until you decide."
         ),
         Verdict::Finished(Outcome::Succeeded) => format!("{title} was updated from {from} to {to} and works."),
+        Verdict::Finished(Outcome::RolledBack) if report.was_ill => format!(
+            "The update of {title} to {to} failed. Program and data were put back as they were: {from}, which did not pass its health check before, either."
+        ),
         Verdict::Finished(Outcome::RolledBack) => format!(
             "The update of {title} to {to} failed. Program and data were put back as they were: {from} runs again and works."
         ),

@@ -99,6 +99,12 @@ fn headline(report: &RunReport) -> String {
         Verdict::Finished(Outcome::Succeeded) => {
             format!("{title} wurde von {from} auf {to} aktualisiert und arbeitet.")
         }
+        Verdict::Finished(Outcome::RolledBack) if report.was_ill => {
+            let from = version(&report.from, "die alte Version");
+            format!(
+                "Das Update von {title} auf {to} ist gescheitert. Programm und Daten sind wieder wie vorher: {from}, die auch vorher ihre Prüfung nicht bestand."
+            )
+        }
         Verdict::Finished(Outcome::RolledBack) => {
             let from = version(&report.from, "die alte Version");
             format!(

@@ -173,7 +173,8 @@ pub fn render(report: &RunReport, language: Language) -> Rendered {
 
 fn next(page: &mut Page, report: &RunReport, words: &Phrases) {
     let (usual, mut commands) = (words.next)(report);
-    let held = report.held.as_ref().or(report.blocked.as_ref());
+    let is_stuck = matches!(report.verdict, Verdict::Stuck { .. });
+    let held = report.held.as_ref().or(report.blocked.as_ref()).filter(|_| !is_stuck);
     commands.extend(held.map(|id| format!("afterhours update allow {} --app {}", id.version, report.app)));
     page.gap();
     page.line(&usual);

@@ -66,6 +66,8 @@ pub struct RunReport {
     pub notes: Vec<(ReleaseId, String)>,
     /// Jobs that should have followed, but are disabled.
     pub idle: Vec<JobName>,
+    /// Whether the application did not pass its own check before the run, either.
+    pub was_ill: bool,
     /// The release that this run has held back.
     pub held: Option<ReleaseId>,
     /// The release that was held back before, and that everything newer waits for.

@@ -79,6 +79,7 @@ fn night() -> RunReport {
             LoggedOut { user: "clara".to_owned(), workstation: None },
         ],
         gate: GateRemark::Open,
+        was_ill: false,
         held: None,
         blocked: None,
     }

@@ -1,5 +1,6 @@
 //! Ways to a server: TLS with its authorities, and proxies that ask for a password.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -11,10 +12,14 @@ use std::process::Stdio;
 use std::time::Duration;
 use std::time::Instant;
 
+use afterhours::config::settings::HealthProbe;
+use afterhours::config::settings::HealthSettings;
 use afterhours::config::settings::ProxySettings;
 use afterhours::config::settings::TransportSettings;
 use afterhours::domain::failure::FailureCode;
+use afterhours::domain::span::Span;
 use afterhours::feed::transport::TransportError;
+use afterhours::probe::Probe;
 use afterhours::wire::error::ErrorKind;
 use url::Url;
 
@@ -43,6 +48,14 @@ pub(super) fn authority(dir: &Path) {
     run("openssl", "openssl", &[&sign[..], &by].concat());
 }
 
+/// As a beginner makes it: an authority that stands for a server, with its name in the old way only.
+fn self_signed(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"];
+    run("openssl", "openssl", &[&new[..], &["-keyout", &path("server.key"), "-out", &path("server.pem")]].concat());
+}
+
 fn pinned(file: PathBuf) -> TransportSettings {
     TransportSettings { ca_file: Some(file), ..direct() }
 }
@@ -66,6 +79,44 @@ async fn only_the_pinned_authority_is_trusted() {
     let named = web.url("/").as_str().replace("127.0.0.1", "localhost").parse().unwrap();
     let error = transport(&pinned(right.join("ca.pem"))).get(&named, 1).await.unwrap_err();
     assert!(matches!(error, TransportError::Untrusted { .. }), "a certificate for another name: {error:?}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_trusted_by_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (right, wrong) = (dir.path().join("right"), dir.path().join("wrong"));
+    self_signed(&right);
+    self_signed(&wrong);
+    let web = Web::start_tls(&right, |_| Answer::new(200, "", "x"));
+    assert_eq!(transport(&pinned(right.join("server.pem"))).get(&web.url("/"), 1).await.unwrap().unwrap(), b"x");
+    let error = transport(&pinned(wrong.join("server.pem"))).get(&web.url("/"), 1).await.unwrap_err();
+    assert!(matches!(error, TransportError::Untrusted { .. }), "{error:?}");
+    let named = web.url("/").as_str().replace("127.0.0.1", "localhost").parse().unwrap();
+    let error = transport(&pinned(right.join("server.pem"))).get(&named, 1).await.unwrap_err();
+    assert!(matches!(error, TransportError::Untrusted { .. }), "a certificate for another name: {error:?}");
+}
+
+#[tokio::test]
+async fn a_health_page_has_a_certificate_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    self_signed(dir.path());
+    // Once a process; a second time it is there already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let web = Web::start_tls(dir.path(), |_| Answer::new(200, "", "1.2"));
+    let settings = |ca_file| HealthSettings {
+        probe: HealthProbe::Http(web.url("/")),
+        version: None,
+        ca_file,
+        deep: None,
+        times: 1,
+        every: Span::secs(1),
+        deadline: Span::secs(10),
+    };
+    let ask = async |ca_file| Probe::new(&settings(ca_file)).unwrap().ask(None, &BTreeMap::new()).await;
+    let answer = ask(Some(dir.path().join("server.pem"))).await.unwrap();
+    assert_eq!(answer.version.as_deref(), Some("1.2"));
+    let error = ask(None).await.unwrap_err();
+    assert!(error.hint().unwrap().contains("health.ca_file"), "{error:?}: {:?}", error.hint());
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub(crate) fn settings(root: &Path) -> AppSettings {
         service: ServiceSettings { control: ServiceControl::None, deadline: Span::mins(1), port: None },
         health: HealthSettings {
             probe: HealthProbe::None,
+            ca_file: None,
             version: None,
             deep: None,
             times: 1,

@@ -167,6 +167,7 @@ fn settings(dir: &Path, control: ServiceControl, port: Option<SocketAddr>, deadl
         service: ServiceSettings { control, deadline, port },
         health: HealthSettings {
             probe: HealthProbe::None,
+            ca_file: None,
             version: None,
             deep: None,
             times: 1,
