@@ -45,6 +45,7 @@ fn spec(prefix: &str, id: i64, due_at: DateTime<Utc>) -> JobSpec {
         to: None,
         to_named_at: None,
         on_failure: None,
+        repair: false,
         mail: vec!["it@example.com".to_owned()],
     }
 }

@@ -125,8 +125,8 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub said: Vec<String>,
     /// What others said at that moment: an answer, the service, its journal.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exhibits: Vec<Exhibit>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub exhibits: Box<[Exhibit]>,
     /// Whether the release has failed by itself: only then is it held back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub of_release: bool,
@@ -148,7 +148,7 @@ impl Failure {
             message: message.into(),
             because: Vec::new(),
             said: Vec::new(),
-            exhibits: Vec::new(),
+            exhibits: Box::default(),
             of_release: false,
             hint: None,
             code: None,

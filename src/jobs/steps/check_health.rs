@@ -27,8 +27,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
             let now = kit.service.status().await.ok();
             let ended = now != began_as || matches!(now, Some(ServiceStatus::Failed(_)));
             let mut failure = if ended { failure.because(last_words(context).await) } else { failure };
-            failure.exhibits.extend(error.exhibit());
-            failure.exhibits.extend(kit.service.exhibits().await);
+            failure.exhibits = error.exhibit().into_iter().chain(kit.service.exhibits().await).collect();
             return Err(blame::settle(&kit.app, failure));
         }
     };

@@ -15,7 +15,7 @@ pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
         Ok(seen) => seen,
         Err(error) => {
             let mut failure = failed(&error, error.hint()).of_release(error.is_of_program());
-            failure.exhibits = kit.service.exhibits().await;
+            failure.exhibits = kit.service.exhibits().await.into();
             return Err(blame::settle(&kit.app, failure));
         }
     };

@@ -232,7 +232,7 @@ fn what_is_held_back_is_named_and_how_to_let_it_go() {
 #[test]
 fn what_others_said_of_the_failure_is_in_the_mail() {
     let lines = vec!["<title>KeyError at /</title>".to_owned()];
-    let exhibits = vec![Exhibit { from: "http://127.0.0.1:8080/".to_owned(), lines }];
+    let exhibits: Box<[Exhibit]> = Box::from([Exhibit { from: "http://127.0.0.1:8080/".to_owned(), lines }]);
     let cause = Cause::StepFailed { at: at(Step::CheckHealth), failure: Failure { exhibits, ..unhealthy() } };
     let text = render(&RunReport { cause: Some(cause), ..rolled_back() }, Language::German).text;
     assert!(text.contains("  http://127.0.0.1:8080/:\n    <title>KeyError at /</title>\n"), "{text}");
