@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use crate::config::input::Input;
 use crate::config::schema::Schema;
 
-/// Words in messages that look like keys and are none: programs, functions of the system.
-const OTHERS: [&str; 2] = ["repquota", "pre_exec"];
+/// Words in messages that look like keys and are none of ours: programs, functions of the system, keys of a signer.
+const OTHERS: [&str; 3] = ["repquota", "pre_exec", "public_key"];
 
 /// Every end of a path of keys: `backup.evidence.files`, `evidence.files` and `files`.
 fn keys(schema: &Schema, above: &[&str], found: &mut BTreeSet<String>) {

@@ -1,6 +1,10 @@
 //! The way back: each undo fails now and then, for want of something, or for ever; and the log takes nothing.
 
+use uuid::Uuid;
+
 use super::*;
+use crate::domain::clock::Moment;
+use crate::domain::clock::Uptime;
 use crate::jobs::decide::SCARCE_ATTEMPTS_MAX;
 
 const EPERM: i32 = 1;
@@ -143,11 +147,13 @@ fn a_clock_that_was_set_back_keeps_no_undo_waiting() {
         RunEvent::UndoFailed { at, attempt: 1, failure, again_at },
     ]);
     let mut machine = Machine::queued(order());
-    events.iter().for_each(|event| machine.apply(event, dawn()).unwrap());
+    // What the wall clock shows, and so many seconds of the clock that does not jump.
+    let moment = |at, secs: u64| Moment { at, up: Some(Uptime { boot: Uuid::from_u128(1), ms: secs * 1000 }) };
+    events.iter().for_each(|event| machine.apply(event, moment(dawn(), 60)).unwrap());
     let waits = |now| matches!(decide(&machine, now), Decision::Wait { .. });
-    assert!(waits(dawn()));
-    assert!(!waits(dawn() + chrono::TimeDelta::seconds(8)));
-    assert!(!waits(dawn() - chrono::TimeDelta::hours(3)));
+    let earlier = dawn() - chrono::TimeDelta::hours(3);
+    assert!(waits(moment(dawn(), 60)) && waits(moment(earlier, 67)));
+    assert!(!waits(moment(dawn() + chrono::TimeDelta::seconds(8), 68)) && !waits(moment(earlier, 68)));
 }
 
 #[test]
