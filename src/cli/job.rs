@@ -36,15 +36,19 @@ pub(crate) struct JobArgs {
 enum JobCommand {
     Create(Box<CreateArgs>),
     /// List all jobs
+    #[command(alias = "ls")]
     List,
     /// Show one job
     Show(NameArgs),
     Edit(Box<EditArgs>),
     Enable(EnableArgs),
     Disable(DisableArgs),
+    #[command(aliases = ["rm", "remove"])]
     Delete(DeleteArgs),
+    #[command(alias = "start")]
     Run(RunJobArgs),
     Plan(PlanArgs),
+    #[command(alias = "log")]
     History(HistoryArgs),
 }
 

@@ -42,6 +42,7 @@ mod update;
 mod when;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,6 +51,8 @@ use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use clap::error::ContextKind;
+use clap::error::ContextValue;
 
 use crate::cli::context::Context;
 use crate::cli::exit::CliError;
@@ -245,18 +248,49 @@ async fn dispatch(command: Command, context: &Context<'_>) -> Result<Ending, Cli
 /// Help and version are answers; everything else that cannot be parsed is wrong use.
 fn unparsed(error: &clap::Error, args: &[OsString]) -> ExitCode {
     // The help of somebody who has gone away need not be written.
-    let _ = error.print();
+    let _ = match meant(error) {
+        Some(meant) => writeln!(std::io::stderr(), "{}\n\n  {meant}", first_line(error)),
+        None => error.print(),
+    };
     if !error.use_stderr() {
         return ExitCode::SUCCESS;
     }
     let json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     if json {
-        let text = error.to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        let error = ErrorView::new(ErrorKind::Usage, message).hint("see `afterhours --help`");
+        let message = first_line(error).trim_start_matches("error: ").to_owned();
+        let hint = meant(error).unwrap_or("see `afterhours --help`");
+        let error = ErrorView::new(ErrorKind::Usage, message).hint(hint);
         Ui::new(true, true, Color::Never).error_document(&CliError::from(error));
     }
     exit::code(ErrorKind::Usage)
+}
+
+fn first_line(error: &clap::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// What somebody means who guesses a command that other programs have.
+fn meant(error: &clap::Error) -> Option<&'static str> {
+    let guess = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(guess)) => guess.as_str(),
+        _ => return None,
+    };
+    Some(match guess {
+        "list" | "ls" | "jobs" => "Did you mean `afterhours job list` or `afterhours run list`?",
+        "runs" | "history" => "Did you mean `afterhours run list`?",
+        "log" | "logs" | "journal" => {
+            "Did you mean `afterhours run show RUN`, or the daemon's log: `journalctl -u afterhours`?"
+        }
+        "config" | "check" | "test" => {
+            "Did you mean `afterhours doctor`? It checks the configuration and all a run will need."
+        }
+        "version" => "Did you mean `afterhours --version`?",
+        "start" => "Did you mean `afterhours job run NAME` or `afterhours update now`?",
+        "stop" => "Did you mean `afterhours run cancel RUN`?",
+        "upgrade" => "Did you mean `afterhours update now`?",
+        "rollback" => "Did you mean `afterhours run cancel RUN` or `afterhours run resolve RUN --as old`?",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -268,5 +302,19 @@ mod tests {
     #[test]
     fn the_commands_are_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_guess_is_answered_with_what_there_is() {
+        let asked = |line: &str| meant(&Cli::try_parse_from(line.split(' ')).unwrap_err());
+        for guess in ["logs", "version", "config check", "list", "check", "start"] {
+            let meant = asked(&format!("afterhours {guess}")).unwrap();
+            assert!(meant.starts_with("Did you mean `afterhours "), "{guess}: {meant}");
+        }
+        assert_eq!(asked("afterhours gibberish"), None);
+        for line in ["job ls", "job rm nightly", "job start nightly", "run ls", "run log 7", "session ls"] {
+            let args: Vec<String> = format!("afterhours {line}").split(' ').map(str::to_owned).collect();
+            assert_eq!(understand(&args), Understood::Whole, "{line}");
+        }
     }
 }

@@ -42,7 +42,9 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Subcommand)]
 enum RunCommand {
+    #[command(alias = "ls")]
     List(ListArgs),
+    #[command(aliases = ["log", "logs"])]
     Show(ShowArgs),
     Watch(WatchArgs),
     Cancel(CancelArgs),

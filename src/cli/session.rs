@@ -31,6 +31,7 @@ pub(crate) struct SessionArgs {
 
 #[derive(Debug, Subcommand)]
 enum SessionCommand {
+    #[command(alias = "ls")]
     List(ListArgs),
     Message(MessageArgs),
     End(EndArgs),

@@ -22,6 +22,7 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 enum SnapshotCommand {
     /// List the snapshots, newest first; needs no daemon
+    #[command(alias = "ls")]
     List(ListArgs),
 }
 

@@ -81,15 +81,22 @@ impl FromStr for Span {
     }
 }
 
+/// As people read it: `2 days 3h`.
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
+        let written = humantime::format_duration(self.0).to_string();
+        for (place, part) in written.split(' ').enumerate() {
+            let (number, unit) = part.split_at(part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len()));
+            let (before, between) = (if place > 0 { " " } else { "" }, if unit.len() > 2 { " " } else { "" });
+            write!(f, "{before}{number}{between}{unit}")?;
+        }
+        Ok(())
     }
 }
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.collect_str(&humantime::format_duration(self.0))
     }
 }
 
@@ -110,6 +117,8 @@ mod tests {
             assert_eq!(span.to_string().parse::<Span>().unwrap(), span, "{text}");
         }
         assert_eq!("2d".parse::<Span>().unwrap(), Span::days(2));
+        assert_eq!(Span::days(2).to_string(), "2 days");
+        assert_eq!(serde_json::to_string(&Span::days(2)).unwrap(), "\"2days\"");
     }
 
     #[test]

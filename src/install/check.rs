@@ -18,6 +18,8 @@ use crate::config::settings::DataSettings;
 use crate::domain::failure::Failure;
 use crate::domain::finding::Finding;
 use crate::exec::missing_program;
+use crate::files::account::group_name;
+use crate::files::account::user_name;
 use crate::files::trusted::Untrusted;
 use crate::install::durable;
 use crate::install::error::InstallError;
@@ -216,37 +218,34 @@ fn ownership(layout: &Layout, wanted: Option<Result<Owner, String>>, looked: &Lo
     if !tree::is_root() && target.uid != rustix::process::geteuid().as_raw() {
         return Finding::fatal(
             CHECK,
-            format!("the new version must belong to user {}, which only root can arrange", target.uid),
+            format!("the new version must belong to {}, which only root can arrange", user_name(target.uid)),
             "run Afterhours as root, or set `owner` to the user it runs as",
         );
     }
     if target != actual {
         return Finding::warning(
             CHECK,
-            format!(
-                "{} belongs to {}:{}, the new version will belong to {}:{}",
-                dir.display(),
-                actual.uid,
-                actual.gid,
-                target.uid,
-                target.gid
-            ),
+            format!("{} belongs to {}, the new version will belong to {}", dir.display(), whose(actual), whose(target)),
             "correct `owner`, or chown the installation, if that is not intended",
         );
     }
     match others(dir, target, &looked.kept) {
-        0 => Finding::good(CHECK, format!("everything belongs to {}:{}", target.uid, target.gid)),
+        0 => Finding::good(CHECK, format!("everything belongs to {}", whose(target))),
         count => Finding::warning(
             CHECK,
             format!(
-                "{count} entries of {} belong to somebody else; in the new version all belong to {}:{}",
+                "{count} entries of {} belong to somebody else; in the new version all belong to {}",
                 dir.display(),
-                target.uid,
-                target.gid
+                whose(target)
             ),
             "list in `keep` what must stay as it is, or set `owner`",
         ),
     }
+}
+
+/// User and group by name, and by number, which is what counts.
+fn whose(owner: Owner) -> String {
+    format!("{}:{} ({}:{})", user_name(owner.uid), group_name(owner.gid), owner.uid, owner.gid)
 }
 
 /// How many entries that are not kept belong to somebody else.

@@ -170,7 +170,7 @@ async fn clock(store: &Store, now: DateTime<Utc>) -> Finding {
             format!("the clock shows {now}, but {last} has been already"),
             "set the clock of this machine (timedatectl), then try again",
         ),
-        Ok(_) => Finding::good("clock", "the clock is behind nothing that was written down"),
+        Ok(_) => Finding::good("clock", "the clock is not before the last entry of the history"),
         Err(error) => Finding::fatal(
             "clock",
             format!("the store cannot be read: {error}"),

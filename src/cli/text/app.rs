@@ -81,7 +81,10 @@ pub(crate) fn gate(view: &GateView, times: &Times) -> String {
             let over = if view.admits { ", but nobody keeps it closed any more: users may log in" } else { "" };
             let mut lines = vec![format!("{app}: closed by {by} since {}{over}", times.at(*since))];
             lines.extend(until.map(|at| format!("  until:   {}", times.at_and_away(at))));
-            lines.extend(lease_until.map(|at| format!("  opens:   {} where nobody renews it", times.at_and_away(at))));
+            lines.extend(
+                lease_until
+                    .map(|at| format!("  opens:   {} by itself, unless the run renews it", times.at_and_away(at))),
+            );
             lines.push(format!("  message: {message}"));
             lines
         }

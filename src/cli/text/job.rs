@@ -111,7 +111,10 @@ pub(crate) fn show(job: &JobView, times: &Times) -> String {
 pub(crate) fn changed(verb: &str, changed: &JobChanged, times: &Times) -> String {
     let job = &changed.job;
     let state = if job.enabled { "enabled" } else { "disabled" };
-    let mut lines = vec![format!("{verb} job {} for {}; it is {state}.", job.name, job.app)];
+    let mut lines = vec![match verb.eq_ignore_ascii_case(state) {
+        true => format!("{verb} job {} for {}.", job.name, job.app),
+        false => format!("{verb} job {} for {}; it is {state}.", job.name, job.app),
+    }];
     match &changed.resolved {
         Some(resolved) => lines.push(resolution(&job.start, resolved)),
         None => lines.push(format!("Starts: {}", start(&job.start))),

@@ -20,7 +20,10 @@ pub(crate) fn show(plan: &PlanView, times: &Times) -> String {
     let versions = match path.is_empty() {
         true if plan.held.is_empty() => format!("{} (nothing newer)", maybe(plan.from.as_ref())),
         true => format!("{} (nothing newer is taken now)", maybe(plan.from.as_ref())),
-        false => format!("{} -> {}", maybe(plan.from.as_ref().map(|from| &from.version)), path.join(" -> ")),
+        false => match &plan.from {
+            Some(from) => format!("{} -> {}", from.version, path.join(" -> ")),
+            None => format!("to {}", path.join(" -> ")),
+        },
     };
     let away = plan.downtime_ms.map_or_else(
         || "not known before the first run".to_owned(),

@@ -26,7 +26,9 @@ pub(crate) fn state(run: &RunView) -> String {
 fn versions(run: &RunView) -> String {
     match (&run.from_version, &run.to_version) {
         (None, None) => NOTHING.to_owned(),
-        (from, to) => format!("{} -> {}", maybe(from.as_ref()), maybe(to.as_ref())),
+        (Some(from), None) => from.to_string(),
+        (None, Some(to)) => format!("to {to}"),
+        (Some(from), Some(to)) => format!("{from} -> {to}"),
     }
 }
 
