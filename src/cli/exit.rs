@@ -85,7 +85,7 @@ impl CliError {
 
     /// `what` failed; a fragment that fits after "failed to".
     pub(crate) fn failed(what: impl Into<String>, error: &dyn Error) -> Self {
-        let mut failure = Failure::from_error(error);
+        let mut failure = Failure::told(error);
         let cause = std::mem::replace(&mut failure.message, what.into());
         failure.because.insert(0, cause);
         Self(ErrorView::from_failure(ErrorKind::Failed, failure))

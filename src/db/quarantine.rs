@@ -74,6 +74,20 @@ impl Store {
         .await
     }
 
+    /// Takes back what a run has noted of a build.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn allow_build(&self, app: &AppName, build: u64, run: RunId) -> Result<(), StoreError> {
+        let app = app.clone();
+        self.write(move |tx| {
+            let by_run = (app.as_str(), build.cast_signed(), run.0);
+            tx.execute("DELETE FROM quarantine WHERE app = ?1 AND build = ?2 AND run = ?3", by_run)?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Lets a release be tried again; false when it was not quarantined.
     ///
     /// # Errors

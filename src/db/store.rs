@@ -205,7 +205,8 @@ impl StoreError {
                 ErrorCode::DiskFull => Some(Scarce::Room),
                 ErrorCode::OutOfMemory => Some(Scarce::Memory),
                 ErrorCode::CannotOpen => Some(Scarce::Descriptors),
-                ErrorCode::ReadOnly => Some(Scarce::Writable),
+                // A quota and a file system that became read-only are said so, too; only a full disk has a word of its own.
+                ErrorCode::ReadOnly | ErrorCode::SystemIoFailure => Some(Scarce::Writable),
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Some(Scarce::Free),
                 _ => None,
             },

@@ -157,10 +157,14 @@ impl Failure {
     }
 
     /// Takes an error and its chain of sources apart.
-    pub fn from_error(error: &dyn Error) -> Self {
+    pub fn from_error(error: &(dyn Error + 'static)) -> Self {
+        Self { scarce: Scarce::find(std::iter::successors(Some(error), |e| (*e).source())), ..Self::told(error) }
+    }
+
+    /// The words of an error and of its causes alone.
+    pub fn told(error: &dyn Error) -> Self {
         let because = std::iter::successors(error.source(), |e| (*e).source()).map(ToString::to_string).collect();
-        let scarce = Scarce::find(std::iter::successors(error.source(), |e| (*e).source()));
-        Self { message: error.to_string(), because, scarce, ..Self::new("") }
+        Self { because, ..Self::new(error.to_string()) }
     }
 
     /// The same failure with a cause below it.
@@ -184,7 +188,7 @@ impl Failure {
     }
 }
 
-impl<E: Error> From<E> for Failure {
+impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::from_error(&error)
     }

@@ -11,6 +11,7 @@
 //! Deliberately absent: what has left the group and cleared its environment is not found, nor what has become another user.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::io::Read;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use sha2::Digest;
 use sha2::Sha256;
 use tokio::time::Instant;
 
+use crate::domain::failure::Scarce;
 use crate::domain::hex::hex;
 use crate::exec::TERM_WAIT;
 use crate::exec::process;
@@ -47,22 +49,31 @@ const ENVIRON_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// there, or, as an error, of those that would not go.
 ///
 /// # Errors
-/// Somebody is still there long after KILL.
-pub async fn end(is_mark: impl Fn(u32, &[u8]) -> bool + Send + Sync + Clone + 'static) -> Result<Vec<u32>, Vec<u32>> {
+/// Somebody is still there long after KILL, or nobody knows who is.
+pub async fn end(is_mark: impl Fn(u32, &[u8]) -> bool + Send + Sync + Clone + 'static) -> Result<Vec<u32>, Remaining> {
     let began = Instant::now();
     let mut met = BTreeSet::new();
     let mut asked = BTreeSet::new();
     loop {
         let looked = is_mark.clone();
-        // Without the process table nobody is found; a machine without /proc runs nothing of ours.
-        let look = tokio::task::spawn_blocking(move || look(&looked)).await.unwrap_or_default();
+        let look = match tokio::task::spawn_blocking(move || look(&looked)).await {
+            Ok(Ok(look)) => look,
+            // Whoever was not looked at is not known to be gone.
+            unknown if began.elapsed() >= KILL_WAIT => {
+                return Err(Remaining::Unknown(unknown.ok().and_then(Result::err).as_ref().and_then(Scarce::of)));
+            }
+            _ => {
+                tokio::time::sleep(SETTLE_WAIT).await;
+                continue;
+            }
+        };
         let left = look.marked;
         if left.is_empty() && (look.all_shown || began.elapsed() >= SETTLE_WAIT) {
             return Ok(met.into_iter().collect());
         }
         met.extend(left.iter().map(|found| found.pid));
         if began.elapsed() >= TERM_WAIT + KILL_WAIT {
-            return Err(left.into_iter().map(|found| found.pid).collect());
+            return Err(Remaining::Alive(left.into_iter().map(|found| found.pid).collect()));
         }
         for Found { pid, start_ticks, uid } in left {
             let kill = began.elapsed() >= TERM_WAIT;
@@ -74,6 +85,15 @@ pub async fn end(is_mark: impl Fn(u32, &[u8]) -> bool + Send + Sync + Clone + 's
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// What keeps from saying that nobody is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remaining {
+    /// These would not go.
+    Alive(Vec<u32>),
+    /// The processes could not be looked at; for want of what, if it is that.
+    Unknown(Option<Scarce>),
 }
 
 /// What one look at the process table found.
@@ -93,27 +113,37 @@ struct Found {
     uid: u32,
 }
 
-fn look(is_mark: &impl Fn(u32, &[u8]) -> bool) -> Look {
-    let Ok(entries) = fs_err::read_dir("/proc") else { return Look { all_shown: true, ..Look::default() } };
+fn look(is_mark: &impl Fn(u32, &[u8]) -> bool) -> io::Result<Look> {
+    let entries = std::fs::read_dir("/proc")?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let table = pids.filter(|pid| *pid != std::process::id()).filter_map(process::entry);
     // Who is in between two users is nobody's: a set-uid program that somebody else has started.
     let table: Vec<_> = table.filter_map(|entry| Some((entry, process::only_user(entry.pid)?))).collect();
-    let mut all_shown = true;
+    let (mut all_shown, mut unread) = (true, None);
     let mut room = vec![0; ENVIRON_BYTES_MAX];
     let is_marked = |(entry, uid): &&(process::Entry, u32)| {
-        let environ = environ(entry.pid, &mut room);
+        let environ = match environ(entry.pid, &mut room) {
+            Ok(environ) => environ,
+            // It may have ended meanwhile, or be somebody else's; but not for want of something here.
+            Err(error) => {
+                unread = unread.take().or(Scarce::of(&error).map(|_| error));
+                &[]
+            }
+        };
         all_shown &= !environ.is_empty() || !runs_a_program(entry.pid);
         environ.split(|byte| *byte == 0).any(|variable| is_mark(*uid, variable))
     };
     let ours: Vec<&(process::Entry, u32)> = table.iter().filter(is_marked).collect();
+    if let Some(error) = unread {
+        return Err(error);
+    }
     // Only a group of the command's own: its leader is, or was, one of them.
     let mut groups: BTreeSet<(u32, u32)> = ours.iter().map(|(entry, uid)| (entry.group, *uid)).collect();
     groups.retain(|(group, _)| *group != own_group());
     let is_theirs = |found: &&(process::Entry, u32)| groups.contains(&(found.0.group, found.1)) || ours.contains(found);
     let found =
         |(entry, uid): &(process::Entry, u32)| Found { pid: entry.pid, start_ticks: entry.start_ticks, uid: *uid };
-    Look { marked: table.iter().filter(is_theirs).map(found).collect(), all_shown }
+    Ok(Look { marked: table.iter().filter(is_theirs).map(found).collect(), all_shown })
 }
 
 /// Not a thread of the kernel, nor one that has ended: those never show an environment.
@@ -126,10 +156,9 @@ fn own_group() -> u32 {
 }
 
 /// The environment of a process, read in one piece: between two, another program may have taken its place.
-fn environ(pid: u32, room: &mut [u8]) -> &[u8] {
-    // It may have ended meanwhile, or be somebody else's.
-    let read = std::fs::File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read(room)).unwrap_or(0);
-    &room[..read]
+fn environ(pid: u32, room: &mut [u8]) -> io::Result<&[u8]> {
+    let read = std::fs::File::open(format!("/proc/{pid}/environ")).and_then(|mut file| file.read(room))?;
+    Ok(&room[..read])
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         inbox: &mut mpsc::Receiver<Request>,
         shutdown: &CancellationToken,
     ) -> Result<Driven, DriveError> {
-        let mut held = Held { shutdown: shutdown.clone(), ..self.take_up(run, fence, order).await? };
+        let mut held = self.take_up(run, fence, order, shutdown).await?;
         held.clear_up().await?;
         loop {
             while let Ok(request) = inbox.try_recv() {
@@ -245,11 +245,17 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
     ///
     /// # Errors
     /// The log cannot be read or written.
-    pub async fn begin(&self, run: RunId, fence: Fence, order: &Order) -> Result<(), DriveError> {
-        self.take_up(run, fence, order).await.map(drop)
+    pub async fn begin(
+        &self,
+        run: RunId,
+        fence: Fence,
+        order: &Order,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DriveError> {
+        self.take_up(run, fence, order, shutdown).await.map(drop)
     }
 
-    /// Appends one event to a run that nobody drives (a person resolves a stuck one).
+    /// Appends one event to a run that nobody drives (a person resolves a stuck one). Waits for nothing that is scarce.
     ///
     /// # Errors
     /// The event cannot follow, or the store fails.
@@ -260,25 +266,39 @@ impl<L: RunLog, S: Steps> Driver<L, S> {
         order: &Order,
         event: RunEvent,
     ) -> Result<(), DriveError> {
-        let mut held = self.take_up(run, fence, order).await?;
+        let at_once = CancellationToken::new();
+        at_once.cancel();
+        let mut held = self.take_up(run, fence, order, &at_once).await?;
         held.append(event).await
     }
 
-    async fn take_up(&self, run: RunId, fence: Fence, order: &Order) -> Result<Held<'_, L, S>, DriveError> {
+    async fn take_up(
+        &self,
+        run: RunId,
+        fence: Fence,
+        order: &Order,
+        shutdown: &CancellationToken,
+    ) -> Result<Held<'_, L, S>, DriveError> {
         let events = self.log.load(run).await.map_err(|source| DriveError::Store { run, source })?;
         let seq = events.last().map_or(0, |last| last.seq);
         if events.is_empty() {
-            let mut held = self.hold(run, fence, Machine::queued(order.clone()), seq);
+            let mut held = self.hold(run, fence, Machine::queued(order.clone()), seq, shutdown);
             held.write(RunEvent::Queued { order: order.clone() }, held.machine.clone()).await?;
             return Ok(held);
         }
         let machine = Machine::fold(&events).map_err(|source| DriveError::Log { run, source })?;
-        Ok(self.hold(run, fence, machine, seq))
+        Ok(self.hold(run, fence, machine, seq, shutdown))
     }
 
-    fn hold(&self, run: RunId, fence: Fence, machine: Machine, seq: i64) -> Held<'_, L, S> {
-        let (owed, shutdown) = (VecDeque::new(), CancellationToken::new());
-        Held { driver: self, run, fence, machine, seq, owed, shutdown }
+    fn hold(
+        &self,
+        run: RunId,
+        fence: Fence,
+        machine: Machine,
+        seq: i64,
+        shutdown: &CancellationToken,
+    ) -> Held<'_, L, S> {
+        Held { driver: self, run, fence, machine, seq, owed: VecDeque::new(), shutdown: shutdown.clone() }
     }
 }
 
@@ -311,8 +331,11 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
 
     /// Whether the application waits for a run that cannot go forward, because its log takes nothing any more.
     fn must_go_back(&self, source: &StoreError) -> bool {
-        let forward = matches!(self.machine.state(), RunState::Running { .. });
-        forward && self.machine.is_away() && source.scarce().is_some() && !self.shutdown.is_cancelled()
+        self.is_forward() && self.machine.is_away() && source.scarce().is_some() && !self.shutdown.is_cancelled()
+    }
+
+    fn is_forward(&self) -> bool {
+        matches!(self.machine.state(), RunState::Running { .. })
     }
 
     /// What cannot be written down is not gone on with: everything is put back.
@@ -370,12 +393,12 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
             };
             let (run, event) = (self.run.0, logged.event.name());
             match source.scarce() {
-                Some(scarce) if may_owe => {
+                Some(scarce) if may_owe && !self.shutdown.is_cancelled() => {
                     tracing::error!(run.id = run, error = %source, "{event} is written later: {scarce}");
                     return Ok(());
                 }
                 // Who owes more than this line has put the application back, and forgets it only with the process.
-                Some(scarce) if waited < longest || self.owed.len() > 1 => {
+                Some(scarce) if waited < longest || (self.owed.len() > 1 && !self.is_forward()) => {
                     let secs = pause.as_secs();
                     tracing::warn!(run.id = run, error = %source, "the log waits {secs} s and is written again: {scarce}");
                 }
@@ -393,8 +416,7 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
 
     /// After a crash: what it interrupted may still be at work, and must not be while it is repeated or undone.
     async fn clear_up(&mut self) -> Result<(), DriveError> {
-        let forward = matches!(self.machine.state(), RunState::Running { .. });
-        let next = self.machine.next_step().filter(|_| forward && self.machine.is_away());
+        let next = self.machine.next_step().filter(|_| self.is_forward() && self.machine.is_away());
         let at = match (self.machine.cursor(), next) {
             (Cursor::Acting { at, .. } | Cursor::Undoing { at, .. }, _) => *at,
             (Cursor::Idle, Some(next)) => next,
@@ -481,7 +503,11 @@ impl<L: RunLog, S: Steps> Held<'_, L, S> {
                 biased;
                 result = &mut work => return Ok(Some(match result {
                     Ok(done) => RunEvent::StepSucceeded { at, output: done.output, message: done.message },
-                    Err(failure) => RunEvent::StepFailed { at, failure },
+                    // Where the machine goes down, it is not the release that ended.
+                    Err(failure) => {
+                        let of_release = failure.of_release && !shutdown.is_cancelled();
+                        RunEvent::StepFailed { at, failure: failure.of_release(of_release) }
+                    }
                 })),
                 Some(request) = inbox.recv() => self.take_in(request).await?,
                 () = shutdown.cancelled(), if droppable => return Ok(None),

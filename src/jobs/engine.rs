@@ -331,7 +331,7 @@ impl<S: Steps> Inner<S> {
         if !row.begun {
             // From now on it waits for its turn, and no restart takes that for a missed start.
             let fence = self.claim(run).await?;
-            let begun = self.driver.begin(run, fence, &row.order).await;
+            let begun = self.driver.begin(run, fence, &row.order, &self.shutdown).await;
             begun.map_err(|source| EngineError::Drive { run, source })?;
         }
         let mut pause = Duration::ZERO;

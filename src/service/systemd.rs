@@ -343,19 +343,32 @@ impl Systemd {
         let found = self.find(&contact, name).await?;
         let active = call("read the state of", name, found.unit.active_state()).await?;
         let sub = call("read the state of", name, found.unit.sub_state()).await?;
-        Ok(format!("{active} ({sub}), result {}", self.result(&contact, name).await))
+        Ok(match name.ends_with(".service") {
+            true => format!("{active} ({sub}), result {}", self.result(&contact, name).await),
+            false => format!("{active} ({sub})"),
+        })
+    }
+
+    /// The named units and those that belong to them.
+    async fn ours(&self) -> Result<Vec<String>, ServiceError> {
+        let mut record = self.record.load(&self.units).await?;
+        record.stop(&self.plan(&self.contact().await?).await?);
+        Ok(record.units.into_iter().filter(|unit| unit.is_ours).map(|unit| unit.name).collect())
     }
 
     /// What the units wrote last; nothing where there is no journal.
     async fn journal(&self) -> Option<Exhibit> {
         let root = format!("--root={}", self.root.display());
         let of_root = (self.root != Path::new("/")).then_some(root);
-        let of_units: Vec<String> = self.units.iter().flat_map(|unit| ["-u".to_owned(), unit.clone()]).collect();
+        // A target says nothing itself; those that belong to it do.
+        let ours = self.ours().await.unwrap_or_else(|_| self.units.clone());
+        let of_units = ours.iter().flat_map(|unit| ["-u".to_owned(), unit.clone()]);
         let args = ["--no-pager", "--quiet", "-o", "short-iso", "-n", "50"].map(str::to_owned);
-        let args = args.into_iter().chain(of_units.iter().cloned()).chain(of_root);
+        let args = args.into_iter().chain(of_units).chain(of_root);
         let said = Exec::ours("journalctl", args, JOURNAL_WAIT).run().await.ok()?;
         let lines = foreign::journal(&said.stdout);
-        let from = format!("journalctl {} -n 50", of_units.join(" "));
+        let named: Vec<String> = self.units.iter().map(|unit| format!("-u {unit}")).collect();
+        let from = format!("journalctl {} -n 50", named.join(" "));
         (!lines.is_empty()).then(|| Exhibit { from, lines })
     }
 

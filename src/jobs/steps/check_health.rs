@@ -13,10 +13,6 @@ use crate::service::ServiceStatus;
 
 pub(super) async fn act(context: &Context<'_>) -> Result<Done, Failure> {
     let kit = context.kit;
-    // After a crash the machine may have been down with us, and nobody but us starts what is held.
-    if context.machine.attempts() > 1 {
-        or_fail!(kit.service.start(&context.env()).await);
-    }
     let release = context.release()?;
     let progress = context.progress();
     let began_as = kit.service.status().await.ok();

@@ -42,6 +42,8 @@ use tokio::sync::broadcast;
 
 use crate::config::settings::AppSettings;
 use crate::db::store::Store;
+use crate::db::store::StoreError;
+use crate::domain::answers::Before;
 use crate::domain::command::Command;
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
@@ -60,6 +62,7 @@ use crate::domain::step::sequence;
 use crate::exec::Exec;
 use crate::exec::ExecError;
 use crate::exec::leftover;
+use crate::exec::leftover::Remaining;
 use crate::exec::permit;
 use crate::exec::permit::Refusal;
 use crate::feed::FeedError;
@@ -163,6 +166,10 @@ impl Steps for Night {
             if at.step.needs_rest() {
                 or_fail!(kit.service.stop(&context.marked_env().await?).await);
             }
+            // The machine may have been down with us, and nobody but us starts what is held.
+            if at.step == Step::CheckHealth {
+                or_fail!(kit.service.start(&context.env()).await);
+            }
         }
         Ok(())
     }
@@ -228,13 +235,19 @@ impl Context<'_> {
 
     /// Starts what a person says is the good version, and waits until it answers its health check.
     async fn must_answer(&self, side: Side) -> Result<(), Failure> {
-        or_fail!(self.kit.service.start(&self.env()).await);
+        let known = self.machine.known();
+        let started = self.kit.service.start(&self.env()).await;
+        // Before the run it was down, and is no worse now.
+        if side == Side::Old && matches!(known.before, Some(Before::Down)) {
+            return Ok(());
+        }
+        or_fail!(started);
         if side == Side::Old && self.machine.was_ill() {
             return Ok(());
         }
         let env = match side {
-            Side::Old => self.kit.standing_env(self.run, self.machine.known().from.as_ref()),
-            Side::New => self.env(),
+            Side::Old => self.kit.standing_env(self.run, known.from.as_ref()),
+            Side::New => self.kit.hook_env(self.run, self.from(), self.path().last().map(|release| &release.id)),
         };
         or_fail!(self.kit.probe.wait_healthy(self.machine.answers_of(side).as_ref(), &env, &Silent).await);
         Ok(())
@@ -315,9 +328,14 @@ impl Context<'_> {
                 tracing::warn!(run.id = self.run.0, step = %self.at, ?ended, "ended what commands had left running");
                 Ok(ended.len())
             }
-            Err(left) => {
+            Err(Remaining::Alive(left)) => {
                 Err(Failure::new(format!("end what was left running of {}: processes {left:?} would not go", self.at))
                     .hint("see what they wait for, and end them by hand"))
+            }
+            Err(Remaining::Unknown(scarce)) => {
+                let failure =
+                    Failure::new(format!("find what was left running of {}: the processes cannot be read", self.at));
+                Err(Failure { scarce, ..failure })
             }
         }
     }
@@ -390,8 +408,10 @@ pub(crate) fn failed<E: Error + 'static>(error: &E, hint: Option<String>) -> Fai
     // What may not be run is not mended by running it by hand.
     let refused = chain.clone().find_map(|error| error.downcast_ref::<Refusal>()).map(Refusal::remedy);
     let hint = refused.or(hint);
-    let code = chain.filter_map(|error| error.downcast_ref::<FeedError>()).find_map(FeedError::code);
-    Failure { said: said.cloned().collect(), hint, code, ..Failure::from_error(error) }
+    let code = chain.clone().filter_map(|error| error.downcast_ref::<FeedError>()).find_map(FeedError::code);
+    let scarce = chain.filter_map(|error| error.downcast_ref::<StoreError>()).find_map(StoreError::scarce);
+    let failure = Failure::from_error(error);
+    Failure { said: said.cloned().collect(), hint, code, scarce: failure.scarce.or(scarce), ..failure }
 }
 
 /// `1 file`, `2 files`.

@@ -19,6 +19,7 @@ use crate::domain::run::Idle;
 use crate::domain::run::Order;
 use crate::domain::run::Outcome;
 use crate::domain::run::RunState;
+use crate::domain::run::Side;
 use crate::domain::run::Trigger;
 use crate::domain::span::Span;
 use crate::domain::step::At;
@@ -95,6 +96,17 @@ async fn hold_back(context: &Context<'_>) -> Result<Option<ReleaseId>, Failure> 
     let is_to_blame = failure.of_release && !context.machine.known().interrupted;
     let Some(release) = context.path().get(at.build as usize).filter(|_| is_to_blame) else { return Ok(None) };
     let (store, now) = (&context.night.store, context.night.clock.now());
+    let known = context.machine.known();
+    if known.resolved.as_ref().is_some_and(|resolved| resolved.side == Side::New) {
+        store.allow_build(&context.kit.app.name, release.id.build, context.run).await?;
+        return Ok(None);
+    }
+    if known.reports > 0 {
+        // It was held back when the run got stuck; a person may have let it go since.
+        let held = store.quarantined(&context.kit.app.name).await?;
+        let still = held.iter().any(|it| it.build == release.id.build && it.run == context.run);
+        return Ok(still.then(|| release.id.clone()));
+    }
     store.quarantine(&context.kit.app.name, &release.id, context.run, now, failure.to_string()).await?;
     Ok(Some(release.id.clone()))
 }
