@@ -10,9 +10,11 @@
 
 pub mod alone;
 mod feeds;
+mod kits;
 mod renew;
 mod sockets;
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +45,7 @@ use crate::api::workstations::Workstations;
 use crate::config::settings::Settings;
 use crate::control::Control;
 use crate::control::refusals::Refusals;
+use crate::daemon::kits::Parts;
 use crate::daemon::renew::Entered;
 use crate::daemon::renew::Stop;
 use crate::daemon::sockets::Sockets;
@@ -62,8 +65,6 @@ use crate::jobs::driver::Live;
 use crate::jobs::engine::Engine;
 use crate::jobs::engine::LIVE_MAX;
 use crate::jobs::gatekeeper::Gatekeeper;
-use crate::jobs::kit::Kit;
-use crate::jobs::kit::Kits;
 use crate::jobs::lock::AppLock;
 use crate::jobs::site;
 use crate::jobs::steps::Night;
@@ -123,28 +124,25 @@ impl House {
     /// Puts everything together upon `store`; nothing is begun, and nothing written.
     async fn build(
         store: Store,
-        settings: Settings,
+        mut settings: Settings,
         serving_since: Option<DateTime<Utc>>,
         renewal: &Arc<Renewal>,
     ) -> Result<(Self, Notebook)> {
-        let settings = Arc::new(settings);
-        let data_dir = &settings.daemon.data_dir;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         for bad in store.unreadable().await? {
             tracing::error!(why = bad.why, remedy = bad.remedy, "{} cannot be read", bad.what);
         }
         let (remember, changes) = notes();
         let hub = hub_of_before(&store, &clock, remember).await?;
-        let site = site::read(data_dir)?;
-        let mut kits = Kits::new();
-        for (name, app) in &settings.apps {
-            hub.allow(name, app.sessions_per_user_max);
-            let kit = Kit::new(app, data_dir, site.clone(), &hub, Arc::clone(&clock), renewal)?;
-            kits.insert(name.clone(), Arc::new(kit));
-        }
+        let site = site::read(&settings.daemon.data_dir)?;
+        let parts = Parts { store: &store, hub: &hub, clock: &clock, renewal, site };
+        let (kits, kept) = parts.build(&mut settings).await?;
+        let settings = Arc::new(settings);
+        let data_dir = &settings.daemon.data_dir;
         let live = broadcast::channel(LIVE_MAX).0;
         let night = Arc::new(Night {
             kits,
+            kept,
             store: store.clone(),
             gatekeeper: Gatekeeper::new(store.clone(), Arc::clone(&hub), Arc::clone(&clock)),
             clock: Arc::clone(&clock),
@@ -180,7 +178,9 @@ impl House {
 
     /// The hub begins with open gates; the store knows better.
     async fn close_hub_gates(&self) -> Result<()> {
-        for app in self.night.kits.keys() {
+        let named = self.settings.names().into_iter().filter_map(|name| name.parse().ok());
+        let running = self.night.kept.kits.values().map(|kit| kit.app.name.clone());
+        for app in &named.chain(running).collect::<BTreeSet<AppName>>() {
             let gate = self.store.gate(app).await?;
             if let Position::Closed { message, until, .. } = &gate.position
                 && !gate.admits(self.clock.moment())
@@ -451,7 +451,7 @@ struct Doors(Arc<Control>);
 
 impl Admission for Doors {
     fn knows(&self, app: &AppName) -> bool {
-        self.0.night.kits.contains_key(app)
+        self.0.night.kit_for(app).is_some() || self.0.settings.unfit.contains_key(app.as_str())
     }
 
     async fn counts(&self, app: &AppName, peer: Option<Peer>, said: &str) -> bool {

@@ -15,6 +15,7 @@ mod bare;
 pub mod error;
 mod input;
 mod lower;
+pub mod places;
 #[cfg(test)]
 mod remedy_tests;
 mod schema;
@@ -24,15 +25,22 @@ mod template;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use sha2::Digest;
+use sha2::Sha256;
+
 pub use crate::config::error::ConfigError;
 use crate::config::input::Input;
+use crate::config::places::Unfit;
 use crate::config::settings::Settings;
+use crate::config::source::Part;
 use crate::config::source::Source;
 pub use crate::config::template::template;
+use crate::domain::name::AppName;
 use crate::files::trusted::required;
 
 /// Where the configuration is when nothing else is said.
@@ -53,6 +61,16 @@ pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
     parse(&text, &origin)
 }
 
+/// The same for the daemon: an application, or the mail, of which something is written that cannot be used is left out,
+/// and stands in [`Settings::unfit`] or [`Settings::mail_unfit`].
+///
+/// # Errors
+/// The file cannot be read, or says something that cannot be used and stands in no such part.
+pub fn load_fit(path: Option<&Path>) -> Result<Settings, ConfigError> {
+    let (text, origin) = read(path)?;
+    parse_fit(&text, &origin).map(|(settings, _)| settings)
+}
+
 /// Reads only where the daemon's sockets are, the operators' and the workstations', and no secret: enough to talk to the daemon, and possible for everybody
 /// who may read the file.
 ///
@@ -61,7 +79,12 @@ pub fn load(path: Option<&Path>) -> Result<Settings, ConfigError> {
 pub fn load_sockets(path: Option<&Path>) -> Result<(PathBuf, PathBuf), ConfigError> {
     let (text, origin) = read(path)?;
     let mut source = Source::new(&text, &origin)?;
-    let input: Input = source.read()?;
+    let input: Input = loop {
+        match source.read() {
+            Ok(input) => break input,
+            Err(error) => drop(source.leave_out(&error).ok_or(error)?),
+        }
+    };
     lower::sockets(&input.daemon).map_err(|problem| source.locate(problem))
 }
 
@@ -70,10 +93,55 @@ pub fn load_sockets(path: Option<&Path>) -> Result<(PathBuf, PathBuf), ConfigErr
 /// # Errors
 /// It says something that cannot be used.
 pub fn parse(text: &str, origin: &str) -> Result<Settings, ConfigError> {
+    match parse_fit(text, origin)? {
+        (_, Some(first)) => Err(first),
+        (settings, None) => Ok(settings),
+    }
+}
+
+/// The same, where a part that cannot be used is left out; and what was wrong first.
+fn parse_fit(text: &str, origin: &str) -> Result<(Settings, Option<ConfigError>), ConfigError> {
     let mut source = Source::new(text, origin)?;
-    let input: Input = source.read()?;
-    let secrets = source.secrets();
-    lower::settings(input, secrets).map_err(|problem| source.locate(problem))
+    let (mut unfit, mut mail_unfit, mut first) = (BTreeMap::new(), None, None);
+    let settings = loop {
+        let lowered = source.read().and_then(|input: Input| {
+            let secrets = source.secrets();
+            lower::settings(input, secrets).map_err(|problem| source.locate(problem))
+        });
+        let error = match lowered {
+            Ok(settings) => break settings,
+            Err(error) => error,
+        };
+        match source.leave_out(&error) {
+            Some(Part::App(name)) => drop(unfit.insert(name, Unfit::of(&error))),
+            Some(Part::Mail) => mail_unfit = Some(Unfit::of(&error)),
+            None => return Err(error),
+        }
+        first.get_or_insert(error);
+    };
+    let texts = settings.apps.keys().map(|app| (app.clone(), text_of(text, app))).collect();
+    Ok((Settings { texts, unfit, mail_unfit, digest: digest(text), ..settings }, first))
+}
+
+/// What is written of one application, as a configuration of its own.
+fn text_of(text: &str, app: &AppName) -> String {
+    let whole: toml::Table = text.parse().unwrap_or_default();
+    let table = whole.get("app").and_then(|apps| apps.get(app.as_str())).cloned();
+    let apps: toml::Table = table.map(|table| (app.to_string(), table)).into_iter().collect();
+    toml::Table::from_iter([("app".to_owned(), toml::Value::Table(apps))]).to_string()
+}
+
+/// The hash of the text of a configuration: whether two are the same.
+pub fn digest(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of the configuration on disk.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn digest_of(path: Option<&Path>) -> Result<String, ConfigError> {
+    Ok(digest(&read(path)?.0))
 }
 
 /// Puts `hidden` in the place of every secret in the text of a configuration: variables, arguments, passwords in addresses. The

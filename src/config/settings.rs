@@ -9,6 +9,7 @@ use globset::GlobSet;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::config::places::Unfit;
 use crate::domain::command::Command;
 use crate::domain::command::Tree;
 use crate::domain::name::AppName;
@@ -23,6 +24,24 @@ pub struct Settings {
     pub daemon: DaemonSettings,
     /// The applications, by name.
     pub apps: BTreeMap<AppName, AppSettings>,
+    /// What is written of each, as a configuration of its own: what a run began with is kept by it.
+    pub texts: BTreeMap<AppName, String>,
+    /// The applications of which something is written that cannot be used: nothing is done with them.
+    pub unfit: BTreeMap<String, Unfit>,
+    /// Why no mail is sent although it is configured.
+    pub mail_unfit: Option<Unfit>,
+    /// The hash of the text that all this was read from.
+    pub digest: String,
+}
+
+impl Settings {
+    /// The names of all applications, also of those that are described wrong.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.apps.keys().map(AppName::as_str).collect();
+        names.extend(self.unfit.keys().map(String::as_str));
+        names.sort_unstable();
+        names
+    }
 }
 
 /// The daemon itself.

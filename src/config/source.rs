@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::de::DeserializeOwned;
+use toml::Spanned;
 use toml::de::DeTable;
 use toml::de::DeValue;
+use toml::de::Deserializer;
 
 use crate::config::error::ConfigError;
 use crate::config::error::Place;
@@ -30,6 +32,16 @@ pub(super) struct Source<'t> {
     entries: BTreeMap<Place, Entry>,
     unknown: Vec<Problem>,
     secrets: Vec<Secret>,
+    left_out: Vec<Part>,
+}
+
+/// A part of the file without which the rest can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// `[app.NAME]`.
+    App(String),
+    /// `daemon.mail`.
+    Mail,
 }
 
 /// Where one key stands, in bytes.
@@ -44,7 +56,8 @@ impl<'t> Source<'t> {
     /// # Errors
     /// It is no TOML.
     pub(super) fn new(text: &'t str, origin: &'t str) -> Result<Self, ConfigError> {
-        let mut source = Self { text, origin, entries: BTreeMap::new(), unknown: Vec::new(), secrets: Vec::new() };
+        let (unknown, secrets, left_out) = (Vec::new(), Vec::new(), Vec::new());
+        let mut source = Self { text, origin, entries: BTreeMap::new(), unknown, secrets, left_out };
         let table = DeTable::parse(text).map_err(|error| source.toml_error(&error))?;
         source.enter_table(table.get_ref(), &Place::default());
         Ok(source)
@@ -55,14 +68,45 @@ impl<'t> Source<'t> {
     /// # Errors
     /// A key is unknown, or a value has the wrong type.
     pub(super) fn read<T: DeserializeOwned>(&mut self) -> Result<T, ConfigError> {
-        let table = DeTable::parse(self.text).map_err(|error| self.toml_error(&error))?;
+        let mut table = DeTable::parse(self.text).map_err(|error| self.toml_error(&error))?;
+        for part in &self.left_out {
+            let (above, name) = match part {
+                Part::App(name) => ("app", name.as_str()),
+                Part::Mail => ("daemon", "mail"),
+            };
+            if let Some(DeValue::Table(above)) = table.get_mut().get_mut(above).map(Spanned::get_mut) {
+                above.remove(name);
+            }
+        }
         let schema = Schema::of::<T>();
+        self.secrets.clear();
         self.check_table(table.get_ref(), &schema, &schema, &Place::default());
         let first = std::mem::take(&mut self.unknown).into_iter().min_by_key(|problem| self.line_of(&problem.key));
         match first {
             Some(problem) => Err(self.locate(problem)),
-            None => toml::from_str(self.text).map_err(|error| self.toml_error(&error)),
+            None => T::deserialize(Deserializer::from(table)).map_err(|error| self.toml_error(&error)),
         }
+    }
+
+    /// Leaves out the part in which the key of `error` stands; nothing when it stands in none.
+    pub(super) fn leave_out(&mut self, error: &ConfigError) -> Option<Part> {
+        let key = error.key.as_deref()?;
+        let is_below = |place: &Place| {
+            let rest = key.strip_prefix(place.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let table = DeTable::parse(self.text).ok()?;
+        let top = Place::default();
+        let app = match table.get_ref().get("app").map(Spanned::get_ref) {
+            Some(DeValue::Table(apps)) => {
+                apps.keys().map(|name| name.get_ref().to_string()).find(|name| is_below(&top.key("app").key(name)))
+            }
+            _ => None,
+        };
+        let mail = is_below(&top.key("daemon").key("mail")).then_some(Part::Mail);
+        let part = app.map(Part::App).or(mail).filter(|part| !self.left_out.contains(part))?;
+        self.left_out.push(part.clone());
+        Some(part)
     }
 
     /// Every file with a secret that was named in what was [`read`](Self::read).

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::config::places::Unfit;
 use crate::db::store::StoreError;
 use crate::domain::failure::Failure;
 use crate::domain::name::AppName;
@@ -35,6 +36,14 @@ pub enum ControlError {
         app: AppName,
         /// Those there are.
         known: Vec<String>,
+    },
+    /// What is written of the application cannot be used.
+    #[error("nothing is done with {app}: {}", .unfit.why)]
+    Unfit {
+        /// Which.
+        app: AppName,
+        /// Why.
+        unfit: Unfit,
     },
     /// There is no such user on this machine.
     #[error("this machine knows no user {user}")]
@@ -220,6 +229,7 @@ impl ControlError {
             | Self::NoBackup { .. }
             | Self::NotInPlace { .. }
             | Self::NoWay(_)
+            | Self::Unfit { .. }
             | Self::RunState { .. }
             | Self::Store(StoreError::NameTaken(_) | StoreError::AnotherRun { .. }) => ErrorKind::Refused,
             Self::Store(StoreError::Absent { .. } | StoreError::TooOld { .. } | StoreError::TooNew { .. }) => {
@@ -241,6 +251,7 @@ impl ControlError {
                 "the configuration knows {}; a daemon reads it when it starts, so restart it after a change",
                 known.join(", ")
             ),
+            Self::Unfit { unfit, .. } => return unfit.hint.clone(),
             Self::NoUser { user } => format!(
                 "see `getent passwd {user}`; a pass is for a user of this machine, or, without --user, for whoever comes first"
             ),

@@ -29,6 +29,7 @@ use crate::control::refusals::Refusals;
 use crate::db::audit::AuditEntry;
 use crate::db::store::Store;
 use crate::domain::name::AppName;
+use crate::domain::run::RunId;
 use crate::jobs::engine::Engine;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::SharedClock;
@@ -84,10 +85,28 @@ impl Control {
 
     /// The adapters of an application.
     fn kit(&self, app: &AppName) -> Result<&Arc<Kit>, ControlError> {
-        self.night.kits.get(app).ok_or_else(|| ControlError::NoApp {
-            app: app.clone(),
-            known: self.night.kits.keys().map(ToString::to_string).collect(),
-        })
+        self.night.kit_for(app).ok_or_else(|| self.no_kit(app))
+    }
+
+    /// The adapters of a run.
+    fn kit_of(&self, run: RunId, app: &AppName) -> Result<&Arc<Kit>, ControlError> {
+        self.night.kit_of(run, app).ok_or_else(|| self.no_kit(app))
+    }
+
+    /// Why there are no adapters of an application.
+    fn no_kit(&self, app: &AppName) -> ControlError {
+        match self.settings.unfit.get(app.as_str()) {
+            Some(unfit) => ControlError::Unfit { app: app.clone(), unfit: unfit.clone() },
+            None => ControlError::NoApp {
+                app: app.clone(),
+                known: self.settings.names().iter().map(ToString::to_string).collect(),
+            },
+        }
+    }
+
+    /// Refuses who names an application that is not in the configuration; one that is described wrong is in it.
+    fn must_be_known(&self, app: &AppName) -> Result<(), ControlError> {
+        if self.settings.unfit.contains_key(app.as_str()) { Ok(()) } else { self.kit(app).map(drop) }
     }
 
     /// Refuses whoever is no operator.

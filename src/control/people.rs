@@ -140,11 +140,12 @@ impl Control {
     /// # Errors
     /// There is no such application, or the store fails.
     pub async fn gate(&self, app: &AppName) -> Result<GateView, ControlError> {
-        let kit = self.kit(app)?;
+        self.must_be_known(app)?;
         let now = self.now();
         let gate = self.store.gate(app).await?;
         let view = GateView::new(gate, self.store.passes(app, now).await?, self.clock.moment());
-        Ok(view.with_opening(self.store.gate_opening(app).await?).with_warning(kit.gate.unkept()))
+        let warning = self.kit(app).ok().and_then(|kit| kit.gate.unkept());
+        Ok(view.with_opening(self.store.gate_opening(app).await?).with_warning(warning))
     }
 
     /// Closes a gate until it is opened, or until a time.

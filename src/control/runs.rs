@@ -139,7 +139,7 @@ impl Control {
         Self::must_operate(caller)?;
         let machine = self.must_be_stuck(run, "resolved").await?;
         self.must_be_in_place(run, side).await?;
-        let kit = self.kit(&machine.order().app)?;
+        let kit = self.kit_of(run, &machine.order().app)?;
         let known = machine.known();
         let to = match side {
             Side::Old => known.from.as_ref(),
@@ -177,7 +177,7 @@ impl Control {
         if ask.side == Side::Old {
             // Its hold would keep the application from being started by anybody.
             let row = self.store.run(run).await?;
-            let kit = self.kit(&row.order.app)?;
+            let kit = self.kit_of(run, &row.order.app)?;
             let lifted = kit.installer.lift_hold().await;
             lifted.map_err(|error| ControlError::Failed(Failure::from_error(&error)))?;
         }
@@ -187,7 +187,7 @@ impl Control {
     /// A person says which version is the good one; what is in place must not say otherwise.
     async fn must_be_in_place(&self, run: RunId, side: Side) -> Result<(), ControlError> {
         let machine = self.engine.machine(run).await?;
-        let kit = self.kit(&machine.order().app)?;
+        let kit = self.kit_of(run, &machine.order().app)?;
         let marked =
             kit.installer.installed().await.map_err(|error| ControlError::Failed(failed(&error, error.hint())))?;
         let path = machine.known().path.as_deref().unwrap_or_default();

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod gatekeeper;
 pub mod history;
 pub(crate) mod installed;
+pub mod kept;
 pub mod kit;
 pub mod lock;
 pub mod machine;

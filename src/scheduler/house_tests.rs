@@ -202,6 +202,7 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
     let kit = Kit::new(app, dir, Some("here".into()), &hub, Arc::clone(&clock), &renewal).unwrap();
     let night = Arc::new(Night {
         kits: [(app.name.clone(), Arc::new(kit))].into(),
+        kept: Default::default(),
         store: store.clone(),
         gatekeeper: Gatekeeper::new(store.clone(), hub, Arc::clone(&clock)),
         clock: Arc::clone(&clock),

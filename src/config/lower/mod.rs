@@ -23,7 +23,6 @@ use crate::config::input::DaemonInput;
 use crate::config::input::Input;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DaemonSettings;
-use crate::config::settings::DataSettings;
 use crate::config::settings::Secret;
 use crate::config::settings::Settings;
 use crate::domain::command::Tree;
@@ -64,7 +63,8 @@ pub(super) fn settings(input: Input, secrets: Vec<Secret>) -> Result<Settings, P
         apps.insert(name.clone(), AppSettings { secrets, ..app(&place, name, input)? });
     }
     apart(&top.key("app"), &apps, &daemon.data_dir)?;
-    Ok(Settings { daemon, apps })
+    let (texts, unfit) = (BTreeMap::new(), BTreeMap::new());
+    Ok(Settings { daemon, apps, texts, unfit, mail_unfit: None, digest: String::new() })
 }
 
 /// Only where the daemon's sockets are, the operators' and the workstations': all that a person without access to
@@ -216,15 +216,12 @@ fn owner(place: &Place, text: String) -> Result<String, Problem> {
 /// Two applications never stand in, or keep data in, each other's directories; and none of them holds our own store,
 /// which a rollback must not put back.
 fn apart(place: &Place, apps: &BTreeMap<AppName, AppSettings>, data_dir: &Path) -> Result<(), Problem> {
-    let mut taken: Vec<(&Path, &AppName)> = Vec::new();
+    let mut taken: Vec<(&Path, PathBuf, &AppName)> = Vec::new();
+    let real_data_dir = real(data_dir);
     for (name, app) in apps {
-        let mut ours = vec![(app.install_dir.as_path(), "install_dir"), (app.staging_dir.as_path(), "staging_dir")];
-        ours.extend(app.snapshot_dir.as_deref().map(|path| (path, "snapshot_dir")));
-        if let DataSettings::Paths { paths, .. } = &app.data {
-            ours.extend(paths.iter().map(|path| (path.as_path(), "data")));
-        }
-        for (path, key) in &ours {
-            if data_dir.starts_with(path) {
+        let ours: Vec<_> = app.places().into_iter().map(|(path, key)| (path, real(path), key)).collect();
+        for (path, there, key) in &ours {
+            if data_dir.starts_with(path) || real_data_dir.starts_with(there) {
                 let (path, data_dir) = (path.display(), data_dir.display());
                 return Err(place
                     .key(name.as_str())
@@ -232,8 +229,11 @@ fn apart(place: &Place, apps: &BTreeMap<AppName, AppSettings>, data_dir: &Path) 
                     .wrong(format!("\"{path}\" holds the daemon's data_dir \"{data_dir}\""))
                     .hint("name the application's own directories only, or move `data_dir` of [daemon]"));
             }
-            let clash = taken.iter().find(|(other, _)| path.starts_with(other) || other.starts_with(path));
-            if let Some((other, owner)) = clash {
+            let in_each_other = |a: &Path, b: &Path| a.starts_with(b) || b.starts_with(a);
+            let clash = taken
+                .iter()
+                .find(|(other, elsewhere, _)| in_each_other(path, other) || in_each_other(there, elsewhere));
+            if let Some((other, _, owner)) = clash {
                 let (path, other) = (path.display(), other.display());
                 return Err(place
                     .key(name.as_str())
@@ -242,7 +242,13 @@ fn apart(place: &Place, apps: &BTreeMap<AppName, AppSettings>, data_dir: &Path) 
                     .hint("two applications cannot be updated apart when they share directories"));
             }
         }
-        taken.extend(ours.into_iter().map(|(path, _)| (path, name)));
+        taken.extend(ours.into_iter().map(|(path, there, _)| (path, there, name)));
     }
     Ok(())
+}
+
+/// Where a path leads over all links; what is not there yet is taken by its name.
+pub(super) fn real(path: &Path) -> PathBuf {
+    let known = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize().ok()?)));
+    known.map_or_else(|| path.to_owned(), |(dir, there)| there.join(path.strip_prefix(dir).unwrap_or(path)))
 }

@@ -47,6 +47,7 @@ use crate::domain::answers::Before;
 use crate::domain::command::Command;
 use crate::domain::event::How;
 use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
 use crate::domain::progress::Progress;
 use crate::domain::progress::Silent;
 use crate::domain::release::Release;
@@ -70,6 +71,8 @@ use crate::jobs::driver::Done;
 use crate::jobs::driver::Live;
 use crate::jobs::driver::Steps;
 use crate::jobs::gatekeeper::Gatekeeper;
+use crate::jobs::kept;
+use crate::jobs::kept::Kept;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::Kits;
 use crate::jobs::kit::SharedClock;
@@ -82,6 +85,8 @@ use crate::jobs::plan::learnt_downtime_ms;
 pub struct Night {
     /// The applications.
     pub kits: Kits,
+    /// The settings with which runs began.
+    pub kept: Kept,
     /// For gates, the outbox, followers and the quarantine.
     pub store: Store,
     /// Moves gates.
@@ -104,10 +109,13 @@ struct Context<'a> {
 
 impl Steps for Night {
     async fn act(&self, run: RunId, at: At, how: How, machine: Arc<Machine>) -> Result<Done, Failure> {
-        let kit = self.kit(&machine)?;
+        let kit = self.kit(run, &machine)?;
         let context = Context { night: self, kit: &kit, run, at, how, machine: &machine };
         match at.step {
-            Step::Preflight => preflight::act(&context).await,
+            Step::Preflight => {
+                self.keep_settings(&context).await?;
+                preflight::act(&context).await
+            }
             Step::SelfUpdate => self_update::act(&context).await,
             Step::Select => select::act(&context).await,
             Step::Download => download::act(&context).await,
@@ -130,7 +138,7 @@ impl Steps for Night {
     }
 
     async fn undo(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<String, Failure> {
-        let kit = self.kit(&machine)?;
+        let kit = self.kit(run, &machine)?;
         let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
         match at.step {
             Step::CloseGate => close_gate::undo(&context).await,
@@ -157,7 +165,7 @@ impl Steps for Night {
     }
 
     async fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<(), Failure> {
-        let kit = self.kit(&machine)?;
+        let kit = self.kit(run, &machine)?;
         let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
         context.end_leftovers().await?;
         let forward = matches!(machine.state(), RunState::Running { .. });
@@ -176,12 +184,31 @@ impl Steps for Night {
 }
 
 impl Night {
-    fn kit(&self, machine: &Machine) -> Result<Arc<Kit>, Failure> {
+    fn kit(&self, run: RunId, machine: &Machine) -> Result<Arc<Kit>, Failure> {
         let app = &machine.order().app;
-        self.kits.get(app).cloned().ok_or_else(|| {
+        self.kit_of(run, app).cloned().ok_or_else(|| {
             Failure::new(format!("find the application {app} in the configuration"))
                 .hint(format!("put [app.{app}] back, or `afterhours job delete` what needs it"))
         })
+    }
+
+    /// The adapters of a run: those with which it began, where the configuration has changed since.
+    pub fn kit_of(&self, run: RunId, app: &AppName) -> Option<&Arc<Kit>> {
+        self.kept.kits.get(&run).or_else(|| self.kits.get(app))
+    }
+
+    /// The adapters of an application; while a run goes on with other settings than those of now, that run's.
+    pub fn kit_for(&self, app: &AppName) -> Option<&Arc<Kit>> {
+        self.kits.get(app).or_else(|| self.kept.kits.values().find(|kit| kit.app.name == *app))
+    }
+
+    /// Before anything is done: whatever becomes of the configuration, the run comes to its end.
+    async fn keep_settings(&self, context: &Context<'_>) -> Result<(), Failure> {
+        let Some(text) = self.kept.texts.get(&context.kit.app.name).cloned() else { return Ok(()) };
+        let (dir, run) = (context.kit.state_dir.clone(), context.run);
+        let kept = tokio::task::spawn_blocking(move || kept::keep(&dir, run, &text)).await;
+        let kept = kept.map_err(|error| Failure::from_error(&error))?;
+        kept.map_err(|error| Failure::new("keep the settings with which the run begins").because(error.to_string()))
     }
 }
 

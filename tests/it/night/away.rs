@@ -31,7 +31,7 @@ pub(super) const WAITS: Edition = Edition {
     ..V2
 };
 /// The same, and then it fails.
-const WAITS_AND_FAILS: Edition = Edition {
+pub(super) const WAITS_AND_FAILS: Edition = Edition {
     migrate: Some(&[
         "sh",
         "-c",

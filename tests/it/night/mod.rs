@@ -12,6 +12,7 @@ pub(crate) mod alone;
 mod armed;
 mod away;
 mod chain;
+mod changed;
 mod checks;
 mod failing;
 mod ill;
