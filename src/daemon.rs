@@ -11,14 +11,17 @@
 pub mod alone;
 mod feeds;
 mod kits;
+mod reload;
 mod renew;
 mod sockets;
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
+pub use crate::daemon::reload::Reread;
 pub use crate::daemon::renew::detach_caretaker;
 pub use crate::daemon::renew::rehearse;
 pub use crate::daemon::renew::watch;
@@ -42,12 +45,16 @@ use crate::api::gate_check;
 use crate::api::server::Api;
 use crate::api::workstations::Admission;
 use crate::api::workstations::Workstations;
+use crate::config::places::Unfit;
 use crate::config::settings::Settings;
 use crate::control::Control;
 use crate::control::refusals::Refusals;
+use crate::daemon::kits::Built;
 use crate::daemon::kits::Parts;
+use crate::daemon::kits::chain;
 use crate::daemon::renew::Entered;
 use crate::daemon::renew::Stop;
+use crate::daemon::renew::Told;
 use crate::daemon::sockets::Sockets;
 use crate::db::sessions::StoredSession;
 use crate::db::store::Store;
@@ -61,6 +68,7 @@ use crate::exec::system;
 use crate::files::dirs::make_public;
 use crate::files::trusted::Untrusted;
 use crate::files::trusted::required;
+use crate::install::Claim;
 use crate::jobs::driver::Live;
 use crate::jobs::engine::Engine;
 use crate::jobs::engine::LIVE_MAX;
@@ -118,6 +126,8 @@ struct House {
     renewal: Arc<Renewal>,
     /// Stops the runs.
     halt: CancellationToken,
+    /// No other store works on our installations.
+    _claims: Vec<Claim>,
 }
 
 impl House {
@@ -127,6 +137,7 @@ impl House {
         mut settings: Settings,
         serving_since: Option<DateTime<Utc>>,
         renewal: &Arc<Renewal>,
+        claims: bool,
     ) -> Result<(Self, Notebook)> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         for bad in store.unreadable().await? {
@@ -135,14 +146,23 @@ impl House {
         let (remember, changes) = notes();
         let hub = hub_of_before(&store, &clock, remember).await?;
         let site = site::read(&settings.daemon.data_dir)?;
-        let parts = Parts { store: &store, hub: &hub, clock: &clock, renewal, site };
-        let (kits, kept) = parts.build(&mut settings).await?;
+        let parts = Parts { store: &store, hub: &hub, clock: &clock, renewal, site, claims };
+        let Built { kits, kept, claims } = parts.build(&mut settings).await?;
+        let mailer = match settings.daemon.mail.as_ref().map(Mailer::new).transpose() {
+            Ok(mailer) => mailer,
+            Err(error) => {
+                let why = format!("daemon.mail: {}", chain(&error));
+                settings.mail_unfit = Some(Unfit { why, hint: error.hint() });
+                None
+            }
+        };
         let settings = Arc::new(settings);
         let data_dir = &settings.daemon.data_dir;
         let live = broadcast::channel(LIVE_MAX).0;
         let night = Arc::new(Night {
             kits,
             kept,
+            unfit: settings.unfit.clone(),
             store: store.clone(),
             gatekeeper: Gatekeeper::new(store.clone(), Arc::clone(&hub), Arc::clone(&clock)),
             clock: Arc::clone(&clock),
@@ -151,10 +171,10 @@ impl House {
         let halt = CancellationToken::new();
         let engine =
             Engine::new(store.clone(), Arc::clone(&night), Arc::clone(&clock), data_dir.clone(), live, halt.clone());
-        let mailer = settings.daemon.mail.as_ref().map(Mailer::new).transpose()?;
         let post = Arc::new(PostOffice {
             store: store.clone(),
             mailer,
+            unfit: settings.mail_unfit.as_ref().map(|unfit| unfit.why.clone()),
             clock: Arc::clone(&clock),
             counter: tokio::sync::Mutex::default(),
             stop: halt.clone(),
@@ -168,10 +188,11 @@ impl House {
             clock: Arc::clone(&clock),
             schedule_changed: Arc::new(Notify::new()),
             serving_since,
+            config_notice: Mutex::default(),
             refusals: Refusals::default(),
         });
         let renewal = Arc::clone(renewal);
-        let house = Self { settings, store, clock, hub, night, engine, control, post, renewal, halt };
+        let house = Self { settings, store, clock, hub, night, engine, control, post, renewal, halt, _claims: claims };
         house.close_hub_gates().await?;
         Ok((house, changes))
     }
@@ -294,23 +315,91 @@ fn note_refusals(control: &Arc<Control>) -> Chore {
     Chore { name: "refusals", schedule: "0 * * * * *".into(), at_once: false, run }
 }
 
+/// From here on SIGHUP ends nobody; what the daemon does upon it, see [`serve`].
+///
+/// # Errors
+/// The system does not let us listen.
+pub fn heed_hangups() -> Result<()> {
+    Stop::new().map(drop)
+}
+
 /// The daemon, until it is told to stop by SIGTERM or SIGINT, or goes over into another program: that is then to be
-/// run in its place.
+/// run in its place. SIGHUP lets it take up what `reread` reads, between runs.
 ///
 /// # Errors
 /// It cannot start: the store, the socket, or another daemon in its place.
-pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch>> {
+pub async fn serve(mut settings: Settings, reread: Reread<'_>, origin: Origin) -> Result<Option<Relaunch>> {
+    let mut stop = Stop::new()?;
     must_be_ours(&settings)?;
     feeds::must_be_ours(&settings).await?;
     system::make_files_our_own();
     let _only_one = only_one(&settings).await?;
     let descriptors = system::raise_open_files();
-    let mut stop = Stop::new()?;
-    let renewal = Arc::new(Renewal::new(&settings.daemon, origin));
-    let (house, changes) = match renew::enter(settings, &renewal, Some(SystemClock.now())).await? {
-        Entered::House(house, changes) => (*house, changes),
-        Entered::Relaunch(relaunch) => return Ok(Some(relaunch)),
-    };
+    let (mut before, mut notice) = (None::<Settings>, None);
+    loop {
+        let renewal = Arc::new(Renewal::new(&settings.daemon, origin.clone()));
+        let begun = async {
+            let entered = renew::enter(settings.clone(), &renewal, Some(SystemClock.now())).await?;
+            let sockets = Sockets::open(&settings.daemon)?;
+            Ok((entered, sockets))
+        };
+        let (entered, sockets) = match (begun.await, before.take()) {
+            (Ok(begun), _) => begun,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(good)) => {
+                notice = Some(reload::refused(&error));
+                settings = good;
+                continue;
+            }
+        };
+        let (house, changes) = match entered {
+            Entered::House(house, changes) => (*house, changes),
+            Entered::Relaunch(relaunch) => return Ok(Some(relaunch)),
+        };
+        say_unfit(&house.settings);
+        reload::say(&house, notice.take());
+        match work(&house, changes, (sockets, descriptors), &mut stop, reread).await? {
+            Ending::Stopped => return Ok(None),
+            Ending::GoesOver => {
+                let args = house.renewal.args();
+                return renew::go_over(&house, args, false, &mut stop).await;
+            }
+            Ending::Anew(next) => {
+                let next = next.map_or_else(|| settings.clone(), |next| *next);
+                before = Some(std::mem::replace(&mut settings, next));
+            }
+        }
+    }
+}
+
+/// Says loudly what of the configuration is left out.
+fn say_unfit(settings: &Settings) {
+    for (app, Unfit { why, hint }) in &settings.unfit {
+        tracing::error!(app, why, hint, "nothing is done with the application: what is written of it cannot be used");
+    }
+    if let Some(Unfit { why, hint }) = &settings.mail_unfit {
+        tracing::error!(why, hint, "no mail is sent: what is written of it cannot be used");
+    }
+}
+
+/// Why a house has stopped working.
+enum Ending {
+    /// It was told to.
+    Stopped,
+    /// Another program is to be run in our place.
+    GoesOver,
+    /// It begins anew, with these settings or with those it has.
+    Anew(Option<Box<Settings>>),
+}
+
+/// Works until it is told otherwise, and stops in order.
+async fn work(
+    house: &House,
+    changes: Notebook,
+    (sockets, descriptors): (Sockets, usize),
+    stop: &mut Stop,
+    reread: Reread<'_>,
+) -> Result<Ending> {
     let (control, engine) = (Arc::clone(&house.control), house.engine.clone());
     let background = TaskTracker::new();
     let memory = tokio::spawn(remember_sessions(house.store.clone(), changes));
@@ -356,20 +445,27 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     house.store.hurry_mails(house.clock.now()).await?;
     background.spawn(post_reports(engine.watch(), Arc::clone(&house.post), stop_starts.clone()));
 
-    let sockets = Sockets::open(&house.settings.daemon)?;
-    let doors = sockets.serve(&house, descriptors, &stop_api);
+    let doors = sockets.serve(house, descriptors, &stop_api);
     // Not everybody is started by systemd.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let daemon = &house.settings.daemon;
     let (socket, workstations) = (daemon.socket.display(), daemon.workstation_socket.display());
     tracing::info!(%socket, %workstations, descriptors, apps = house.night.kits.len(), "serving");
 
-    let goes_over = tokio::select! {
-        () = stop.told() => false,
-        () = renewal.wished() => true,
+    let mut next = None;
+    let ending = loop {
+        tokio::select! {
+            told = stop.told_anything() => match told {
+                Told::Stop => break Ending::Stopped,
+                // What was read before is not on disk any more, whether this is accepted or not.
+                Told::Reload => next = reload::changed(house, reread).await.map(Box::new),
+            },
+            () = house.renewal.wished() => break Ending::GoesOver,
+            () = reload::between_runs(house, next.is_some()) => break Ending::Anew(next),
+        }
     };
-    if !goes_over {
-        // To an init system, going over is no stop: the process stays.
+    if let Ending::Stopped = ending {
+        // To an init system, all else is no stop: the process stays.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     }
     tracing::info!("stopping");
@@ -388,11 +484,7 @@ pub async fn serve(settings: Settings, origin: Origin) -> Result<Option<Relaunch
     memory.abort();
     sockets::remove(daemon);
     tracing::info!("stopped");
-    if !goes_over {
-        return Ok(None);
-    }
-    let args = house.renewal.args();
-    renew::go_over(&house, args, false, &mut stop).await
+    Ok(ending)
 }
 
 async fn within(what: &str, work: impl Future<Output = ()>) {

@@ -4,13 +4,12 @@ use clap::Args;
 use clap::Subcommand;
 
 use crate::cli::context::Context;
-use crate::cli::context::apps_of;
 use crate::cli::context::named_or_all;
 use crate::cli::context::named_or_only;
+use crate::cli::doer::Doer;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::text;
-use crate::client::api::Client;
 use crate::domain::name::AppName;
 use crate::wire::app::BackupView;
 use crate::wire::error::ErrorKind;
@@ -48,33 +47,33 @@ struct AppArgs {
 
 /// Does what the arguments say.
 pub(crate) async fn run(args: BackupArgs, context: &Context<'_>) -> Result<Ending, CliError> {
-    let client = context.client()?;
+    let doer = Doer::find_for_disk(context).await?;
     let ui = context.ui;
     let times = context.times();
     let show = |backup: &BackupView| text::app::backup(backup, &times);
     let accepted = match args.command {
         BackupCommand::Check(AppArgs { app: Some(app) }) => {
-            let backup = client.check_backup(&app).await?;
+            let backup = doer.check_backup(&app).await?;
             ui.answer(&backup, show)?;
             backup.accepted
         }
         BackupCommand::Check(AppArgs { app: None }) => {
             let mut backups = Vec::new();
-            for app in named_or_all(None, apps_of(&client).await?) {
-                backups.push(client.check_backup(&app).await?);
+            for app in named_or_all(None, doer.apps().await?) {
+                backups.push(doer.check_backup(&app).await?);
             }
             ui.answer(&backups, |backups| backups.iter().map(show).collect::<Vec<_>>().join("\n\n"))?;
             backups.iter().all(|backup| backup.accepted)
         }
         BackupCommand::Make(AppArgs { app }) => {
-            let app = only(app, &client).await?;
+            let app = only(app, &doer).await?;
             ui.say(format_args!("Making a backup of {app}; this may take a while."));
-            let backup = client.make_backup(&app).await?;
+            let backup = doer.make_backup(&app).await?;
             ui.answer(&backup, show)?;
             backup.accepted
         }
         BackupCommand::List(AppArgs { app }) => {
-            let backups = client.list_backups(&only(app, &client).await?).await?;
+            let backups = doer.backups(&only(app, &doer).await?).await?;
             ui.answer(&backups, |backups| text::app::backups(backups, &times))?;
             true
         }
@@ -82,9 +81,9 @@ pub(crate) async fn run(args: BackupArgs, context: &Context<'_>) -> Result<Endin
     Ok(if accepted { Ending::Good } else { Ending::Bad(ErrorKind::Failed) })
 }
 
-async fn only(named: Option<AppName>, client: &Client) -> Result<AppName, CliError> {
+async fn only(named: Option<AppName>, doer: &Doer) -> Result<AppName, CliError> {
     match named {
         Some(app) => Ok(app),
-        None => named_or_only(None, apps_of(client).await?),
+        None => named_or_only(None, doer.apps().await?),
     }
 }

@@ -12,6 +12,7 @@ use crate::cli::out::Ui;
 use crate::cli::text::Times;
 use crate::client::api::Client;
 use crate::config;
+use crate::config::ConfigError;
 use crate::config::settings::Settings;
 use crate::domain::clock::Clock;
 use crate::domain::clock::SystemClock;
@@ -52,13 +53,26 @@ impl<'u> Context<'u> {
         self.config.as_deref().unwrap_or(Path::new(CONFIG_DEFAULT))
     }
 
-    /// The whole configuration. `--socket` wins over what it says.
+    /// The whole configuration, without what of it cannot be used. `--socket` wins over what it says.
     pub(crate) fn settings(&self) -> Result<Settings, CliError> {
-        let mut settings = config::load(self.config.as_deref())?;
+        Ok(self.with_socket(config::load_fit(self.config.as_deref())?))
+    }
+
+    /// The same; whatever cannot be used is an error.
+    pub(crate) fn whole_settings(&self) -> Result<Settings, ConfigError> {
+        Ok(self.with_socket(config::load(self.config.as_deref())?))
+    }
+
+    fn with_socket(&self, mut settings: Settings) -> Settings {
         if let Some(socket) = &self.socket {
             settings.daemon.socket.clone_from(socket);
         }
-        Ok(settings)
+        settings
+    }
+
+    /// The hash of the configuration on disk; nothing where this user may not read it.
+    pub(crate) fn config_digest(&self) -> Option<String> {
+        config::digest_of(self.config.as_deref()).ok()
     }
 
     /// How this process was started.

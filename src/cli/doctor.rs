@@ -16,7 +16,8 @@ use crate::wire::error::ErrorKind;
 /// Check everything a run will need; each finding comes with its remedy.
 ///
 /// Disk space and quota, a real write and rename beside the installation, owners, service control, the health page, the backup,
-/// the feed. Needs no daemon and changes nothing. Exits with 1 when a run would not begin. With --json: one object for
+/// the feed. It is about the configuration on disk, and says where the daemon still works with another one. Needs no daemon
+/// and changes nothing. Exits with 1 when a run would not begin. With --json: one object for
 /// one application, a list of them without a name.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -37,7 +38,7 @@ pub(crate) async fn run(args: DoctorArgs, context: &Context<'_>) -> Result<Endin
         context.client()?.accept_clock().await?;
         context.ui.say(format!("The clock is right: {}. Jobs start by it.", context.times().at(context.now())));
     }
-    let doer = Doer::find(context).await?;
+    let doer = Doer::find_for_disk(context).await?;
     let is_one = args.app.is_some();
     let mut views: Vec<DoctorView> = Vec::new();
     let all = if is_one { Vec::new() } else { doer.apps().await? };

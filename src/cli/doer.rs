@@ -12,7 +12,6 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 
 use crate::cli::context::Context;
-use crate::cli::context::apps_of;
 use crate::cli::exit::CliError;
 use crate::client::api::Client;
 use crate::config::settings::Settings;
@@ -25,7 +24,9 @@ use crate::domain::run::RunId;
 use crate::domain::run::Side;
 use crate::wire::app::AllowRelease;
 use crate::wire::app::AllowedView;
+use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
+use crate::wire::app::EvidenceView;
 use crate::wire::app::QuarantinedView;
 use crate::wire::app::SnapshotView;
 use crate::wire::app::UpdatesView;
@@ -38,6 +39,7 @@ use crate::wire::error::ErrorView;
 use crate::wire::job::JobView;
 use crate::wire::mail::MailedView;
 use crate::wire::mail::TestMail;
+use crate::wire::plan::PlanView;
 use crate::wire::run::LookView;
 use crate::wire::run::RunView;
 use crate::wire::run::RunsQuery;
@@ -72,11 +74,63 @@ impl Doer {
         }
     }
 
+    /// Who answers about the configuration on disk: this process, where the daemon works with another one, and says so.
+    pub(crate) async fn find_for_disk(context: &Context<'_>) -> Result<Self, CliError> {
+        let doer = Self::find(context).await?;
+        let Self::Daemon(client) = &doer else { return Ok(doer) };
+        if !works_with_another(&client.status().await?, context) {
+            return Ok(doer);
+        }
+        let path = context.config_path().display();
+        context.ui.say(format_args!(
+            "The daemon still works with another configuration than {path}, about which this is: `systemctl reload afterhours`"
+        ));
+        Ok(Self::Ourselves(Alone { settings: Box::new(context.settings()?), absent: context.client()? }))
+    }
+
     /// All applications.
     pub(crate) async fn apps(&self) -> Result<Vec<AppName>, CliError> {
         match self {
-            Self::Daemon(client) => apps_of(client).await,
-            Self::Ourselves(alone) => Ok(alone.settings.apps.keys().cloned().collect()),
+            Self::Daemon(client) => {
+                let status = client.status().await?;
+                let unfit = status.unfit.into_iter().filter_map(|unfit| unfit.app?.parse().ok());
+                Ok(status.apps.into_iter().map(|app| app.app).chain(unfit).collect())
+            }
+            Self::Ourselves(alone) => {
+                Ok(alone.settings.names().into_iter().filter_map(|name| name.parse().ok()).collect())
+            }
+        }
+    }
+
+    /// What a run of a job would do.
+    pub(crate) async fn plan(&self, name: &JobName) -> Result<PlanView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.plan_job(name).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.plan_job(name).await?),
+        }
+    }
+
+    /// Finds and tests the newest backup.
+    pub(crate) async fn check_backup(&self, app: &AppName) -> Result<BackupView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.check_backup(app).await?),
+            Self::Ourselves(alone) => Ok(alone::check_backup((*alone.settings).clone(), app).await?),
+        }
+    }
+
+    /// Makes a backup and tests it.
+    pub(crate) async fn make_backup(&self, app: &AppName) -> Result<BackupView, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.make_backup(app).await?),
+            Self::Ourselves(alone) => Ok(alone::make_backup((*alone.settings).clone(), app).await?),
+        }
+    }
+
+    /// The backups that are found, newest first.
+    pub(crate) async fn backups(&self, app: &AppName) -> Result<Vec<EvidenceView>, CliError> {
+        match self {
+            Self::Daemon(client) => Ok(client.list_backups(app).await?),
+            Self::Ourselves(alone) => Ok(alone.look().await?.backups(app).await?),
         }
     }
 
@@ -221,6 +275,12 @@ impl Alone {
             _ => why,
         }
     }
+}
+
+/// Whether the daemon works with another configuration than the one on disk, as far as this user may know.
+pub(crate) fn works_with_another(status: &StatusView, context: &Context<'_>) -> bool {
+    let theirs = status.daemon.as_ref().and_then(|daemon| daemon.config.clone());
+    theirs.zip(context.config_digest()).is_some_and(|(theirs, ours)| theirs != ours)
 }
 
 /// No daemon runs, as opposed to one that cannot be reached.

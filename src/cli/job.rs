@@ -162,7 +162,7 @@ pub(crate) async fn run(args: JobArgs, context: &Context<'_>) -> Result<Ending, 
         }
         JobCommand::Run(args) => return run_now(args, &client, context).await,
         JobCommand::Plan(PlanArgs { name }) => {
-            ui.answer(&client.plan_job(&name).await?, |plan| text::plan::show(plan, &times))?;
+            ui.answer(&Doer::find_for_disk(context).await?.plan(&name).await?, |plan| text::plan::show(plan, &times))?;
         }
         JobCommand::History(HistoryArgs { name, limit }) => {
             let runs = Doer::find(context).await?.job_history(&name, limit).await?;

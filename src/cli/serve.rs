@@ -13,7 +13,8 @@ use crate::daemon;
 ///
 /// Keeps the jobs, starts them when they fall due, and answers at its socket. Runs that a crash has interrupted are
 /// taken up first. SIGTERM stops it in order: a run before its stop of the service is put off, one beyond it is
-/// finished by the next start.
+/// finished by the next start. SIGHUP lets it take up a changed configuration between runs; one that cannot be used is
+/// refused whole, and `status` says so.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +33,8 @@ pub(crate) async fn run(args: ServeArgs, context: &Context<'_>) -> Result<Ending
         context.ui.answer(&rehearsed, |rehearsed| serde_json::json!(rehearsed).to_string())?;
         return Ok(Ending::Good);
     }
-    match daemon::serve(context.settings()?, context.origin()?).await? {
+    daemon::heed_hangups()?;
+    match daemon::serve(context.settings()?, &|| context.whole_settings(), context.origin()?).await? {
         None => Ok(Ending::Good),
         Some(relaunch) => Err(CliError::renewal(&relaunch.in_our_place())),
     }

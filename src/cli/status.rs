@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::cli::context::Context;
 use crate::cli::doer::Doer;
+use crate::cli::doer::works_with_another;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::text;
@@ -46,7 +47,13 @@ pub(crate) async fn run(args: StatusArgs, context: &Context<'_>) -> Result<Endin
         context.ui.answer(&found, Check::line)?;
         return Ok(Ending::Plugin(found.level as u8));
     }
-    let status = find(context).await?;
+    let mut status = find(context).await?;
+    if works_with_another(&status, context) {
+        let path = context.config_path().display();
+        status
+            .notices
+            .push(format!("the daemon works with another configuration than {path}: `systemctl reload afterhours`"));
+    }
     context.ui.answer(&status, |status| text::app::status(status, &context.times()))?;
     Ok(if status.daemon.is_some() { Ending::Good } else { Ending::Bad(ErrorKind::Unavailable) })
 }

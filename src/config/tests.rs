@@ -415,3 +415,33 @@ fn a_line_is_the_line_an_editor_shows() {
     let error = parse("app.orders.install_dir = 3", "a.toml").unwrap_err();
     assert_eq!((error.line, error.key.as_deref()), (Some(1), Some("app.orders.install_dir")));
 }
+
+#[test]
+fn what_is_wrong_takes_out_its_part_only() {
+    let wrong = [
+        ("[app.crm]\ninstall_dir = 3\n", "crm"),
+        ("[app.crm]\ninstal_dir = \"/opt/crm\"\n", "crm"),
+        ("[app.crm]\ninstall_dir = \"/opt/crm\"\n", "crm"),
+        // The same directory, by another name.
+        (
+            "[app.zoo]\ninstall_dir = \"/opt/orders/inner\"\nservice = { none = true }\nfeed = { dir = \"/srv/f\" }\n",
+            "zoo",
+        ),
+        ("[app.\"no name\"]\ninstall_dir = \"/opt/crm\"\n", "no name"),
+    ];
+    for (text, out) in wrong {
+        let text = format!("{LEAST}\n{text}");
+        let (settings, first) = parse_fit(&text, "test.toml").unwrap();
+        assert_eq!(settings.apps.len(), 1, "{text}");
+        assert_eq!(settings.unfit.keys().collect::<Vec<_>>(), [out], "{text}");
+        assert!(settings.unfit[out].why.starts_with("test.toml:"), "{:?}", settings.unfit);
+        assert!(first.is_some() && parse(&text, "test.toml").is_err());
+    }
+    let mail =
+        "[daemon]\nmail = { smtp = \"smtp://mail\", from = \"a@b.c\", user = \"a\", password_file = \"/no/such\" }\n";
+    let (settings, _) = parse_fit(&format!("{mail}{LEAST}"), "test.toml").unwrap();
+    assert!(settings.daemon.mail.is_none() && settings.mail_unfit.is_some() && settings.apps.len() == 1);
+    for hopeless in ["[app", "nonsense = 1", "app = 3", "[daemon]\nsocket = 3"] {
+        assert!(parse_fit(&format!("{hopeless}\n{LEAST}"), "test.toml").is_err(), "{hopeless}");
+    }
+}

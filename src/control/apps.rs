@@ -14,6 +14,7 @@ use crate::db::quarantine::Quarantined;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::failure::Failure;
+use crate::domain::finding::Finding;
 use crate::domain::finding::Severity;
 use crate::domain::held::HeldBack;
 use crate::domain::held::HeldBy;
@@ -48,7 +49,17 @@ impl Control {
     /// # Errors
     /// There is no such application.
     pub async fn doctor(&self, app: &AppName) -> Result<DoctorView, ControlError> {
-        let kit = self.kit(app)?;
+        let kit = match self.kit(app) {
+            Err(ControlError::Unfit { unfit, .. }) => {
+                let remedy = unfit.hint.unwrap_or_else(|| "correct it".to_owned());
+                let text = format!("nothing is done with {app}: {}", unfit.why);
+                return Ok(DoctorView {
+                    app: app.clone(),
+                    findings: vec![Finding::fatal("configuration", text, remedy)],
+                });
+            }
+            kit => kit?,
+        };
         let mut findings = findings(kit, &self.store, self.now(), &Wish::newest()).await;
         findings.extend(self.mail_findings(kit).await);
         Ok(DoctorView { app: app.clone(), findings })

@@ -248,7 +248,7 @@ impl ControlError {
             Self::NotPermitted { .. } => "ask root, or become a member of the operators' group".to_owned(),
             Self::NoApp { known, .. } if known.is_empty() => "describe one in the configuration: [app.NAME]".to_owned(),
             Self::NoApp { known, .. } => format!(
-                "the configuration knows {}; a daemon reads it when it starts, so restart it after a change",
+                "the configuration knows {}; a daemon takes a changed one up by `systemctl reload afterhours`",
                 known.join(", ")
             ),
             Self::Unfit { unfit, .. } => return unfit.hint.clone(),

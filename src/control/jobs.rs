@@ -249,7 +249,10 @@ impl Control {
     /// There is no such job, or the store fails.
     pub async fn job(&self, name: &JobName) -> Result<JobView, ControlError> {
         let job = self.store.job(name).await?;
-        let notices = self.idle_followers(&job).await?;
+        let mut notices = self.idle_followers(&job).await?;
+        if let Some(unfit) = self.settings.unfit.get(job.spec.app.as_str()) {
+            notices.push(format!("no run of it starts: nothing is done with {}: {}", job.spec.app, unfit.why));
+        }
         Ok(JobView { notices, ..self.job_view(job).await? })
     }
 

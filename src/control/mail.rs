@@ -55,6 +55,10 @@ impl Control {
         let mut findings: Vec<Finding> = strange.collect();
         match &self.post.mailer {
             Some(mailer) => findings.extend(self.post.unless_stopped(mailer.check()).await),
+            None if let Some(unfit) = &self.settings.mail_unfit => {
+                let remedy = unfit.hint.clone().unwrap_or_else(|| "correct it".to_owned());
+                findings.push(Finding::warning("mail", format!("no mail is sent: {}", unfit.why), remedy));
+            }
             None if group.is_empty() => {}
             None => findings.push(Finding::warning(
                 "mail",

@@ -17,6 +17,7 @@ pub mod runs;
 pub mod status;
 
 use std::sync::Arc;
+use std::sync::Mutex;
 
 use chrono::DateTime;
 use chrono::Utc;
@@ -74,6 +75,8 @@ pub struct Control {
     pub schedule_changed: Arc<Notify>,
     /// Since when this process is the daemon; nothing when it is none.
     pub serving_since: Option<DateTime<Utc>>,
+    /// What became of a changed configuration, where an operator should know it.
+    pub config_notice: Mutex<Option<String>>,
     /// Who was refused something in this process.
     pub refusals: Refusals,
 }

@@ -1,9 +1,12 @@
 //! The whole at a glance.
 
+use std::sync::PoisonError;
+
 use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
+use crate::config::places::Unfit;
 use crate::control::Caller;
 use crate::control::Control;
 use crate::control::error::ControlError;
@@ -19,6 +22,7 @@ use crate::wire::status::LastCheck;
 use crate::wire::status::NEXT_JOBS_MAX;
 use crate::wire::status::NextJob;
 use crate::wire::status::StatusView;
+use crate::wire::status::UnfitView;
 
 /// What is shown first: what waits for a person, then what is under way.
 fn urgency(state: RunStateName) -> u8 {
@@ -60,6 +64,15 @@ impl Control {
         for bad in self.store.unreadable().await? {
             notices.push(format!("{} cannot be read ({}): {}", bad.what, bad.why, bad.remedy));
         }
+        let unfit: Vec<UnfitView> = self.unfit();
+        notices.extend(unfit.iter().map(|unfit| {
+            let remedy = unfit.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            match &unfit.app {
+                Some(app) => format!("nothing is done with {app}: {}{remedy}", unfit.why),
+                None => format!("no mail is sent: {}{remedy}", unfit.why),
+            }
+        }));
+        notices.extend(self.config_notice.lock().unwrap_or_else(PoisonError::into_inner).clone());
         for (app, kit) in &self.night.kits {
             notices.extend(kit.sessions.in_doubt().into_iter().map(|session| {
                 format!(
@@ -90,6 +103,7 @@ impl Control {
             now_at: self.now(),
             zone: iana_time_zone::get_timezone().unwrap_or_else(|_| "UTC".to_owned()),
             jobs,
+            config: Some(self.settings.digest.clone()),
         });
         Ok(StatusView {
             daemon,
@@ -102,6 +116,7 @@ impl Control {
             },
             mail,
             history: Some(self.store.chain_head().await?),
+            unfit,
             notices,
         })
     }
@@ -118,6 +133,17 @@ impl Control {
         self.store.note_clock(Seen { mended, ..Seen::at(now) }).await?;
         self.schedule_changed.notify_one();
         Ok(())
+    }
+
+    /// What of the configuration is left out, and why.
+    fn unfit(&self) -> Vec<UnfitView> {
+        let view = |app: Option<&str>, unfit: &Unfit| UnfitView {
+            app: app.map(str::to_owned),
+            why: unfit.why.clone(),
+            hint: unfit.hint.clone(),
+        };
+        let apps = self.settings.unfit.iter().map(|(app, unfit)| view(Some(app), unfit));
+        apps.chain(self.settings.mail_unfit.iter().map(|unfit| view(None, unfit))).collect()
     }
 
     async fn app_view(&self, app: &crate::domain::name::AppName) -> Result<AppView, ControlError> {

@@ -56,6 +56,7 @@ use crate::scheduler::post::send_test;
 use crate::service::Service;
 use crate::sessions::notes::Notebook;
 use crate::wire::app::AllowedView;
+use crate::wire::app::BackupView;
 use crate::wire::app::DoctorView;
 use crate::wire::app::UpdateNow;
 use crate::wire::app::UpdatesView;
@@ -71,7 +72,7 @@ async fn house(settings: Settings) -> Result<(House, Notebook)> {
     let renewal = renewal(&settings)?;
     must_be_over(&renewal)?;
     system::make_files_our_own();
-    House::build(open_store(&settings)?, settings, None, &renewal).await
+    House::build(open_store(&settings)?, settings, None, &renewal, true).await
 }
 
 /// The way to the next Afterhours of a command that will not take it.
@@ -97,7 +98,7 @@ pub async fn look(settings: Settings) -> Result<Arc<Control>> {
     let opened = Store::open_to_read(&settings.daemon.data_dir.join(STORE_FILE));
     let store = opened.map_err(|error| ControlError::from(error).view())?;
     let renewal = renewal(&settings)?;
-    let (house, _) = House::build(store, settings, None, &renewal).await?;
+    let (house, _) = House::build(store, settings, None, &renewal, false).await?;
     Ok(house.control)
 }
 
@@ -120,7 +121,7 @@ async fn looking(mut settings: Settings) -> Result<(House, Option<TempDir>)> {
         Err(StoreError::TooOld { .. }) => (open_store(&settings)?, None),
         opened => (opened.map_err(|error| ControlError::from(error).view())?, None),
     };
-    Ok((House::build(store, settings, None, &renewal).await?.0, empty))
+    Ok((House::build(store, settings, None, &renewal, false).await?.0, empty))
 }
 
 /// Checks one application without a daemon.
@@ -141,6 +142,25 @@ pub async fn test_mail(settings: &Settings, to: String) -> Result<MailedView> {
     let mailer = Mailer::new(described).map_err(|error| ControlError::Failed(failed(&error, error.hint())).view())?;
     let outcome = send_test(&mailer, &to, &ourselves().who).await;
     Ok(mailed(&mailer, to, outcome).map_err(|error| error.view())?)
+}
+
+/// Makes a backup without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, there is no such application, or it cannot be made.
+pub async fn make_backup(settings: Settings, app: &AppName) -> Result<BackupView> {
+    let (house, _) = house(settings).await?;
+    let made = house.control.make_backup(&ourselves(), app).await;
+    Ok(noted(&house, &format!("backup.make {app}"), made).await?)
+}
+
+/// Tests the newest backup without a daemon.
+///
+/// # Errors
+/// The store cannot be opened, there is no such application, or no backup is described.
+pub async fn check_backup(settings: Settings, app: &AppName) -> Result<BackupView> {
+    let (house, _keep) = looking(settings).await?;
+    house.control.check_backup(app).await.map_err(|error| error.view().into())
 }
 
 /// Looks for newer releases without a daemon.

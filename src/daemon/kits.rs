@@ -11,12 +11,16 @@ use crate::config::settings::Settings;
 use crate::db::store::Store;
 use crate::domain::clock::Clock;
 use crate::domain::run::RunId;
+use crate::install::Claim;
+use crate::install::Claimed;
 use crate::jobs::kept;
 use crate::jobs::kept::Kept;
 use crate::jobs::kit::Kit;
 use crate::jobs::kit::KitError;
 use crate::jobs::kit::Kits;
 use crate::jobs::kit::state_dir;
+use crate::jobs::preflight::ONE_STORE;
+use crate::jobs::preflight::claimed_by;
 use crate::renewal::Renewal;
 use crate::sessions::hub::Hub;
 
@@ -27,14 +31,26 @@ pub(super) struct Parts<'a> {
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) renewal: &'a Arc<Renewal>,
     pub(super) site: Option<Arc<str>>,
+    /// Whether something may be done, and not only looked at: then no other store may work on the same installations.
+    pub(super) claims: bool,
+}
+
+/// All adapters, and the locks that go with them.
+pub(super) struct Built {
+    pub(super) kits: Kits,
+    pub(super) kept: Kept,
+    pub(super) claims: Vec<Claim>,
 }
 
 impl Parts<'_> {
     /// Puts all adapters together. An application whose adapters do not fit, or whose directories belong to a run that
     /// began with other settings, is taken out of `settings`.
-    pub(super) async fn build(&self, settings: &mut Settings) -> Result<(Kits, Kept)> {
+    pub(super) async fn build(&self, settings: &mut Settings) -> Result<Built> {
         let kept = self.kept(settings).await?;
-        let mut kits = Kits::new();
+        let (mut kits, mut claims) = (Kits::new(), Vec::new());
+        for kit in kept.kits.values() {
+            claims.extend(self.claim(&kit.app, settings).await.unwrap_or_default());
+        }
         for (name, app) in std::mem::take(&mut settings.apps) {
             self.hub.allow(&name, app.sessions_per_user_max);
             let kit = match self.kit(&app, &settings.daemon.data_dir) {
@@ -44,7 +60,10 @@ impl Parts<'_> {
                 }),
                 Err(error) => return Err(error.into()),
                 Ok(kit) => match kept.kits.iter().find(|(_, began)| is_in_the_way(&began.app, &app)) {
-                    None => Ok(kit),
+                    None => self.claim(&app, settings).await.map(|claim| {
+                        claims.extend(claim);
+                        kit
+                    }),
                     Some((run, began)) => Err(in_use(*run, &began.app)),
                 },
             };
@@ -56,7 +75,19 @@ impl Parts<'_> {
                 Err(unfit) => drop(settings.unfit.insert(name.to_string(), unfit)),
             }
         }
-        Ok((kits, kept))
+        Ok(Built { kits, kept, claims })
+    }
+
+    /// The lock beside the installation; nothing where there is no place for one.
+    async fn claim(&self, app: &AppSettings, settings: &Settings) -> Result<Option<Claim>, Unfit> {
+        if !self.claims {
+            return Ok(None);
+        }
+        match Claim::take(app, &settings.daemon.data_dir).await {
+            Claimed::Ours(claim) => Ok(Some(claim)),
+            Claimed::Nowhere => Ok(None),
+            Claimed::Theirs(holder) => Err(Unfit { why: claimed_by(app, &holder), hint: Some(ONE_STORE.to_owned()) }),
+        }
     }
 
     /// What the runs in the middle began with, where that is not what is written now.
@@ -110,7 +141,8 @@ fn in_use(run: RunId, began: &AppSettings) -> Unfit {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with all that stands behind it.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source());
     all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -55,11 +55,23 @@ const DETACH_WAIT: Duration = Duration::from_secs(20);
 pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
+    /// Also where nobody waits for it: otherwise it would end the process.
+    hangup: Signal,
+}
+
+/// What a process is told.
+pub(super) enum Told {
+    Stop,
+    Reload,
 }
 
 impl Stop {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     /// Waits until it is told to stop.
@@ -67,6 +79,16 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// Waits until it is told to stop, or to read its configuration anew.
+    pub(super) async fn told_anything(&mut self) -> Told {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.hangup.recv() => Told::Reload,
         }
     }
 
@@ -101,7 +123,7 @@ pub(super) async fn enter(
         Begin::Prove => true,
     };
     // A store that does not open is a reason to go back, too.
-    let built = async { House::build(open_store(&settings)?, settings, serving_since, renewal).await }.await;
+    let built = async { House::build(open_store(&settings)?, settings, serving_since, renewal, true).await }.await;
     if !proves {
         let (house, changes) = built?;
         return Ok(Entered::House(Box::new(house), changes));
@@ -145,7 +167,7 @@ async fn answers(house: &House) -> Result<()> {
 pub async fn rehearse(mut settings: Settings, origin: Origin, dir: &Path) -> Result<Rehearsed> {
     dir.clone_into(&mut settings.daemon.data_dir);
     let renewal = Arc::new(Renewal::new(&settings.daemon, origin));
-    let (house, _) = House::build(open_store(&settings)?, settings, None, &renewal).await?;
+    let (house, _) = House::build(open_store(&settings)?, settings, None, &renewal, false).await?;
     answers(&house).await?;
     let afterhours = env!("CARGO_PKG_VERSION").parse().context("read the version of this program")?;
     Ok(Rehearsed { afterhours, apps: house.settings.apps.len() })

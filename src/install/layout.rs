@@ -11,7 +11,7 @@
 //!   snapshot/7/dumped/dump          a dump of the data, in a directory of the user's who writes it
 //!   for-root/2.0+20/                a copy of the tree, root's own, for a migration that must be root
 //!   trash/                          on its way out
-//!   hold, lock
+//!   hold, lock, store
 //! /var/lib/.orders.afterhours-snapshot/7   the copy of /var/lib/orders for run 7
 //! ```
 //!

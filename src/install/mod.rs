@@ -19,6 +19,7 @@
 mod anchor;
 mod carry;
 mod check;
+mod claim;
 mod dumped;
 mod durable;
 mod error;
@@ -84,6 +85,10 @@ use crate::install::remove::Stays;
 use crate::install::snapshot::Pass;
 
 pub use crate::install::check::SpaceNeed;
+pub use crate::install::claim::Claim;
+pub use crate::install::claim::Claimed;
+pub use crate::install::claim::Holder;
+pub use crate::install::claim::held_by_others;
 pub use crate::install::error::InstallError;
 pub use crate::install::exchange::Exchange;
 pub use crate::install::layout::hold_path;

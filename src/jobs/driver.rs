@@ -37,6 +37,7 @@ use crate::domain::event::LoggedEvent;
 use crate::domain::event::Output;
 use crate::domain::event::RunEvent;
 use crate::domain::failure::Failure;
+use crate::domain::name::AppName;
 use crate::domain::run::Cause;
 use crate::domain::run::Fence;
 use crate::domain::run::Order;
@@ -119,6 +120,10 @@ pub trait Steps: Send + Sync + 'static {
     /// is away, more may have been done than the log says: the application rests for a step that needs it, and it is an
     /// error when everything went back.
     fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Why nothing can be done with an application.
+    fn unfit(&self, _app: &AppName) -> Option<&str> {
+        None
+    }
 }
 
 /// What somebody watching a run sees.

@@ -271,6 +271,11 @@ impl<S: Steps> Engine<S> {
         Machine::fold(&events).map_err(|source| EngineError::Drive { run, source: DriveError::Log { run, source } })
     }
 
+    /// Why nothing can be done with an application.
+    pub fn unfit(&self, app: &AppName) -> Option<&str> {
+        self.inner.driver.steps.unfit(app)
+    }
+
     /// The runs that have a task in this process.
     pub fn held(&self) -> Vec<RunId> {
         self.inner.held().keys().copied().collect()

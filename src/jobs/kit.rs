@@ -104,6 +104,11 @@ impl Kit {
         })
     }
 
+    /// Where the store is.
+    pub fn data_dir(&self) -> &Path {
+        self.state_dir.ancestors().nth(2).unwrap_or(&self.state_dir)
+    }
+
     /// What is installed: what the tree says, else what the administrator says, else what the running
     /// application answers.
     ///

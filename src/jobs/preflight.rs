@@ -6,6 +6,7 @@ use chrono::DateTime;
 use chrono::TimeDelta;
 use chrono::Utc;
 
+use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::config::settings::Secret;
 use crate::db::store::Store;
@@ -19,7 +20,9 @@ use crate::domain::release::Release;
 use crate::domain::run::RunId;
 use crate::exec::system;
 use crate::files::trusted::read_by_others;
+use crate::install::Holder;
 use crate::install::SpaceNeed;
+use crate::install::held_by_others;
 use crate::jobs::commands;
 use crate::jobs::installed;
 use crate::jobs::kit::Kit;
@@ -33,6 +36,20 @@ use crate::probe::before::Standing;
 
 /// How far the clock may lie behind the last thing that was written down.
 const CLOCK_BEHIND_MAX: TimeDelta = TimeDelta::minutes(5);
+
+/// What to do where two work on one installation.
+pub const ONE_STORE: &str =
+    "let one Afterhours with one data_dir describe it, under one name; stop the other one or take it out there";
+
+/// Who else works on the installation of an application.
+pub fn claimed_by(app: &AppSettings, holder: &Holder) -> String {
+    format!(
+        "the Afterhours with the data_dir {} works on {}, or on what it stands in, as its application {}",
+        holder.data_dir.display(),
+        app.install_dir.display(),
+        holder.app
+    )
+}
 
 /// What was found.
 #[derive(Debug)]
@@ -54,6 +71,7 @@ pub async fn findings(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish)
 pub async fn look(kit: &Kit, store: &Store, now: DateTime<Utc>, wish: &Wish, asking: Asking) -> Found {
     // Nothing else counts where somebody else can change what we believe.
     let mut findings = kit.installer.check_places().await;
+    findings.extend(claim(kit).await);
     findings.extend(secrets(kit));
     findings.push(clock(store, now).await);
     findings.extend(kit.feed.check().await);
@@ -126,6 +144,14 @@ async fn before(kit: &Kit, standing: Standing) -> Option<Before> {
         Standing { .. } if kit.service.is_down().await => Some(Before::Down),
         Standing { .. } => Some(Before::Ill),
     }
+}
+
+/// Another store, or another application, that works on the same installation.
+async fn claim(kit: &Kit) -> Option<Finding> {
+    let (app, data_dir) = (kit.app.clone(), kit.data_dir().to_owned());
+    let looked = tokio::task::spawn_blocking(move || held_by_others(&app, &data_dir)).await;
+    let holder = looked.ok().flatten()?;
+    Some(Finding::fatal("install_dir", claimed_by(&kit.app, &holder), ONE_STORE))
 }
 
 /// Files with secrets that a run of this application needs and that others can read.

@@ -203,6 +203,7 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
     let night = Arc::new(Night {
         kits: [(app.name.clone(), Arc::new(kit))].into(),
         kept: Default::default(),
+        unfit: Default::default(),
         store: store.clone(),
         gatekeeper: Gatekeeper::new(store.clone(), hub, Arc::clone(&clock)),
         clock: Arc::clone(&clock),
@@ -211,6 +212,7 @@ fn household(dir: &Path, app: &crate::config::settings::AppSettings, clock: Arc<
     let stop = CancellationToken::new();
     let engine = Engine::new(store.clone(), Arc::clone(&night), Arc::clone(&clock), dir.to_owned(), live, stop);
     let post = PostOffice {
+        unfit: None,
         store: store.clone(),
         mailer: None,
         clock: Arc::clone(&clock),

@@ -108,6 +108,12 @@ impl<S: Steps> Launcher<S> {
             self.engine.take_up(run);
             return Ok(());
         };
+        if let Some(why) = self.engine.unfit(&row.order.app) {
+            let app = &row.order.app;
+            tracing::error!(run.id = run.0, %app, why, "the start is missed: nothing is done with the application");
+            let reason = format!("the start of {due_at} was missed: nothing is done with {app}: {why}");
+            return self.engine.skip(run, reason, Idle::Missed { missed_at: due_at }).await;
+        }
         // A job that is gone cannot say what it wants; its run is not made up for.
         let job = match &row.order.job {
             Some(name) => self.store.job(name).await.ok(),

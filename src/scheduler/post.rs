@@ -41,6 +41,8 @@ pub struct PostOffice {
     pub store: Store,
     /// Who sends them; nobody when mail is not configured.
     pub mailer: Option<Mailer>,
+    /// Why nobody sends them although mail is configured: they wait.
+    pub unfit: Option<String>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Held while mails are sent: whoever else comes meanwhile must not send them again.
@@ -87,6 +89,10 @@ impl PostOffice {
     async fn try_one(&self, due: &DueMail) -> Vec<(String, SendResult)> {
         let mail = &due.mail;
         let Some(mailer) = &self.mailer else {
+            if let Some(why) = &self.unfit {
+                let later = |to: &String| (to.clone(), SendResult::Later { error: why.clone() });
+                return due.pending.iter().map(later).collect();
+            }
             let error = "mail is not configured: [daemon] mail";
             return due.pending.iter().map(|to| (to.clone(), SendResult::Dead { error: error.to_owned() })).collect();
         };

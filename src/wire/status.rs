@@ -37,6 +37,9 @@ pub struct StatusView {
     /// The newest entry of the history; keep it elsewhere, and `audit verify` proves by it later that nothing was rewritten.
     #[serde(default)]
     pub history: Option<Anchor>,
+    /// What of the configuration cannot be used, and is left out.
+    #[serde(default)]
+    pub unfit: Vec<UnfitView>,
     /// What an operator should know, in sentences: a clock that stepped, a job that waits for an answer.
     pub notices: Vec<String>,
 }
@@ -56,6 +59,20 @@ pub struct DaemonView {
     pub zone: String,
     /// How many jobs it keeps.
     pub jobs: u64,
+    /// The SHA-256 of the text of the configuration that it works with.
+    #[serde(default)]
+    pub config: Option<String>,
+}
+
+/// A part of the configuration that cannot be used: nothing is done with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnfitView {
+    /// The application; the mail where absent.
+    pub app: Option<String>,
+    /// File, line, key, and what is wrong there.
+    pub why: String,
+    /// What a person can do about it.
+    pub hint: Option<String>,
 }
 
 /// One application.

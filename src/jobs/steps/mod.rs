@@ -40,6 +40,7 @@ use chrono::DateTime;
 use chrono::Utc;
 use tokio::sync::broadcast;
 
+use crate::config::places::Unfit;
 use crate::config::settings::AppSettings;
 use crate::db::store::Store;
 use crate::db::store::StoreError;
@@ -87,6 +88,8 @@ pub struct Night {
     pub kits: Kits,
     /// The settings with which runs began.
     pub kept: Kept,
+    /// The applications with which nothing is done, and why.
+    pub unfit: BTreeMap<String, Unfit>,
     /// For gates, the outbox, followers and the quarantine.
     pub store: Store,
     /// Moves gates.
@@ -164,6 +167,10 @@ impl Steps for Night {
         }
     }
 
+    fn unfit(&self, app: &AppName) -> Option<&str> {
+        self.unfit.get(app.as_str()).map(|unfit| unfit.why.as_str())
+    }
+
     async fn clear_up(&self, run: RunId, at: At, machine: Arc<Machine>) -> Result<(), Failure> {
         let kit = self.kit(run, &machine)?;
         let context = Context { night: self, kit: &kit, run, at, how: How::Act, machine: &machine };
@@ -184,9 +191,14 @@ impl Steps for Night {
 }
 
 impl Night {
+    /// The adapters of a run, or why there are none.
     fn kit(&self, run: RunId, machine: &Machine) -> Result<Arc<Kit>, Failure> {
         let app = &machine.order().app;
         self.kit_of(run, app).cloned().ok_or_else(|| {
+            if let Some(unfit) = self.unfit.get(app.as_str()) {
+                let failure = Failure::new(format!("work on {app}")).because(&unfit.why);
+                return Failure { hint: unfit.hint.clone(), ..failure };
+            }
             Failure::new(format!("find the application {app} in the configuration"))
                 .hint(format!("put [app.{app}] back, or `afterhours job delete` what needs it"))
         })

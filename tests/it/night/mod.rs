@@ -20,6 +20,8 @@ mod killed;
 mod people;
 mod plain;
 mod post;
+mod reload;
 mod told;
 mod turns;
 mod undo;
+mod unfit;

@@ -224,6 +224,12 @@ impl Site {
         assert!(ended.success(), "{ended}\n{}", self.read("log"));
     }
 
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        let pid = Pid::from_raw(self.pid().cast_signed()).unwrap();
+        rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    }
+
     pub(crate) async fn restart(&mut self) {
         self.kill().await;
         self.serve().await;
