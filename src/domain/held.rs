@@ -42,6 +42,11 @@ pub enum HeldBy {
         /// The key that is not known here.
         key: String,
     },
+    /// Its description cannot be read.
+    Unreadable {
+        /// Why.
+        because: String,
+    },
     /// It failed here before.
     FailedHere,
     /// An earlier release must be installed first, and that one is held back.
@@ -57,9 +62,11 @@ impl HeldBack {
         match &self.why {
             HeldBy::CoolDown { until } => *until,
             HeldBy::Rollout { until } => Some(*until),
-            HeldBy::Licence { .. } | HeldBy::NewerAfterhours { .. } | HeldBy::FailedHere | HeldBy::Behind { .. } => {
-                None
-            }
+            HeldBy::Licence { .. }
+            | HeldBy::NewerAfterhours { .. }
+            | HeldBy::Unreadable { .. }
+            | HeldBy::FailedHere
+            | HeldBy::Behind { .. } => None,
         }
     }
 
@@ -70,6 +77,9 @@ impl HeldBack {
             HeldBy::CoolDown { .. } | HeldBy::Rollout { .. } => format!("{fact}; name it with --to to take it now"),
             HeldBy::Licence { .. } => format!("{fact}; where this site has one, set licence_class of `updates`"),
             HeldBy::FailedHere => format!("{fact} (`afterhours update allow {}`)", self.release.version),
+            HeldBy::Unreadable { .. } => {
+                format!("{fact}; ask the vendor to withdraw it, or update Afterhours where it is too old for it")
+            }
             HeldBy::NewerAfterhours { .. } | HeldBy::Behind { .. } => fact,
         }
     }
@@ -91,6 +101,9 @@ impl HeldBack {
             HeldBy::NewerAfterhours { key } => {
                 format!("{release} needs a newer Afterhours, because this one does not know its key {key}")
             }
+            HeldBy::Unreadable { because } => {
+                format!("{release} is not taken, because nobody can tell what it is: {because}")
+            }
             HeldBy::FailedHere => format!("{release} failed here before and is not tried again by itself"),
             HeldBy::Behind { before } => format!("{release} comes after {before}"),
         }
@@ -103,6 +116,7 @@ impl HeldBack {
             HeldBy::Rollout { .. } => "in spite of its turn in the rollout",
             HeldBy::Licence { .. } => "in spite of its class of licences",
             HeldBy::NewerAfterhours { .. } => "in spite of what it says",
+            HeldBy::Unreadable { .. } => "although its description cannot be read",
             HeldBy::FailedHere => "although it failed here before",
             HeldBy::Behind { .. } => "in spite of what is before it",
         };

@@ -31,6 +31,11 @@ pub struct BadVersion {
 }
 
 impl Version {
+    /// What stands for a version that cannot be told.
+    pub fn unknown() -> Self {
+        Self("unknown".to_owned())
+    }
+
     /// The version as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -292,6 +297,9 @@ pub struct Release {
     /// The first key of its description that this Afterhours does not know, and so must not install it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown_key: Option<String>,
+    /// Why its description is of no use. Such a release is not offered, and nothing goes past it: it could be a barrier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<String>,
     /// Every path of versions must stop here, even when a newer build exists.
     #[serde(default)]
     pub barrier: bool,
@@ -324,6 +332,7 @@ impl Release {
             min_version: None,
             min_afterhours: None,
             unknown_key: None,
+            unreadable: None,
             barrier: false,
             migrate: None,
             migrate_as_root: false,

@@ -4,9 +4,9 @@
 //! wanted it, is not taken: nobody has signed for it.
 //!
 //! Copy `release.toml` last: a folder without one is taken for half copied and ignored, as is
-//! everything whose name begins with `.` and everything that is no folder. A `release.toml` that
-//! is there but cannot be understood is an error for the whole feed, since a release that is
-//! silently left out could be a barrier.
+//! everything whose name begins with `.` and everything that is no folder. A release whose
+//! `release.toml` is there but cannot be understood, or whose build is there twice, is not left out,
+//! since it could be a barrier: it stands in its place, nobody is offered it, and nobody goes past it.
 //!
 //! Reading the directory has a deadline, because it may be a network share that hangs.
 
@@ -29,9 +29,9 @@ use crate::domain::span::Span;
 use crate::feed::FeedHome;
 use crate::feed::UPDATERS;
 use crate::feed::error::FeedError;
-use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
+use crate::feed::readable;
 use crate::feed::signed::CARRIED;
 use crate::feed::signed::Carried;
 use crate::feed::stage;
@@ -41,6 +41,8 @@ use crate::files::trusted::required;
 
 /// The most entries of a feed's directory.
 const RELEASES_MAX: usize = 10_000;
+/// The most things that a finding names.
+const SHOWN_MAX: usize = 3;
 /// How long a look at the directory may take.
 const LOOK_DEADLINE: Span = Span::secs(60);
 
@@ -85,8 +87,7 @@ impl DirFeed {
     /// All releases, ascending by build.
     ///
     /// # Errors
-    /// The directory or a description cannot be read or understood, two releases have the same build, or it
-    /// takes too long.
+    /// The directory or a description cannot be read, or it takes too long.
     pub async fn releases(&self) -> Result<Vec<Release>, FeedError> {
         let dir = self.dir.clone();
         Ok(self.in_time(move || look(&dir)).await?.releases)
@@ -178,28 +179,32 @@ fn look(dir: &Path) -> Result<Look, FeedError> {
         for path in [&folder, &folder.join(DESCRIPTION)] {
             required(path).map_err(|source| FeedError::Untrusted { path: path.clone(), source })?;
         }
-        match read_description(&folder)? {
-            Some(text) => look.releases.push(manifest::parse_for_a_site(&text, &folder)?),
-            None => look.incomplete.push(folder),
+        match read_description(&folder) {
+            Ok(Some(bytes)) => look.releases.push(readable::read(&bytes, &folder, None)),
+            Ok(None) => look.incomplete.push(folder),
+            Err(error @ FeedError::NotAFile { .. }) => {
+                look.releases.push(readable::unreadable(&error, &[], &folder, None));
+            }
+            Err(error) => return Err(error),
         }
     }
     look.incomplete.sort();
     // By folder where the build is the same, so that the error reads the same every time.
     look.releases.sort_by(|a, b| (a.id.build, &a.location).cmp(&(b.id.build, &b.location)));
-    for pair in look.releases.windows(2) {
-        if pair[0].id.build == pair[1].id.build {
-            return Err(FeedError::DuplicateBuild {
-                build: pair[0].id.build,
-                first: pair[0].location.clone(),
-                second: pair[1].location.clone(),
-            });
+    look.releases.dedup_by(|second, first| {
+        let is_twice = first.id.build == second.id.build && first.id.build > 0;
+        if is_twice {
+            let (build, location) = (first.id.build, first.location.clone());
+            let error = FeedError::DuplicateBuild { build, first: location.clone(), second: second.location.clone() };
+            *first = readable::unreadable(&error, &[], &location, Some(build));
         }
-    }
+        is_twice
+    });
     Ok(look)
 }
 
-/// The text of a folder's description; nothing when it has none.
-fn read_description(folder: &Path) -> Result<Option<String>, FeedError> {
+/// A folder's description, and no more of it than shows that it is too large; nothing when it has none.
+fn read_description(folder: &Path) -> Result<Option<Vec<u8>>, FeedError> {
     let file = folder.join(DESCRIPTION);
     let unread = |source| FeedError::ReadDescription { file: file.clone(), source };
     let opened = match open_file(&file) {
@@ -210,12 +215,9 @@ fn read_description(folder: &Path) -> Result<Option<String>, FeedError> {
     if !opened.metadata().map_err(unread)?.is_file() {
         return Err(FeedError::NotAFile { file });
     }
-    let mut text = String::new();
-    let read = opened.take(DESCRIPTION_BYTES_MAX + 1).read_to_string(&mut text).map_err(unread)?;
-    if read as u64 > DESCRIPTION_BYTES_MAX {
-        return Err(FeedError::DescriptionTooLarge { file, max: DESCRIPTION_BYTES_MAX });
-    }
-    Ok(Some(text))
+    let mut bytes = Vec::new();
+    opened.take(DESCRIPTION_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unread)?;
+    Ok(Some(bytes))
 }
 
 /// Opens for reading without being held up by a named pipe.
@@ -238,18 +240,20 @@ fn missing_archives(releases: &[Release]) -> Vec<PathBuf> {
 
 fn findings(dir: &Path, look: &Look, missing: &[PathBuf]) -> Vec<Finding> {
     let mut findings = vec![Finding::good("feed_reachable", format!("the feed {} can be read", dir.display()))];
-    findings.push(match look.releases.last() {
+    let mut readable = look.releases.iter().filter(|release| release.unreadable.is_none());
+    let count = readable.clone().count();
+    findings.push(match readable.next_back() {
         None => Finding::warning(
             "feed_releases",
             format!("the feed {} has no release", dir.display()),
             "put releases into it, one folder each, or correct feed.dir",
         ),
         Some(newest) => {
-            let count = look.releases.len();
             let noun = if count == 1 { "release" } else { "releases" };
             Finding::good("feed_releases", format!("the feed has {count} {noun}; the newest is {}", newest.id))
         }
     });
+    findings.extend(unreadable(&look.releases));
     if !look.incomplete.is_empty() {
         findings.push(Finding::warning(
             "feed_incomplete",
@@ -267,9 +271,25 @@ fn findings(dir: &Path, look: &Look, missing: &[PathBuf]) -> Vec<Finding> {
     findings
 }
 
+/// The releases whose descriptions cannot be read, if there are any.
+pub(in crate::feed) fn unreadable(releases: &[Release]) -> Option<Finding> {
+    let said: Vec<String> = releases
+        .iter()
+        .filter_map(|release| Some(format!("{}: {}", release.id, release.unreadable.as_ref()?)))
+        .take(SHOWN_MAX)
+        .collect();
+    let remedy = "correct or withdraw it, or in a directory begin the folder's name with '.' to have it ignored";
+    (!said.is_empty()).then(|| {
+        Finding::warning(
+            "feed_unreadable",
+            format!("not offered, and nothing behind it is: {}", said.join("; ")),
+            remedy,
+        )
+    })
+}
+
 /// The first few paths, and how many more there are.
 fn listed(paths: &[PathBuf]) -> String {
-    const SHOWN_MAX: usize = 3;
     let shown: Vec<String> = paths.iter().take(SHOWN_MAX).map(|path| path.display().to_string()).collect();
     match paths.len().saturating_sub(SHOWN_MAX) {
         0 => shown.join(", "),

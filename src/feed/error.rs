@@ -96,6 +96,16 @@ pub enum FeedError {
         /// The limit.
         max: u64,
     },
+    /// A `release.toml` would be so large that no site reads it.
+    #[error("write {}: it would have {bytes} bytes, and sites read {max} at most", .file.display())]
+    DescriptionTooLong {
+        /// The file.
+        file: PathBuf,
+        /// As large it would be.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
     /// A `release.toml` is no TOML, lacks a key, or has a value of the wrong type.
     #[error("understand {}", .file.display())]
     ParseDescription {
@@ -388,6 +398,7 @@ impl FeedError {
             Self::ParseDescription { .. } | Self::BadValue { .. } | Self::DescriptionTooLarge { .. } => {
                 "correct release.toml, or begin the folder's name with '.' to have it ignored".to_owned()
             }
+            Self::DescriptionTooLong { .. } => "shorten the notes; nothing was packed".to_owned(),
             Self::DuplicateBuild { .. } | Self::TooManyReleases { .. } => {
                 "take releases that are not needed out of the feed".to_owned()
             }

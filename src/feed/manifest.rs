@@ -58,7 +58,7 @@ pub(in crate::feed) const DESCRIPTION_BYTES_MAX: u64 = 1024 * 1024;
 /// The most archives of one release.
 const ARCHIVES_MAX: usize = 64;
 /// The largest size that is believed: 64 TiB. More is a slip of the pen, and sums stay in range.
-const SIZE_BYTES_MAX: u64 = 1 << 46;
+pub(in crate::feed) const SIZE_BYTES_MAX: u64 = 1 << 46;
 /// Every key there is, for suggestions.
 const KEYS: [&str; 24] = [
     "version",
@@ -212,6 +212,7 @@ pub(in crate::feed) fn parse_for_a_site(text: &str, folder: &Path) -> Result<Rel
         min_version: description.min_version,
         min_afterhours: description.min_afterhours,
         unknown_key: unknown.into_iter().next(),
+        unreadable: None,
         barrier: description.barrier,
         migrate: description.migrate,
         migrate_as_root: description.migrate_as_root,

@@ -29,6 +29,7 @@ mod hash;
 mod manifest;
 pub mod pack;
 pub mod policy;
+mod readable;
 pub mod select;
 pub mod signed;
 mod stage;

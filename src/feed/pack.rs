@@ -48,6 +48,7 @@ use crate::feed::archive::name::check_symlink;
 use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
+use crate::feed::readable;
 
 /// How hard zstd tries: packing runs once, on a vendor's machine.
 const ZSTD_LEVEL: i32 = 6;
@@ -137,6 +138,7 @@ pub fn pack(tree: &Path, meta: &PackMeta, into_dir: &Path) -> Result<Release, Fe
 
 fn publish(tree: &Path, meta: &PackMeta, hidden: &Path, folder: &Path) -> Result<Release, FeedError> {
     let file = format!("{}.tar.zst", meta.id.version);
+    readable::check(&release(meta, Vec::new(), folder), std::slice::from_ref(&file), 0)?;
     let archive = write_archive(tree, &hidden.join(&file), file)?;
     let release = release(meta, vec![archive], folder);
     if let Some((key, problem)) = manifest::problem(&release) {

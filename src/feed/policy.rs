@@ -7,7 +7,8 @@
 //!
 //! A version that was asked for by name is an order: time and earlier failures hold back neither it nor what is before
 //! it. Licences do, and so does what failed after the order was given: a job that carries the version tries it once.
-//! Nothing and nobody passes a release that says something this Afterhours does not understand: a newer one has to decide.
+//! Nothing and nobody passes a release that says something this Afterhours does not understand, or that cannot be read at all: a
+//! newer Afterhours has to decide, or the vendor has to mend it.
 //! Barriers and minimum versions have been kept when the path was made.
 //!
 //! *Invariant:* what is open stays open while time goes on. *Invariant:* what is taken is a beginning of the path.
@@ -111,7 +112,7 @@ impl Policy<'_> {
     /// Whether neither an order nor a security release goes past it.
     fn is_wall(&self, release: &Release, why: &HeldBy) -> bool {
         match why {
-            HeldBy::NewerAfterhours { .. } | HeldBy::Licence { .. } => true,
+            HeldBy::NewerAfterhours { .. } | HeldBy::Unreadable { .. } | HeldBy::Licence { .. } => true,
             HeldBy::FailedHere => !self.ordered || self.failed_since_the_order(release.id.build),
             HeldBy::CoolDown { .. } | HeldBy::Rollout { .. } | HeldBy::Behind { .. } => false,
         }
@@ -139,6 +140,9 @@ impl Policy<'_> {
     }
 
     fn held_by(&self, release: &Release, now: DateTime<Utc>) -> Option<HeldBy> {
+        if let Some(because) = &release.unreadable {
+            return Some(HeldBy::Unreadable { because: because.clone() });
+        }
         if let Some(key) = &release.unknown_key {
             return Some(HeldBy::NewerAfterhours { key: key.clone() });
         }

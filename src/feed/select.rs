@@ -10,6 +10,9 @@
 //! been migrated long ago. But a minimum version or a barrier cannot be kept without knowing where
 //! the path begins; then there is no path, and the remedy is to configure `installed_version`.
 //!
+//! A release whose description cannot be read stands in the path where its build is, and the policy lets nothing past it. Where
+//! its build cannot be told either, it stands before all that is newer. Where it is not known what is installed, it is a barrier.
+//!
 //! Or a version was told, and its build is looked for among the releases. Where none has that version,
 //! its numbers must tell which of them are newer; where they do not, there is no path either.
 
@@ -111,7 +114,8 @@ pub fn place(told: &Version, releases: &[Release]) -> Result<ReleaseId, SelectEr
     let build = reached.map(|release| release.id.build).max().unwrap_or(0);
     // What is of a later version must have a later build as well.
     let is_clear = |r: &Release| is_before(r).is_some_and(|is_before| is_before || r.id.build > build);
-    match releases.iter().find(|release| !is_known && !is_clear(release)) {
+    let mut readable = releases.iter().filter(|release| release.unreadable.is_none());
+    match readable.find(|release| !is_known && !is_clear(release)) {
         Some(unclear) => Err(SelectError::NoPlace { release: unclear.id.clone(), told: told.clone() }),
         None => Ok(ReleaseId { version: told.clone(), build }),
     }
@@ -145,9 +149,10 @@ pub fn path(
         return Err(SelectError::Older { wanted: target.id.clone(), installed: installed.clone() });
     }
     let pending = installed.build.saturating_add(1)..=target.id.build;
-    let path: Vec<Release> = ascending.into_iter().filter(|r| pending.contains(&r.id.build)).cloned().collect();
+    let is_pending = |r: &&Release| pending.contains(&r.id.build) || has_no_place(r);
+    let path: Vec<Release> = ascending.into_iter().filter(is_pending).cloned().collect();
     let mut at = installed;
-    for release in &path {
+    for release in path.iter().take_while(|release| release.unreadable.is_none()) {
         if let Some(needs) = release.min_version.as_ref().filter(|needs| **needs > at.version) {
             return Err(SelectError::MinVersion { release: release.id.clone(), needs: needs.clone(), at: at.clone() });
         }
@@ -156,13 +161,26 @@ pub fn path(
     Ok(path)
 }
 
+/// Whether nobody can tell between which releases it stands.
+fn has_no_place(release: &Release) -> bool {
+    release.unreadable.is_some() && release.id.build == 0
+}
+
 /// The path when it is not known what is installed.
 fn alone(target: &Release, ascending: &[&Release]) -> Result<Vec<Release>, SelectError> {
+    let walls = ascending.iter().rev().skip_while(|release| release.id.build > target.id.build);
+    let walls: Vec<&Release> = walls.copied().take_while(|release| release.unreadable.is_some()).collect();
+    let good = ascending.iter().rev().find(|r| r.id.build <= target.id.build && r.unreadable.is_none());
+    if let (Some(good), false) = (good, walls.is_empty()) {
+        // What is behind the newest that can be read is shown, and not taken.
+        let rest = walls.into_iter().rev().filter(|wall| !has_no_place(wall)).cloned();
+        return alone(good, ascending).map(|path| path.into_iter().chain(rest).collect());
+    }
     if let Some(needs) = &target.min_version {
         return Err(SelectError::MinVersionUnknown { release: target.id.clone(), needs: needs.clone() });
     }
     let before = ascending.iter().take_while(|release| release.id.build < target.id.build);
-    if let Some(barrier) = before.filter(|release| release.barrier).last() {
+    if let Some(barrier) = before.filter(|release| release.barrier || release.unreadable.is_some()).last() {
         return Err(SelectError::BarrierUnknown { release: target.id.clone(), barrier: barrier.id.clone() });
     }
     Ok(vec![target.clone()])
@@ -242,8 +260,27 @@ mod tests {
         assert!(matches!(path(None, &releases, None), Err(SelectError::BarrierUnknown { .. })));
         assert_eq!(builds(&path(None, &releases, Some(&v("2"))).unwrap()), [20]);
         releases[1].barrier = false;
+        releases[1].unreadable = Some("no sense".to_owned());
+        assert!(matches!(path(None, &releases, None), Err(SelectError::BarrierUnknown { .. })));
+        assert_eq!(builds(&path(None, &releases[..2], None).unwrap()), [10, 20]);
+        releases[1].unreadable = None;
         releases[2].min_version = Some(v("0.1"));
         assert!(matches!(path(None, &releases, None), Err(SelectError::MinVersionUnknown { .. })));
+    }
+
+    #[test]
+    fn what_cannot_be_read_stands_in_the_path_and_hides_nothing_before_it() {
+        let bad = |build| Release { unreadable: Some("no sense".to_owned()), ..release("unknown", build) };
+        let mut releases = vec![release("1", 10), release("2", 20), bad(25), release("3", 30)];
+        releases[3].min_version = Some(v("2.5"));
+        assert_eq!(builds(&path(Some(&id("1", 10)), &releases, None).unwrap()), [20, 25, 30]);
+        assert_eq!(builds(&path(Some(&id("3", 30)), &releases, None).unwrap()), [0; 0]);
+        assert_eq!(place(&v("2.2"), &releases).unwrap().build, 20);
+        // Where nobody can tell its place, it is before everything that is newer.
+        releases[2] = bad(0);
+        releases[3].min_version = None;
+        assert_eq!(builds(&path(Some(&id("2", 20)), &releases, None).unwrap()), [0, 30]);
+        assert!(matches!(path(None, &releases, None), Err(SelectError::BarrierUnknown { .. })));
     }
 
     #[test]

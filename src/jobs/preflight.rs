@@ -130,9 +130,15 @@ fn releases(selection: &Selection) -> Finding {
     };
     // After Afterhours has updated itself, it is selected again.
     let is_beyond_us = |held: &HeldBack| matches!(held.why, HeldBy::NewerAfterhours { .. });
-    match selection.held.first().is_some_and(is_beyond_us) {
-        true => Finding::warning("releases", text, "update Afterhours, or have the key corrected in the feed"),
-        false => Finding::good("releases", text),
+    let is_unreadable = |held: &HeldBack| matches!(held.why, HeldBy::Unreadable { .. });
+    match selection.held.first() {
+        Some(held) if is_beyond_us(held) => {
+            Finding::warning("releases", text, "update Afterhours, or have the key corrected in the feed")
+        }
+        Some(held) if is_unreadable(held) => {
+            Finding::warning("releases", text, "have the release withdrawn or corrected in the feed")
+        }
+        _ => Finding::good("releases", text),
     }
 }
 

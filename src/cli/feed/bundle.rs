@@ -73,12 +73,24 @@ pub(crate) async fn run(args: BundleArgs, context: &Context<'_>) -> Result<Endin
     };
     let path = match &from {
         Some(_) => select::path(from.as_ref(), &releases, Some(&version)),
-        None => Ok(releases.iter().rfind(|release| release.id.version == version).cloned().into_iter().collect()),
+        None => Ok(releases
+            .iter()
+            .rfind(|release| release.id.version == version && release.unreadable.is_none())
+            .cloned()
+            .into_iter()
+            .collect()),
     };
     let path = path.map_err(|error| {
         let hint = error.hint().unwrap_or_else(|| "name another version".to_owned());
         CliError::refused(format!("failed to {error}"), hint)
     })?;
+    if let Some((release, because)) = path.iter().find_map(|release| Some((&release.id, release.unreadable.as_ref()?)))
+    {
+        return Err(CliError::refused(
+            format!("no site can go past {release}: {because}"),
+            "name an earlier version, or ask the vendor to withdraw it",
+        ));
+    }
     if path.is_empty() {
         let error = ErrorView::new(ErrorKind::NotFound, format!("there is nothing to carry up to version {version}"));
         return Err(error.hint(format!("see `afterhours feed refresh {app}`")).into());

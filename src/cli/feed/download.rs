@@ -46,7 +46,11 @@ pub(crate) async fn run(args: DownloadArgs, context: &Context<'_>) -> Result<End
     let DownloadArgs { app, version } = args;
     let feed = signed(&app, context)?;
     // Of several builds of one version, the newest.
-    let release = feed.releases().await?.into_iter().rfind(|release| release.id.version == version);
+    let release = feed
+        .releases()
+        .await?
+        .into_iter()
+        .rfind(|release| release.id.version == version && release.unreadable.is_none());
     let Some(release) = release else {
         let error = ErrorView::new(ErrorKind::NotFound, format!("the feed of {app} has no version {version}"));
         return Err(error.hint(format!("see `afterhours feed refresh {app}`")).into());

@@ -52,6 +52,14 @@ pub(crate) fn text(standing: &FeedStanding, times: &Times) -> String {
             let _ = writeln!(text, "  {name:<9}  {}", or_none(ids));
         }
     }
+    for release in standing.unreadable.iter().chain(&standing.unreadable_updater) {
+        let _ = writeln!(
+            text,
+            "  UNREADABLE {}: sites take neither it nor what is behind it\n             {}\n             withdraw it: \
+             `afterhours feed withdraw DIR {}`",
+            release.id, release.because, release.id.build
+        );
+    }
     let until = times.at_and_away(standing.holds_until);
     let _ = match times.is_past(standing.holds_until) {
         false => writeln!(text, "  holds      until {until}\n"),
@@ -133,6 +141,8 @@ mod tests {
             pending: None,
             releases: Vec::new(),
             updater: Vec::new(),
+            unreadable: Vec::new(),
+            unreadable_updater: Vec::new(),
             withdrawn: Vec::new(),
             withdrawn_updater: Vec::new(),
         };

@@ -17,8 +17,8 @@ use crate::feed::vendor::VendorError;
 ///
 /// No list names it any more and its files are removed; upload afterwards, and remove the folder of the build on the web
 /// server as well. Sites that have not installed it go on without it. Sites that have keep it, and take the next release
-/// from there: nothing is ever installed over a newer version's data. Its version and its build are not given again, so
-/// publish what mends it under higher ones.
+/// from there: nothing is ever installed over a newer version's data. Its build is not given again, so publish what mends
+/// it under a higher one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -46,11 +46,11 @@ pub(crate) async fn run(args: WithdrawArgs, context: &Context<'_>) -> Result<End
     let now = context.now();
     let look = Place { dir: dir.clone(), keys: Vec::new(), passphrases: None };
     let standing = blocking(move || vendor::standing(look)).await?;
-    let (there, gone) = match updater {
-        true => (standing.updater, standing.withdrawn_updater),
-        false => (standing.releases, standing.withdrawn),
+    let (there, unreadable, gone) = match updater {
+        true => (standing.updater, standing.unreadable_updater, standing.withdrawn_updater),
+        false => (standing.releases, standing.unreadable, standing.withdrawn),
     };
-    match there.iter().find(|id| id.build == build) {
+    match there.iter().chain(unreadable.iter().map(|release| &release.id)).find(|id| id.build == build) {
         Some(id) => {
             let question = format!("Withdraw {id}? Sites that have it keep it, and it is never published again.");
             context.ui.confirm(&question, yes)?;

@@ -44,6 +44,7 @@ pub use crate::feed::signed::trust::RootCard;
 pub(in crate::feed) use crate::feed::signed::carried::CARRIED;
 pub(in crate::feed) use crate::feed::signed::carried::Carried;
 pub(in crate::feed) use crate::feed::signed::error::to_jiff;
+pub(in crate::feed) use crate::feed::signed::releases::RELEASES_MAX;
 pub(in crate::feed) use crate::feed::signed::releases::listed;
 pub(in crate::feed) use crate::feed::signed::trust::root_card;
 
@@ -56,6 +57,7 @@ use crate::domain::release::Release;
 use crate::domain::span::Span;
 use crate::feed::FeedHome;
 use crate::feed::UPDATERS;
+use crate::feed::dir;
 use crate::feed::error::FeedError;
 use crate::feed::signed::download::Bringing;
 use crate::feed::signed::releases::Folder;
@@ -313,18 +315,20 @@ impl SignedFeed {
         } else {
             Finding::good("feed_fresh", format!("the feed's signatures hold until {until}"))
         });
-        findings.push(match listed.releases.last() {
+        let mut readable = listed.releases.iter().filter(|release| release.unreadable.is_none());
+        let count = readable.clone().count();
+        findings.push(match readable.next_back() {
             None => Finding::warning(
                 "feed_releases",
                 format!("the feed {url} has no release"),
                 "ask the vendor, or correct feed.url",
             ),
             Some(newest) => {
-                let count = listed.releases.len();
                 let noun = if count == 1 { "release" } else { "releases" };
                 Finding::good("feed_releases", format!("the feed has {count} {noun}; the newest is {}", newest.id))
             }
         });
+        findings.extend(dir::unreadable(&listed.releases));
         findings
     }
 

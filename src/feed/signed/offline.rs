@@ -185,7 +185,7 @@ fn unload(
 ) -> Result<(Vec<ReleaseId>, Vec<ReleaseId>), TrustError> {
     let (mut all, mut here) = (Vec::new(), Vec::new());
     for release in releases {
-        let mut is_whole = true;
+        let mut is_whole = release.unreadable.is_none();
         for archive in &release.archives {
             let target = release.location.join(&archive.file).display().to_string();
             let into = downloads.join(&archive.sha256);

@@ -28,6 +28,7 @@ use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::manifest::DESCRIPTION_BYTES_MAX;
+use crate::feed::readable;
 use crate::feed::signed::error::TrustError;
 use crate::feed::signed::error::from_jiff;
 use crate::feed::signed::error::to_jiff;
@@ -36,7 +37,7 @@ use crate::feed::signed::store;
 use crate::feed::transport::TransportError;
 
 /// The most releases of a feed.
-const RELEASES_MAX: usize = 10_000;
+pub(in crate::feed) const RELEASES_MAX: usize = 10_000;
 /// The most roles that are looked through, as many as the search for one target visits.
 const ROLES_MAX: usize = 32;
 
@@ -115,7 +116,8 @@ impl Reader<'_> {
     /// All releases.
     ///
     /// # Errors
-    /// One of them cannot be relied on: then none is, since the one that is left out could be a barrier.
+    /// One of them cannot be relied on: then none is, since the one that is left out could be a barrier. One whose
+    /// description is what was signed, and of no use, stands in its place as unreadable.
     pub(in crate::feed) async fn read(mut self, good_until: DateTime<Utc>) -> Result<Listed, FeedError> {
         let (names, good_until) = self.names(good_until).await?;
         let names_updaters = self.names_updaters();
@@ -127,9 +129,15 @@ impl Reader<'_> {
         for name in names {
             let Some(target) = self.target(&name).await? else { continue };
             let Some(build) = self.folder.build_of(&name) else { continue };
-            let (text, file) = self.description(&name, &target).await?;
+            let location = self.folder.location(build);
+            if target.length > DESCRIPTION_BYTES_MAX {
+                let error = FeedError::DescriptionTooLarge { file: name.into(), max: DESCRIPTION_BYTES_MAX };
+                releases.push(readable::unreadable(&error, &[], &location, Some(build)));
+                continue;
+            }
+            let (bytes, file) = self.description(&name, &target).await?;
             kept.insert(file);
-            let release = manifest::parse_for_a_site(&text, &self.folder.location(build))?;
+            let release = readable::read(&bytes, &location, Some(build));
             if release.id.build != build {
                 return Err(FeedError::ForeignBuild { target: name, build: release.id.build });
             }
@@ -185,13 +193,10 @@ impl Reader<'_> {
         Ok((names, until))
     }
 
-    /// A description's text and the file that keeps it.
-    async fn description(&self, name: &str, target: &TargetFile) -> Result<(String, PathBuf), FeedError> {
+    /// A description and the file that keeps it.
+    async fn description(&self, name: &str, target: &TargetFile) -> Result<(Vec<u8>, PathBuf), FeedError> {
         let hash = sha256_of(name, target)?;
         let file = self.dir.join(format!("{hash}.{DESCRIPTION}"));
-        if target.length > DESCRIPTION_BYTES_MAX {
-            return Err(FeedError::DescriptionTooLarge { file: PathBuf::from(name), max: DESCRIPTION_BYTES_MAX });
-        }
         let kept = store::read(&file).ok().flatten().filter(|bytes| hex(Sha256::digest(bytes)) == hash);
         let bytes = match kept {
             Some(bytes) => bytes,
@@ -202,10 +207,7 @@ impl Reader<'_> {
                 bytes
             }
         };
-        let not_text = |source| FeedError::ReadDescription { file: PathBuf::from(name), source };
-        let text = String::from_utf8(bytes)
-            .map_err(|error| not_text(std::io::Error::new(std::io::ErrorKind::InvalidData, error)))?;
-        Ok((text, file))
+        Ok((bytes, file))
     }
 
     /// Whether everything that a description names was signed for, and as it says.

@@ -269,14 +269,15 @@ pub enum VendorError {
         #[source]
         source: Box<DeltaError>,
     },
-    /// The description of a published release cannot be understood.
-    #[error("understand {}", .file.display())]
-    Description {
+    /// Sites do not read metadata that are so large. They were not written.
+    #[error("write {}: it would have {bytes} bytes, and sites read {bytes_max} at most", .file.display())]
+    TooLargeForSites {
         /// The file.
         file: PathBuf,
-        /// Why.
-        #[source]
-        source: Box<FeedError>,
+        /// As large it would be.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
     },
     /// The build does not come after all others.
     #[error("publish build {build}: the newest is {newest}")]
@@ -285,12 +286,6 @@ pub enum VendorError {
         build: u64,
         /// What there is.
         newest: ReleaseId,
-    },
-    /// The version is there already.
-    #[error("publish version {}: it is there as build {}", .found.version, .found.build)]
-    VersionTaken {
-        /// What there is.
-        found: ReleaseId,
     },
     /// The build is so high that nothing could follow it.
     #[error("publish build {build}: the highest is {max}")]
@@ -431,10 +426,16 @@ impl VendorError {
             | Self::EmptyTree { .. }
             | Self::TreeInFeed { .. }
             | Self::NoMigration { .. }
-            | Self::Needed { .. }
-            | Self::VersionTaken { .. } => VendorFailure::Refused,
+            | Self::TooLargeForSites { .. }
+            | Self::Needed { .. } => VendorFailure::Refused,
             Self::Release { source, .. }
-                if matches!(**source, FeedError::Refused { .. } | FeedError::BadValue { .. }) =>
+                if matches!(
+                    **source,
+                    FeedError::Refused { .. }
+                        | FeedError::BadValue { .. }
+                        | FeedError::DescriptionTooLong { .. }
+                        | FeedError::TooManyReleases { .. }
+                ) =>
             {
                 VendorFailure::Refused
             }
@@ -455,7 +456,6 @@ impl VendorError {
             | Self::Untrusted { .. }
             | Self::OtherRoot { .. }
             | Self::Refused { .. }
-            | Self::Description { .. }
             | Self::Delta { .. }
             | Self::Spoilt { .. } => VendorFailure::Failed,
         }
@@ -525,7 +525,8 @@ impl VendorError {
                     file.display()
                 ));
             }
-            Self::Release { source, .. } | Self::Description { source, .. } => return source.hint(),
+            Self::Release { source, .. } => return source.hint(),
+            Self::TooLargeForSites { .. } => "withdraw releases that nobody needs any more, with their small downloads",
             Self::Delta { source, .. } => {
                 return source.hint().or_else(|| Some("publish without small downloads: --deltas 0".to_owned()));
             }
@@ -533,7 +534,6 @@ impl VendorError {
             Self::TripleTwice { .. } => "give each --triple one --binary",
             Self::NotAProgram { .. } => "name the program that was built for this platform",
             Self::BuildNotNewer { newest, .. } => return Some(format!("raise the build above {}", newest.build)),
-            Self::VersionTaken { .. } => "raise the version, too; a version is published once",
             Self::BuildTooHigh { .. } => "take the next number; a build only has to be above the one before",
             Self::NoWay { needs, before, .. } => {
                 return Some(format!(

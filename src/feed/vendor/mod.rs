@@ -63,6 +63,7 @@ pub use crate::feed::vendor::standing::FeedStanding;
 pub use crate::feed::vendor::standing::KeyStanding;
 pub use crate::feed::vendor::standing::PendingRoot;
 pub use crate::feed::vendor::standing::RoleStanding;
+pub use crate::feed::vendor::standing::UnreadableRelease;
 pub use crate::feed::vendor::standing::standing;
 pub use crate::feed::vendor::state::Hold;
 pub use crate::feed::vendor::state::Place;

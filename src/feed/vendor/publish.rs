@@ -24,6 +24,8 @@ use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
 use crate::feed::pack;
 use crate::feed::pack::PackMeta;
+use crate::feed::readable;
+use crate::feed::signed::RELEASES_MAX;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::refuse::check_is_newer;
@@ -40,6 +42,8 @@ use crate::feed::vendor::state::Workshop;
 use crate::feed::vendor::withdraw::location;
 use crate::feed::vendor::withdraw::withdrawn;
 
+/// What a file takes in the targets beside its name: hash, size, and how they are written.
+const TARGET_BYTES_MAX: usize = 256;
 /// The longest name of a platform.
 const TRIPLE_BYTES_MAX: usize = 100;
 
@@ -101,13 +105,15 @@ pub fn publish(
         check_tree(tree, &workshop.dir, workshop.keys.folders())?;
         check_migration(tree, meta.migrate.as_deref().unwrap_or_default())?;
     }
+    let files = workshop.archive_names(meta, content);
+    workshop.check_sizes(meta, &files, folder, deltas, before.len(), &current)?;
     // Whether the keys can be opened is known before hours are spent on packing.
     let root = current.root.signed();
     for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
         workshop.signers(role, &[root])?;
     }
 
-    let mut release = workshop.make(meta, content, folder)?;
+    let mut release = workshop.make(meta, content, files, folder)?;
     if matches!(content, Content::Tree(_)) {
         workshop.make_deltas(&mut release, &before, deltas, &workshop.drafts())?;
     }
@@ -170,26 +176,58 @@ impl Workshop {
         Ok(())
     }
 
+    /// What the archives are called.
+    fn archive_names(&self, meta: &PackMeta, content: &Content) -> Vec<String> {
+        match content {
+            Content::Tree(_) => vec![format!("{}-{}.tar.zst", self.settings.name, meta.id.version)],
+            Content::Updater(programs) => programs.iter().map(|(triple, _)| updater_archive(triple)).collect(),
+        }
+    }
+
+    /// Refuses what sites would not read: nothing is packed, and nothing written.
+    fn check_sizes(
+        &self,
+        meta: &PackMeta,
+        files: &[String],
+        folder: Option<&str>,
+        deltas: usize,
+        before: usize,
+        current: &Current,
+    ) -> Result<(), VendorError> {
+        let failed = |source: FeedError| VendorError::Release { id: meta.id.clone(), source: Box::new(source) };
+        if before >= RELEASES_MAX {
+            return Err(failed(FeedError::TooManyReleases { dir: self.published(), max: RELEASES_MAX }));
+        }
+        let deltas = if folder.is_none() { deltas.min(before) } else { 0 };
+        let release = pack::release(meta, Vec::new(), location(folder, meta.id.build));
+        readable::check(&release, files, deltas).map_err(failed)?;
+        let named = files.len() * (1 + deltas) + 1;
+        let names = named * (release.location.as_os_str().len() + files.iter().map(String::len).max().unwrap_or(0));
+        let targets = current.targets_bytes.len() + names + named * TARGET_BYTES_MAX;
+        self.must_be_read("targets.json", targets as u64)
+    }
+
     /// Packs into the drafts, which no site looks into.
-    fn make(&self, meta: &PackMeta, content: &Content, folder: Option<&str>) -> Result<Release, VendorError> {
+    fn make(
+        &self,
+        meta: &PackMeta,
+        content: &Content,
+        files: Vec<String>,
+        folder: Option<&str>,
+    ) -> Result<Release, VendorError> {
         let failed = |source: FeedError| VendorError::Release { id: meta.id.clone(), source: Box::new(source) };
         let drafts = self.drafts();
         disk::remove_folder(&drafts)?;
         disk::make(&drafts)?;
         let mut archives = Vec::new();
-        let trees: Vec<(String, PathBuf)> = match content {
-            Content::Tree(tree) => {
-                vec![(format!("{}-{}.tar.zst", self.settings.name, meta.id.version), tree.clone())]
-            }
+        let trees: Vec<PathBuf> = match content {
+            Content::Tree(tree) => vec![tree.clone()],
             Content::Updater(programs) => {
-                let mut trees = Vec::new();
-                for (triple, program) in programs {
-                    trees.push((updater_archive(triple), updater_tree(&drafts, triple, program)?));
-                }
-                trees
+                let tree = |(triple, program): &(String, PathBuf)| updater_tree(&drafts, triple, program);
+                programs.iter().map(tree).collect::<Result<_, _>>()?
             }
         };
-        for (file, tree) in trees {
+        for (file, tree) in files.into_iter().zip(trees) {
             archives.push(pack::write_archive(&tree, &drafts.join(&file), file).map_err(failed)?);
         }
         let release = pack::release(meta, archives, location(folder, meta.id.build));

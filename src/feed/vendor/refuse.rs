@@ -15,7 +15,7 @@ use crate::feed::vendor::error::VendorError;
 /// The highest build. Beyond it numbers in JSON are not exact, and nothing must stand where nothing can follow.
 const BUILD_MAX: u64 = (1 << 53) - 1;
 
-/// Whether a release comes after all others that were ever there.
+/// Whether a release comes after all others that were ever there. Its version may be that of an earlier one, which was packed wrongly.
 pub(in crate::feed::vendor) fn check_is_newer(
     known: &BTreeMap<u64, ReleaseId>,
     id: &ReleaseId,
@@ -28,10 +28,7 @@ pub(in crate::feed::vendor) fn check_is_newer(
     {
         return Err(VendorError::BuildNotNewer { build: id.build, newest: found.clone() });
     }
-    match known.values().find(|found| found.version == id.version) {
-        Some(found) => Err(VendorError::VersionTaken { found: found.clone() }),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether a site can go on from `before`, the release that it has by then, to one that needs `min_version`.

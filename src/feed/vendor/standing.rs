@@ -13,8 +13,10 @@ use sigstore_tuf::Targets;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
 use crate::feed::UPDATERS;
+use crate::feed::error::FeedError;
 use crate::feed::manifest;
 use crate::feed::manifest::DESCRIPTION;
+use crate::feed::readable;
 use crate::feed::vendor::disk;
 use crate::feed::vendor::error::VendorError;
 use crate::feed::vendor::renew::expires_at;
@@ -47,10 +49,24 @@ pub struct FeedStanding {
     pub releases: Vec<ReleaseId>,
     /// The updater's own releases, ascending.
     pub updater: Vec<ReleaseId>,
+    /// The application's releases whose descriptions sites cannot read, ascending.
+    pub unreadable: Vec<UnreadableRelease>,
+    /// The updater's own of that kind, ascending.
+    pub unreadable_updater: Vec<UnreadableRelease>,
     /// The application's releases that were taken back, ascending.
     pub withdrawn: Vec<ReleaseId>,
     /// The updater's own that were taken back, ascending.
     pub withdrawn_updater: Vec<ReleaseId>,
+}
+
+/// A release that sites cannot read: they take neither it nor what is behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnreadableRelease {
+    /// Which, as far as it can be told.
+    #[serde(flatten)]
+    pub id: ReleaseId,
+    /// Why.
+    pub because: String,
 }
 
 /// How a role stands.
@@ -118,22 +134,25 @@ impl Workshop {
             role(Role::Snapshot, snapshot.version, snapshot.expires),
             role(Role::Timestamp, timestamp.version, timestamp.expires),
         ];
-        let ids = |releases: BTreeMap<u64, Release>| releases.into_values().map(|release| release.id).collect();
+        let (releases, unreadable) = parted(self.releases(targets, None)?);
+        let (updater, unreadable_updater) = parted(self.releases(targets, Some(UPDATERS))?);
         Ok(FeedStanding {
             name: self.settings.name.clone(),
             published: self.published(),
             root: self.dir.join(ROOT),
             holds_until: roles.iter().map(|role| role.expires_at).min().unwrap_or_default(),
             pending: self.waiting(current)?,
-            releases: ids(self.releases(targets, None)?),
-            updater: ids(self.releases(targets, Some(UPDATERS))?),
+            releases,
+            updater,
+            unreadable,
+            unreadable_updater,
             withdrawn: withdrawn(targets, None).into_values().collect(),
             withdrawn_updater: withdrawn(targets, Some(UPDATERS)).into_values().collect(),
             roles,
         })
     }
 
-    /// The releases that the targets name, by build, below `folder`.
+    /// The releases that the targets name, by build, below `folder`; those that no site can read as such.
     pub(in crate::feed::vendor) fn releases(
         &self,
         targets: &Targets,
@@ -149,17 +168,32 @@ impl Workshop {
             let Ok(build) = build.parse::<u64>() else { continue };
             let hash = target.hashes.get("sha256").map_or("", String::as_str);
             let file = self.target_file(path, hash);
+            let location = PathBuf::from(path.trim_end_matches(&format!("/{DESCRIPTION}")));
+            if target.length > manifest::DESCRIPTION_BYTES_MAX {
+                let error = FeedError::DescriptionTooLarge { file, max: manifest::DESCRIPTION_BYTES_MAX };
+                releases.insert(build, readable::unreadable(&error, &[], &location, Some(build)));
+                continue;
+            }
             let bytes = disk::read(&file, manifest::DESCRIPTION_BYTES_MAX)?;
             if sha256(&bytes) != hash {
                 return Err(VendorError::Spoilt { file });
             }
-            let location = path.trim_end_matches(&format!("/{DESCRIPTION}")).to_owned();
-            let release = manifest::parse(&String::from_utf8_lossy(&bytes), location.as_ref())
-                .map_err(|source| VendorError::Description { file, source: Box::new(source) })?;
-            releases.insert(build, release);
+            releases.insert(build, readable::read(&bytes, &location, Some(build)));
         }
         Ok(releases)
     }
+}
+
+/// Those that can be read, and those that cannot.
+fn parted(releases: BTreeMap<u64, Release>) -> (Vec<ReleaseId>, Vec<UnreadableRelease>) {
+    let (mut good, mut unreadable) = (Vec::new(), Vec::new());
+    for Release { id, unreadable: because, .. } in releases.into_values() {
+        match because {
+            Some(because) => unreadable.push(UnreadableRelease { id, because }),
+            None => good.push(id),
+        }
+    }
+    (good, unreadable)
 }
 
 /// What a root still lacks, seen from the one it replaces.

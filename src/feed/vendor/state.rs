@@ -29,6 +29,7 @@ use sigstore_tuf::Root;
 use sigstore_tuf::Snapshot;
 use sigstore_tuf::Targets;
 use sigstore_tuf::Timestamp;
+use sigstore_tuf::UpdaterConfig;
 
 use crate::domain::span::Span;
 use crate::feed::vendor::disk;
@@ -45,7 +46,7 @@ pub(in crate::feed::vendor) const ROOT: &str = "root.json";
 pub(in crate::feed::vendor) const PENDING: &str = "pending.root.json";
 pub(in crate::feed::vendor) const KEYS: &str = "keys";
 const LOCK: &str = "lock";
-/// The largest metadata that are read; what a site accepts at most.
+/// The largest metadata that are read; what a site accepts at most of any role.
 pub(in crate::feed::vendor) const METADATA_BYTES_MAX: u64 = 5_000_000;
 /// Earlier roots that a site may still trust and has to come from.
 const ROOTS_BACK: u64 = 30;
@@ -260,6 +261,9 @@ impl Workshop {
         let back = root.signed().version.saturating_sub(ROOTS_BACK).max(1);
         let first = disk::read_if_there(&self.metadata().join(format!("{back}.root.json")), METADATA_BYTES_MAX)?
             .unwrap_or(bytes);
+        for (name, bytes) in files {
+            self.must_be_read(name, bytes.len() as u64)?;
+        }
         let believed = site::believes(&self.metadata(), files, &first, now)?;
         self.look_at_targets(&believed)?;
         for (name, bytes) in files {
@@ -270,6 +274,21 @@ impl Workshop {
         self.newest_root()?;
         self.prune()?;
         Ok(believed)
+    }
+
+    /// Refuses a file that is larger than what sites read of its role.
+    pub(in crate::feed::vendor) fn must_be_read(&self, name: &str, bytes: u64) -> Result<(), VendorError> {
+        let limits = UpdaterConfig::default();
+        let bytes_max = match name.trim_end_matches(".json").rsplit('.').next() {
+            Some("root") => limits.root_max_length,
+            Some("timestamp") => limits.timestamp_max_length,
+            Some("snapshot") => limits.snapshot_max_length,
+            _ => limits.targets_max_length,
+        };
+        match bytes > bytes_max {
+            true => Err(VendorError::TooLargeForSites { file: self.metadata().join(name), bytes, bytes_max }),
+            false => Ok(()),
+        }
     }
 
     /// Every file that is named is there in its size. Its bytes were hashed when it came.

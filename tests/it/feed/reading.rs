@@ -4,9 +4,11 @@ use std::fs;
 
 use afterhours::domain::finding::Finding;
 use afterhours::domain::finding::Severity;
+use afterhours::domain::release::ReleaseId;
 use afterhours::feed::Feed;
 use afterhours::feed::FeedError;
 use afterhours::feed::dir::DirFeed;
+use afterhours::feed::select::path;
 
 use super::Site;
 use super::run;
@@ -40,33 +42,45 @@ async fn releases_ascend_and_what_is_half_copied_is_ignored() {
 }
 
 #[tokio::test]
-async fn the_same_build_twice_is_an_error() {
+async fn the_same_build_twice_is_neither() {
     let site = Site::new();
+    site.publish("1.0", 6, 1, &[b"x"]);
     site.publish("2.0", 7, 1, &[b"x"]);
     site.publish("2.1", 7, 1, &[b"x"]);
-    match site.feed.releases().await.unwrap_err() {
-        FeedError::DuplicateBuild { build: 7, first, second } => {
-            assert!(first.ends_with("2.0") && second.ends_with("2.1"));
-        }
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(summary(&site.feed.check().await), [("feed_releases", Severity::Fatal)]);
+    site.publish("3.0", 8, 1, &[b"x"]);
+    let releases = site.feed.releases().await.unwrap();
+    assert_eq!(releases.iter().map(|release| release.id.build).collect::<Vec<_>>(), [6, 7, 8]);
+    let because = releases[1].unreadable.as_ref().unwrap();
+    assert!(because.contains("feed/2.0 and in ") && because.ends_with("feed/2.1"), "{because}");
+    assert_eq!(summary(&site.feed.check().await)[2], ("feed_unreadable", Severity::Warning));
 }
 
 #[tokio::test]
-async fn a_bad_description_is_an_error_that_names_it() {
-    for (text, expected) in [
-        ("version = \"1\"\n", "understand "),
-        ("version = \"1\"\nbuild = 1\n", "archive must be there"),
-        ("\u{0}", "understand "),
+async fn a_bad_description_spoils_no_other_and_is_named() {
+    for (text, build, expected) in [
+        ("version = \"1\"\n", 0, "understand "),
+        ("version = \"1\"\nbuild = 3\n", 3, "archive must be there"),
+        ("version = \"1\"\nbuild = 3\nmigrate = { by = \"moon\" }\n", 3, "understand "),
+        ("\u{0}", 0, "understand "),
     ] {
         let site = Site::new();
         fs::create_dir(site.path("feed/1")).unwrap();
         fs::write(site.path("feed/1/release.toml"), text).unwrap();
-        let error = site.feed.releases().await.unwrap_err();
-        assert!(error.to_string().contains(expected), "{error}");
-        assert!(error.to_string().contains("feed/1/release.toml"), "{error}");
-        assert_eq!(summary(&site.feed.check().await), [("feed_releases", Severity::Fatal)]);
+        site.publish("2.0", 2, 1, &[b"x"]);
+        site.publish("4.0", 4, 1, &[b"x"]);
+        let releases = site.feed.releases().await.unwrap();
+        let bad = releases.iter().find(|release| release.unreadable.is_some()).unwrap();
+        let because = bad.unreadable.as_ref().unwrap();
+        assert!(because.contains(expected) && because.contains("feed/1/release.toml"), "{because}");
+        assert_eq!((releases.len(), bad.id.build), (3, build));
+        // Nobody goes past it. Where its place cannot be told, that is nobody at all.
+        let installed = |version: &str, build| ReleaseId { version: version.parse().unwrap(), build };
+        let found = path(Some(&installed("1.0", 1)), &releases, None).unwrap();
+        let first = if build == 0 { [0, 2, 4] } else { [2, 3, 4] };
+        assert_eq!(found.iter().map(|release| release.id.build).collect::<Vec<_>>(), first);
+        let findings = site.feed.check().await;
+        assert_eq!(findings[1].text, "the feed has 2 releases; the newest is 4.0 (build 4)");
+        assert_eq!(summary(&findings)[2], ("feed_unreadable", Severity::Warning));
     }
 }
 
@@ -75,13 +89,13 @@ async fn a_description_that_is_no_file_does_not_hold_us_up() {
     let site = Site::new();
     fs::create_dir(site.path("feed/1")).unwrap();
     run("coreutils", "mkfifo", &[text(&site.path("feed/1/release.toml"))]);
-    assert!(matches!(site.feed.releases().await, Err(FeedError::NotAFile { .. })));
+    let because = async || site.only().await.unreadable.unwrap();
+    assert!(because().await.ends_with("it is not a regular file"));
     fs::remove_file(site.path("feed/1/release.toml")).unwrap();
     fs::write(site.path("feed/1/release.toml"), vec![b'#'; 2_000_000]).unwrap();
-    assert!(matches!(site.feed.releases().await, Err(FeedError::DescriptionTooLarge { .. })));
+    assert!(because().await.ends_with("it is larger than 1048576 bytes"));
     fs::write(site.path("feed/1/release.toml"), b"notes = \"\xff\"").unwrap();
-    let error = site.feed.releases().await.unwrap_err();
-    assert_eq!(error.hint().unwrap(), "save release.toml as UTF-8");
+    assert!(because().await.contains("utf-8"));
 }
 
 #[tokio::test]

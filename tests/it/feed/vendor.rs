@@ -252,7 +252,6 @@ fn what_must_not_be_published_is_refused() {
     let tree = text(&tree);
     let publish = |version, build| vendor.bad(&vendor.publishing(version, build, &feed, &tree));
     assert_eq!(publish("2.4.2", "24"), (4, "failed to publish build 24: the newest is 2.4.1 (build 24)".to_owned()));
-    assert_eq!(publish("2.4.1", "25"), (4, "failed to publish version 2.4.1: it is there as build 24".to_owned()));
     std::os::unix::fs::symlink("/etc/shadow", vendor.path("tree/leak")).unwrap();
     assert_eq!(publish("2.4.2", "25"), (4, "failed to make release 2.4.2 (build 25)".to_owned()));
     fs::remove_file(vendor.path("tree/leak")).unwrap();
@@ -347,7 +346,6 @@ fn a_release_is_taken_back_for_good() {
     vendor.good(&["rotate", &feed, "targets"]);
     let publish = |version, build| vendor.bad(&vendor.publishing(version, build, &feed, &tree));
     assert_eq!(publish("3.2", "25"), (4, "failed to publish build 25: the newest is 3.1 (build 26)".to_owned()));
-    assert_eq!(publish("3.1", "27"), (4, "failed to publish version 3.1: it is there as build 26".to_owned()));
     vendor.publish("3.2", 27);
     vendor.site(&["27/release.toml"]);
 }

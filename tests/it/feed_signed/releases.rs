@@ -144,6 +144,37 @@ async fn a_delegated_role_speaks_for_its_own_releases_only() {
     assert_eq!(site.version("beta"), 1);
 }
 
+#[rstest]
+#[case::too_large("too_large", "unknown", "it is larger than 1048576 bytes")]
+#[case::no_toml("no_toml", "2.0", "understand 2/release.toml: ")]
+#[case::no_text("no_text", "2.0", "read 2/release.toml: ")]
+#[case::other_format("other_format", "2.0", "understand 2/release.toml: ")]
+#[tokio::test]
+async fn a_description_of_no_use_spoils_no_other_release(
+    #[case] state: &str,
+    #[case] version: &str,
+    #[case] because: &str,
+) {
+    let mut site = Site::new("one").await;
+    assert_eq!(site.builds().await, [1]);
+    site.turn(state);
+    for _ in 0..2 {
+        let releases = site.feed.releases().await.unwrap();
+        assert_eq!(releases.iter().map(|release| release.id.build).collect::<Vec<_>>(), [1, 2, 3]);
+        let said = releases[1].unreadable.as_ref().unwrap();
+        assert!(said.contains(because), "{said}");
+        assert_eq!(releases[1].id.version.as_str(), version);
+        assert!(site.stage(&releases[1]).await.is_err());
+        site.stage(&releases[0]).await.unwrap();
+        fs_err::remove_dir_all(site.path("staging/tree")).unwrap();
+        site.turn(state);
+    }
+    let finding = site.feed.check().await.into_iter().find(|finding| finding.check == "feed_unreadable").unwrap();
+    assert!(finding.severity == Severity::Warning && finding.text.contains(because), "{finding:?}");
+    site.turn("mended");
+    assert_eq!(site.builds().await, [1, 2], "the vendor has withdrawn it");
+}
+
 #[tokio::test]
 async fn room_is_given_back() {
     let site = Site::new("two").await;

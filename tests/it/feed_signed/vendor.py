@@ -236,6 +236,17 @@ half = release(2)
 del half["2/orders.tar.zst"]
 one.after().add(half).publish("half_signed")
 
+# Descriptions of which no site can make a release.
+for name, text in {
+    "too_large": b'version = "2.0"\nnotes = "%s"\n' % (b"y" * 1_048_576),
+    "no_toml": b'version = "2.0"\nnotes = "\n',
+    "no_text": b'version = "2.0"\nnotes = "\xff"\n',
+    "other_format": b'version = "2.0"\nbuild = { number = 2 }\n',
+}.items():
+    bad = release(2)
+    bad["2/release.toml"] = text
+    one.after().add(bad).add(release(3)).publish(name)
+
 # Another team signs beta releases.
 beta = one.after()
 beta.delegated = Targets(version=1, expires=LATER)
