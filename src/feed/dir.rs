@@ -154,6 +154,14 @@ impl DirFeed {
     }
 }
 
+/// All releases of a directory, ascending by build. Blocking, without a deadline.
+///
+/// # Errors
+/// As for [`DirFeed::releases`].
+pub(in crate::feed) fn releases_in(dir: &Path) -> Result<Vec<Release>, FeedError> {
+    Ok(look(dir)?.releases)
+}
+
 fn look(dir: &Path) -> Result<Look, FeedError> {
     let unlisted = |source| FeedError::List { dir: dir.to_owned(), source };
     // Nothing is signed here: whoever can write here can have root run what they like.

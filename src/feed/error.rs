@@ -417,6 +417,11 @@ impl FeedError {
             }
             Self::Untrusted { source, .. } => return source.remedy(),
             Self::Clear { path, .. } => format!("remove {} by hand", path.display()),
+            Self::Refused { source: ArchiveError::LinkAbsolute { .. }, .. } => {
+                "make the link relative, or have the migration make it; a Python environment gets no such links where it is built \
+                 with `python3 -m venv --copies`, at the path where it will run"
+                    .to_owned()
+            }
             Self::Refused { .. } => "take it out of the tree".to_owned(),
             Self::Changed { .. } => "pack a tree that nobody works in".to_owned(),
             Self::NoPlace { .. }

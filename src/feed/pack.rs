@@ -121,6 +121,7 @@ pub fn pack(tree: &Path, meta: &PackMeta, into_dir: &Path) -> Result<Release, Fe
     if rustix::fs::lstat(&folder).is_ok() {
         return Err(FeedError::Published { folder });
     }
+    readable::check(&release(meta, Vec::new(), &folder), &[archive_name(meta)], 0)?;
     match std::fs::remove_dir_all(&hidden) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(FeedError::Clear { path: hidden, source });
@@ -136,9 +137,12 @@ pub fn pack(tree: &Path, meta: &PackMeta, into_dir: &Path) -> Result<Release, Fe
     published
 }
 
+fn archive_name(meta: &PackMeta) -> String {
+    format!("{}.tar.zst", meta.id.version)
+}
+
 fn publish(tree: &Path, meta: &PackMeta, hidden: &Path, folder: &Path) -> Result<Release, FeedError> {
-    let file = format!("{}.tar.zst", meta.id.version);
-    readable::check(&release(meta, Vec::new(), folder), std::slice::from_ref(&file), 0)?;
+    let file = archive_name(meta);
     let archive = write_archive(tree, &hidden.join(&file), file)?;
     let release = release(meta, vec![archive], folder);
     if let Some((key, problem)) = manifest::problem(&release) {

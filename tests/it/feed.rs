@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod licence;
+mod packing;
 mod passphrase;
 mod reading;
 mod signer;

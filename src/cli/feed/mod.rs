@@ -3,6 +3,7 @@
 mod bundle;
 mod create;
 mod download;
+mod pack;
 mod passphrase;
 mod publish;
 mod refresh;
@@ -38,12 +39,15 @@ use crate::wire::error::ErrorView;
 
 /// Publish and fetch signed releases.
 ///
-/// A feed is a folder of plain files for any web server. It follows The Update Framework 1.0: whoever owns the server, the
+/// A signed feed is a folder of plain files for any web server. It follows The Update Framework 1.0: whoever owns the server, the
 /// network or one key cannot make a site install anything, go back to an old version, or stay on one unnoticed.
 #[derive(Debug, Args)]
 #[command(
     arg_required_else_help = true,
     after_help = "\
+A release in a directory, where nothing is signed:
+  afterhours feed pack --dir /srv/releases/orders --version 2.4.1 --build 24 --tree build/orders
+
 A vendor's first release:
   afterhours feed create /srv/feeds/orders --keys /media/stick
   afterhours feed publish /srv/feeds/orders --version 2.4.1 --build 24 --tree build/orders --notes NEWS.md
@@ -63,6 +67,7 @@ pub(crate) struct FeedArgs {
 #[derive(Debug, Subcommand)]
 enum FeedCommand {
     Create(create::CreateArgs),
+    Pack(pack::PackArgs),
     Publish(publish::PublishArgs),
     Withdraw(withdraw::WithdrawArgs),
     Sign(sign::SignArgs),
@@ -79,6 +84,7 @@ enum FeedCommand {
 pub(crate) async fn run(args: FeedArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     match args.command {
         FeedCommand::Create(args) => create::run(args, context).await,
+        FeedCommand::Pack(args) => pack::run(args, context).await,
         FeedCommand::Publish(args) => publish::run(args, context).await,
         FeedCommand::Withdraw(args) => withdraw::run(args, context).await,
         FeedCommand::Sign(args) => sign::run(args, context).await,

@@ -1,5 +1,6 @@
 //! `afterhours feed publish`.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use chrono::DateTime;
@@ -135,12 +136,7 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
     let (Some(version), Some(build)) = (args.version.clone(), args.build) else {
         return Err(CliError::usage("neither version nor build is named", "name both: --version V --build N"));
     };
-    let notes = match &args.notes {
-        Some(file) => fs_err::read_to_string(file).map_err(|error| {
-            CliError::failed("read the notes", &error).hint("name a file in UTF-8 with what is new: --notes FILE")
-        })?,
-        None => String::new(),
-    };
+    let notes = read_notes(args.notes.as_deref())?;
     if let Some(needs) = args.min_version.clone().filter(|_| args.tree.is_some()) {
         let look = Place { dir: args.dir.clone(), keys: Vec::new(), passphrases: None };
         let standing = blocking(move || vendor::standing(look)).await?;
@@ -173,6 +169,14 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
     let published = blocking(move || vendor::publish(place, &meta, &content, deltas, now)).await?;
     context.ui.answer(&published, |published| shown(published, &context.times()))?;
     Ok(Ending::Good)
+}
+
+/// What is new; nothing where no file is named.
+pub(crate) fn read_notes(file: Option<&Path>) -> Result<String, CliError> {
+    let Some(file) = file else { return Ok(String::new()) };
+    fs_err::read_to_string(file).map_err(|error| {
+        CliError::failed("read the notes", &error).hint("name a file in UTF-8 with what is new: --notes FILE")
+    })
 }
 
 fn content(args: &PublishArgs) -> Result<Content, CliError> {

@@ -244,7 +244,9 @@ impl ArchiveError {
                 "unpacked_bytes in release.toml is too small, or the archive is not what its maker thinks; ask the vendor".to_owned(),
             ),
             Self::LinkAbsolute { .. } => Some(
-                "ask the vendor for a release with a relative link, or one that makes the link in its migration".to_owned(),
+                "ask the vendor for a release with a relative link, or one that makes the link in its migration; a Python environment \
+                 gets none where it is built with `python3 -m venv --copies`"
+                    .to_owned(),
             ),
             Self::LinkWinding { .. } => {
                 Some("ask the vendor for a release whose links have \"..\" only at their beginning".to_owned())

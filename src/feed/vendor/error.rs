@@ -434,6 +434,7 @@ impl VendorError {
                     FeedError::Refused { .. }
                         | FeedError::BadValue { .. }
                         | FeedError::DescriptionTooLong { .. }
+                        | FeedError::Published { .. }
                         | FeedError::TooManyReleases { .. }
                 ) =>
             {
