@@ -14,6 +14,7 @@ use crate::cli::context::Context;
 use crate::cli::exit::CliError;
 use crate::cli::exit::Ending;
 use crate::cli::feed::blocking;
+use crate::cli::feed::download::Bar;
 use crate::cli::feed::passphrase::KeyArgs;
 use crate::cli::text;
 use crate::cli::text::Times;
@@ -166,7 +167,11 @@ pub(crate) async fn run(args: PublishArgs, context: &Context<'_>) -> Result<Endi
     let place = args.keys.place(args.dir, context.ui)?;
     context.ui.say(format_args!("Packing {}; a large tree takes a while.", meta.id));
     let deltas = usize::try_from(args.deltas).unwrap_or(usize::MAX);
-    let published = blocking(move || vendor::publish(place, &meta, &content, deltas, now)).await?;
+    let bar = Bar::new(context.ui, 0);
+    let published = blocking(move || vendor::publish_watched(place, &meta, &content, deltas, now, &bar)).await?;
+    if let Some(because) = &published.without_deltas {
+        context.ui.warn(format!("There are no small downloads: {because}."));
+    }
     context.ui.answer(&published, |published| shown(published, &context.times()))?;
     Ok(Ending::Good)
 }

@@ -1,16 +1,20 @@
 //! Where the files of a tar archive stand in it.
 
 use std::collections::HashMap;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::io;
 use std::io::Read;
 
 /// The most entries that are remembered; pieces beyond are placed by the last one that was.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// The places of an archive's entries, ascending.
+/// The places of an archive's entries, ascending, each with the hash of its name: a million names would not fit into memory, and
+/// two with one hash cost a few bytes.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    places: Vec<(u64, Vec<u8>)>,
+    places: Vec<(u64, u64)>,
 }
 
 impl Index {
@@ -22,10 +26,16 @@ impl Index {
         let mut archive = tar::Archive::new(tar);
         let places = archive.entries()?.take(ENTRIES_MAX).map(|entry| {
             let entry = entry?;
-            Ok((entry.raw_header_position(), entry.path_bytes().into_owned()))
+            Ok((entry.raw_header_position(), hash(&entry.path_bytes())))
         });
         Ok(Self { places: places.collect::<io::Result<_>>()? })
     }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Finds the place in the old archive that belongs to a place in the new one.
@@ -37,8 +47,8 @@ pub(super) struct Map {
 
 impl Map {
     pub(super) fn new(old: &Index, new: &Index) -> Self {
-        let old: HashMap<&[u8], u64> = old.places.iter().map(|(at, name)| (name.as_slice(), *at)).collect();
-        let both = |(at, name): &(u64, Vec<u8>)| old.get(name.as_slice()).map(|old_at| (*at, *old_at));
+        let old: HashMap<u64, u64> = old.places.iter().map(|(at, name)| (*name, *at)).collect();
+        let both = |(at, name): &(u64, u64)| old.get(name).map(|old_at| (*at, *old_at));
         Self { both: new.places.iter().filter_map(both).collect() }
     }
 
@@ -62,7 +72,7 @@ mod tests {
     use super::*;
 
     fn index(places: &[(u64, &str)]) -> Index {
-        Index { places: places.iter().map(|(at, name)| (*at, name.as_bytes().to_vec())).collect() }
+        Index { places: places.iter().map(|(at, name)| (*at, hash(name.as_bytes()))).collect() }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use zstd::stream::raw::CParameter;
 use zstd::stream::read::Decoder;
 use zstd::stream::write::Encoder;
 
+use crate::domain::progress::Progress;
+use crate::domain::progress::Silent;
 use crate::feed::delta::DeltaError;
 use crate::feed::delta::Head;
 use crate::feed::delta::LEVEL;
@@ -24,14 +26,19 @@ use crate::feed::delta::index::Index;
 use crate::feed::delta::index::Map;
 use crate::feed::delta::region::Regions;
 
-/// How many positions the tables of zstd remember, as powers of two; 27 costs 768 MiB while a delta is made.
-const TABLES_LOG: std::ops::Range<u32> = 16..27;
-
 /// Writes into `out` what turns the tar archive in `old` into the one in `new`; both are compressed. Blocking.
 ///
 /// # Errors
 /// One of the archives cannot be read, or `out` not be written; then what there is of `out` is of no use.
 pub fn make(old: &Path, new: &Path, out: &Path) -> Result<(), DeltaError> {
+    make_watched(old, new, out, &Silent)
+}
+
+/// The same; progress counts the bytes of the new tar archive.
+///
+/// # Errors
+/// As for [`make`].
+pub fn make_watched(old: &Path, new: &Path, out: &Path, progress: &dyn Progress) -> Result<(), DeltaError> {
     let map = Map::new(&index(old)?, &index(new)?);
     let mut regions = Regions::new(open(old)?);
     let mut source = open(new)?;
@@ -60,6 +67,7 @@ pub fn make(old: &Path, new: &Path, out: &Path) -> Result<(), DeltaError> {
         .and_then(|()| writer.write_all(&frame))
         .map_err(unwritten)?;
         at += piece.len() as u64;
+        progress.advance(at, None, "small download");
     }
     Head::default().write(&mut writer).map_err(unwritten)?;
     let file = writer.into_inner().map_err(|error| unwritten(error.into_error()))?;
@@ -82,11 +90,7 @@ fn unread(archive: &Path) -> impl Fn(io::Error) -> DeltaError + '_ {
 fn compress(piece: &[u8], region: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = Encoder::with_ref_prefix(Vec::new(), LEVEL, region)?;
     encoder.set_parameter(CParameter::WindowLog(WINDOW_LOG))?;
-    // A level chooses tables for the piece alone. They must remember the region as well, or it is not found again.
-    let remembered = (region.len() + piece.len()).next_power_of_two().ilog2() + 1;
-    let tables = remembered.clamp(TABLES_LOG.start, TABLES_LOG.end);
-    encoder.set_parameter(CParameter::ChainLog(tables))?;
-    encoder.set_parameter(CParameter::HashLog(tables - 1))?;
+    // The tables of a level remember the piece alone; this finds the region again, however large it is.
     encoder.set_parameter(CParameter::EnableLongDistanceMatching(true))?;
     encoder.set_pledged_src_size(Some(piece.len() as u64))?;
     encoder.write_all(piece)?;

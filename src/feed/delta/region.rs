@@ -31,6 +31,8 @@ impl<R: Read> Regions<R> {
             io::copy(&mut self.source.by_ref().take(unread), &mut io::sink())?;
         }
         self.start = start;
+        // All at once: a buffer that grows is twice as large in the end.
+        self.held.reserve_exact(bytes.saturating_sub(self.held.len()));
         if let Some(missing) = bytes.checked_sub(self.held.len()) {
             self.source.by_ref().take(missing as u64).read_to_end(&mut self.held)?;
         }

@@ -53,6 +53,7 @@ pub use crate::feed::vendor::passphrases::make_passphrase;
 pub use crate::feed::vendor::publish::Content;
 pub use crate::feed::vendor::publish::Published;
 pub use crate::feed::vendor::publish::publish;
+pub use crate::feed::vendor::publish::publish_watched;
 pub use crate::feed::vendor::role::Role;
 pub use crate::feed::vendor::rotate::Replacement;
 pub use crate::feed::vendor::rotate::Rotated;

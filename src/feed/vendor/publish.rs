@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::domain::progress::Progress;
+use crate::domain::progress::Silent;
 use crate::domain::release::Archive;
 use crate::domain::release::Release;
 use crate::domain::release::ReleaseId;
@@ -66,6 +68,9 @@ pub struct Published {
     pub location: PathBuf,
     /// Its archives.
     pub archives: Vec<Archive>,
+    /// Why no small download was made, where some were wished for and the release is too large for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub without_deltas: Option<String>,
     /// Until when sites accept the feed without another signature.
     pub holds_until: DateTime<Utc>,
 }
@@ -82,6 +87,21 @@ pub fn publish(
     content: &Content,
     deltas: usize,
     now: DateTime<Utc>,
+) -> Result<Published, VendorError> {
+    publish_watched(place, meta, content, deltas, now, &Silent)
+}
+
+/// The same; progress counts the bytes of the tree, once for each small download.
+///
+/// # Errors
+/// As for [`publish`].
+pub fn publish_watched(
+    place: Place,
+    meta: &PackMeta,
+    content: &Content,
+    deltas: usize,
+    now: DateTime<Utc>,
+    progress: &dyn Progress,
 ) -> Result<Published, VendorError> {
     if let Content::Updater(programs) = content {
         check_programs(programs)?;
@@ -114,16 +134,17 @@ pub fn publish(
     }
 
     let mut release = workshop.make(meta, content, files, folder)?;
-    if matches!(content, Content::Tree(_)) {
-        workshop.make_deltas(&mut release, &before, deltas, &workshop.drafts())?;
-    }
+    let without_deltas = match content {
+        Content::Tree(_) => workshop.make_deltas(&mut release, &before, deltas, &workshop.drafts(), progress)?,
+        Content::Updater(_) => None,
+    };
     let targets = workshop.place_files(&release, &current)?;
     let files = Renewal { targets: Some(targets), snapshot: true }.files(&workshop, &current, &[root], now)?;
     workshop.commit(&files, now)?;
     disk::remove_folder(&workshop.drafts())?;
     let current = workshop.current()?;
     let Release { id, location, archives, .. } = release;
-    Ok(Published { id, location, archives, holds_until: current.holds_until() })
+    Ok(Published { id, location, archives, without_deltas, holds_until: current.holds_until() })
 }
 
 /// Whether each program can be one, for a kind of machine that can be one; the names become parts of paths.
