@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::io::IsTerminal;
+use std::io::Stderr;
 
 use clap::Args;
 use clap::Subcommand;
@@ -48,9 +49,13 @@ enum ClientCommand {
 /// Start a program as a session of an application.
 ///
 /// While the gate is closed, the program is not started, and you are told until when. When an update is announced, a
-/// countdown is shown, and you answer: OK closes the program, "not now" goes on for now, "restart afterwards" closes it
-/// and starts it again when the update is done. When the time is over, the program is ended. Exits with the program's
-/// own code.
+/// countdown is shown, and you answer with one key: "OK" closes the program, "not now" goes on until the time is over,
+/// "restart" closes it and starts it again when the update is done. When the time is over, the program is ended. Exits
+/// with the program's own code.
+///
+/// A program may use the terminal. What you are told stands in a frame between what it shows; while the whole screen is
+/// the program's, there is a bell, and the title says it. As soon as you type for the program, press Ctrl-] before an
+/// answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -78,7 +83,7 @@ struct RunArgs {
 enum AnswerArg {
     /// Close the program
     Ok,
-    /// Go on for now
+    /// Go on until the time is over
     NotNow,
     /// Close the program and start it again afterwards
     Restart,
@@ -117,7 +122,8 @@ async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> 
         Some(app) => app,
         None => the_only_app(context).await?,
     };
-    let interactive = args.answer.is_none() && std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let at_terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let interactive = args.answer.is_none() && at_terminal;
     let stop = CancellationToken::new();
     stop_on_signal(stop.clone())?;
     let options = RunOptions {
@@ -131,8 +137,7 @@ async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> 
         without_daemon: args.without_daemon,
         stop,
     };
-    let typed = interactive.then(|| typed(BufReader::new(std::io::stdin())));
-    let mut terminal = Terminal::new(std::io::stderr(), typed, interactive);
+    let mut terminal = terminal(&options, at_terminal);
     match workstation::run(&options, &mut terminal).await.map_err(unable)? {
         Outcome::Exited { code } => Ok(Ending::Program(code)),
         Outcome::Closed => Ok(Ending::Good),
@@ -146,6 +151,20 @@ async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> 
     }
 }
 
+/// Where the person is spoken to. A terminal that can be read key by key is shared with the program; at one that cannot,
+/// lines are read, and the program gets none.
+fn terminal(options: &RunOptions, at_terminal: bool) -> Terminal<Stderr> {
+    let is_plain = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if at_terminal && !is_plain {
+        match Terminal::shared(std::io::stderr(), std::io::stdin(), options.app.as_str(), options.interactive) {
+            Ok(terminal) => return terminal,
+            Err(error) => tracing::debug!(%error, "the terminal is read line by line"),
+        }
+    }
+    let lines = options.interactive.then(|| typed(BufReader::new(std::io::stdin())));
+    Terminal::new(std::io::stderr(), lines, options.interactive)
+}
+
 /// The only application there is, where this user may ask which there are.
 async fn the_only_app(context: &Context<'_>) -> Result<AppName, CliError> {
     match apps_of(&context.client()?).await {
@@ -157,14 +176,17 @@ async fn the_only_app(context: &Context<'_>) -> Result<AppName, CliError> {
     }
 }
 
-/// TERM and INT end the program politely before they end us.
+/// TERM, INT, QUIT and HUP end the program politely before they end us, and the terminal gets its settings back.
 fn stop_on_signal(stop: CancellationToken) -> Result<(), CliError> {
     let listen = |kind| signal(kind).map_err(|error| CliError::failed("listen for signals", &error));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (mut quit, mut hang_up) = (listen(SignalKind::quit())?, listen(SignalKind::hangup())?);
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = quit.recv() => {}
+            _ = hang_up.recv() => {}
         }
         stop.cancel();
     });

@@ -10,5 +10,7 @@ pub mod ui;
 pub mod workstation;
 
 mod connection;
+mod keys;
 mod link;
 mod program;
+mod screen;

@@ -1,6 +1,8 @@
-//! The program at a workstation, as a process group of its own.
+//! The program at a workstation, as a process group of its own; at a terminal as a session with a terminal of its own
+//! (see `screen.rs`), and then its group is all groups of that session.
 //!
-//! Ending it means TERM to the whole group, and KILL when the time is up. It counts as ended by
+//! Ending it means TERM to the whole group, and KILL when the time is up. A shell takes no notice of TERM: where its
+//! terminal is its own, it gets HUP as well, as from a terminal that is closed. It counts as ended by
 //! order only when its group is empty, since a wrapper script often ends before the program
 //! that it started. A program that ends by itself takes nobody with it.
 //!
@@ -10,6 +12,8 @@
 
 use std::future::pending;
 use std::io;
+use std::io::IsTerminal;
+use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -28,7 +32,10 @@ use tokio::time::sleep_until;
 
 use crate::domain::name::AppName;
 use crate::exec::process::group_lives;
+use crate::exec::process::groups_of_session;
+use crate::exec::process::ignores;
 use crate::exec::process::start_ticks;
+use crate::exec::system::own_the_terminal;
 use crate::wire::workstation::Process;
 
 /// How long the rest of the group is given once its leader has ended.
@@ -55,6 +62,8 @@ pub(super) struct Status {
 pub(super) struct Running {
     child: Child,
     group: Option<Pid>,
+    /// Whether its group leads a session of its own.
+    leads: bool,
     /// Absent when it ended at once.
     pub(super) process: Option<Process>,
     /// Whether it was told to end.
@@ -68,24 +77,48 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts it. The terminal is the client's own when a person answers there.
-    pub(super) fn start(argv: &[String], app: &AppName, interactive: bool) -> io::Result<Self> {
+    /// Starts it: at `terminal`, where there is one for it. Otherwise it gets what we have, but no input when a person
+    /// answers us there.
+    pub(super) fn start(
+        argv: &[String],
+        app: &AppName,
+        terminal: Option<OwnedFd>,
+        interactive: bool,
+    ) -> io::Result<Self> {
         let (program, args) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
-        command.args(args).process_group(0).env("AFTERHOURS_APP", app.as_str());
+        command.args(args).env("AFTERHOURS_APP", app.as_str());
         // What it would say is a courtesy; a full disk must not keep the program from starting.
         let status_file = tempfile::Builder::new().prefix("afterhours-").suffix(".json").tempfile().ok();
         let status_file = status_file.map(tempfile::NamedTempFile::into_temp_path);
         if let Some(path) = &status_file {
             command.env("AFTERHOURS_STATUS_FILE", path);
         }
-        if interactive {
-            command.stdin(Stdio::null());
+        let leads = terminal.is_some();
+        match terminal {
+            Some(terminal) => {
+                // An output that goes elsewhere goes on going there.
+                if io::stdout().is_terminal() {
+                    command.stdout(terminal.try_clone()?);
+                }
+                if io::stderr().is_terminal() {
+                    command.stderr(terminal.try_clone()?);
+                }
+                command.stdin(terminal);
+                own_the_terminal(command.as_std_mut());
+            }
+            None => {
+                command.process_group(0);
+                if interactive {
+                    command.stdin(Stdio::null());
+                }
+            }
         }
         let child = command.spawn()?;
         let pid = child.id();
         Ok(Self {
             group: pid.and_then(|pid| Pid::from_raw(pid.cast_signed())),
+            leads,
             process: pid.and_then(|pid| start_ticks(pid).map(|start_ticks| Process { pid, start_ticks })),
             child,
             status_file,
@@ -116,14 +149,20 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
+        let Some(leader) = self.group else { return };
+        let shell = self.leads && signal == Signal::TERM && ignores(leader, signal);
+        for group in if self.leads { groups_of_session(leader) } else { vec![leader] } {
             // Nobody may be left; then there is nobody to signal.
             let _ = rustix::process::kill_process_group(group, signal);
+        }
+        if shell {
+            let _ = rustix::process::kill_process_group(leader, Signal::HUP);
         }
     }
 
     fn group_is_empty(&self) -> bool {
-        !self.group.is_some_and(group_lives)
+        self.group
+            .is_none_or(|leader| if self.leads { groups_of_session(leader).is_empty() } else { !group_lives(leader) })
     }
 
     /// Waits for its end; its exit code, or 128 and the signal. Cancel-safe.

@@ -1,9 +1,11 @@
 //! What the person at a workstation sees and says.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
 use chrono::DateTime;
 use chrono::Utc;
 
-use crate::domain::release::Version;
 use crate::domain::session::Answer;
 use crate::domain::session::Notice;
 use crate::domain::span::Span;
@@ -59,8 +61,6 @@ pub enum Scene {
     },
     /// The program is started again.
     Restarted {
-        /// The version that runs now.
-        version: Option<Version>,
         /// What the daemon says.
         text: String,
     },
@@ -68,8 +68,6 @@ pub enum Scene {
     Ready {
         /// Whether the update was a success.
         success: bool,
-        /// The version that runs now.
-        version: Option<Version>,
         /// What the daemon says.
         text: String,
         /// Whether the program can be started now.
@@ -88,12 +86,25 @@ pub enum Input {
     Answer(Answer),
     /// Start the program again, after [`Scene::Ready`].
     Start,
+    /// End the client.
+    Stop,
 }
 
 /// A person at a workstation.
 pub trait Ui: Send {
     /// Shows something; must not block for long.
     fn show(&mut self, scene: &Scene);
+
+    /// A terminal for a program that is about to be started, where it is not to share ours.
+    ///
+    /// # Errors
+    /// There can be none.
+    fn open_screen(&mut self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    /// The program has ended; its terminal is not needed any more.
+    fn close_screen(&mut self) {}
 
     /// The next thing the person says; for ever pending where nobody can say anything. Must be cancel-safe.
     fn input(&mut self) -> impl Future<Output = Input> + Send;

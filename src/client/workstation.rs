@@ -15,8 +15,8 @@
 //! - "OK" asks the program to end (TERM) and leaves it the announced time to save; force is used
 //!   only when the daemon says that the time is up.
 //!
-//! Deliberately absent: anything against `kill -9` of the client. The program lives on then, and
-//! the daemon, which knows its process, goes on counting it and can end it.
+//! Deliberately absent: anything against `kill -9` of the client. The program lives on then, unless its terminal went
+//! with the client, and the daemon, which knows its process, goes on counting it and can end it.
 
 use std::error::Error;
 use std::io;
@@ -41,7 +41,6 @@ use crate::client::ui::Input;
 use crate::client::ui::Scene;
 use crate::client::ui::Ui;
 use crate::domain::name::AppName;
-use crate::domain::release::Version;
 use crate::domain::session::Answer;
 use crate::domain::session::Notice;
 use crate::domain::span::Span;
@@ -154,8 +153,8 @@ pub struct RunOptions {
     pub user: String,
     /// The name of the workstation.
     pub workstation: String,
-    /// Whether a person answers at the terminal; the program then does not get it as its input, and the client
-    /// stays after "OK" to offer a new start.
+    /// Whether a person answers at the terminal; the program then gets a terminal of its own or no input, and the
+    /// client stays after "OK" to offer a new start.
     pub interactive: bool,
     /// The answer that is given to every warning at once, where nobody answers.
     pub answer: Option<Answer>,
@@ -311,6 +310,7 @@ impl<'a> Shift<'a> {
                     None
                 }
                 Next::Typed(Input::Start) => self.ready.then_some(End::AskAgain),
+                Next::Typed(Input::Stop) => self.stop(),
                 Next::Second => {
                     self.pass_status_on().await;
                     self.second_passed(ui)
@@ -331,7 +331,7 @@ impl<'a> Shift<'a> {
             ServerMessage::Welcome { .. } => {
                 self.welcomed = true;
                 if self.program.is_none() && self.waiting.is_none() {
-                    self.start()?;
+                    self.start(ui)?;
                     ui.show(&Scene::Started);
                 }
             }
@@ -361,19 +361,19 @@ impl<'a> Shift<'a> {
                     program.end(Some(force_after.duration()));
                 }
             }
-            ServerMessage::Start { version, text } => {
+            ServerMessage::Start { text, .. } => {
                 if self.program.is_none() {
-                    self.start()?;
-                    ui.show(&Scene::Restarted { version, text });
+                    ui.show(&Scene::Restarted { text });
+                    self.start(ui)?;
                 }
             }
-            ServerMessage::Ready { success, version, text } => return Ok(self.is_ready(success, version, text, ui)),
+            ServerMessage::Ready { success, text, .. } => return Ok(self.is_ready(success, text, ui)),
             ServerMessage::Ping | ServerMessage::Unknown => {}
         }
         Ok(None)
     }
 
-    fn is_ready(&mut self, success: bool, version: Option<Version>, text: String, ui: &mut impl Ui) -> Option<End> {
+    fn is_ready(&mut self, success: bool, text: String, ui: &mut impl Ui) -> Option<End> {
         self.notice = None;
         self.deadline = None;
         let waits = self.waiting.is_some();
@@ -385,13 +385,17 @@ impl<'a> Shift<'a> {
             self.forget_answer();
         }
         self.ready = waits && self.options.interactive;
-        ui.show(&Scene::Ready { success, version, text, can_start: self.ready });
+        ui.show(&Scene::Ready { success, text, can_start: self.ready });
         (waits && !self.ready).then_some(End::With(Outcome::Closed))
     }
 
-    fn start(&mut self) -> Result<(), WorkstationError> {
-        let program = Running::start(&self.options.program, &self.options.app, self.options.interactive);
-        let program = program.map_err(|source| WorkstationError::Start { program: self.name(), source })?;
+    fn start(&mut self, ui: &mut impl Ui) -> Result<(), WorkstationError> {
+        let RunOptions { program, app, interactive, .. } = self.options;
+        let started = ui.open_screen().and_then(|terminal| Running::start(program, app, terminal, *interactive));
+        let program = started.map_err(|source| {
+            ui.close_screen();
+            WorkstationError::Start { program: self.name(), source }
+        })?;
         if let Some(process) = program.process {
             self.link.tell(|told| told.state.program = Program::Running { process });
         }
@@ -455,7 +459,7 @@ impl<'a> Shift<'a> {
         }
         match why {
             WorkstationError::Unreachable { .. } if self.options.without_daemon => {
-                self.start()?;
+                self.start(ui)?;
                 self.down = true;
                 ui.show(&Scene::Unguarded);
                 Ok(None)
@@ -465,6 +469,7 @@ impl<'a> Shift<'a> {
     }
 
     fn program_ended(&mut self, code: io::Result<u8>, ui: &mut impl Ui) -> Result<Option<End>, WorkstationError> {
+        ui.close_screen();
         let code = code.map_err(|source| WorkstationError::Wait { program: self.name(), source })?;
         let by_order = self.program.take().is_some_and(|program| program.ending);
         if !by_order || self.stopping {

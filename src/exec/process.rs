@@ -122,6 +122,26 @@ pub fn group_lives(group: Pid) -> bool {
     pids.filter_map(|pid| stat(pid).ok()).any(|stat| stat.group == group.as_raw_nonzero().get() && !stat.ended)
 }
 
+/// The process groups of a session in which a process lives.
+pub fn groups_of_session(session: Pid) -> Vec<Pid> {
+    let Ok(entries) = fs_err::read_dir("/proc") else { return vec![session] };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let living = pids.filter_map(|pid| stat(pid).ok()).filter(|stat| !stat.ended);
+    let groups = living.filter(|stat| stat.session == session.as_raw_nonzero().get());
+    let mut groups: Vec<Pid> = groups.filter_map(|stat| Pid::from_raw(stat.group)).collect();
+    groups.sort_by_key(|group| group.as_raw_nonzero());
+    groups.dedup();
+    groups
+}
+
+/// Whether a process takes no notice of a signal.
+pub fn ignores(pid: Pid, signal: Signal) -> bool {
+    let Ok(status) = fs_err::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & (1 << (signal.as_raw() - 1)) != 0
+}
+
 /// A living line of the process table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -139,6 +159,7 @@ pub(super) fn entry(pid: u32) -> Option<Entry> {
 struct Stat {
     ended: bool,
     group: i32,
+    session: i32,
     start_ticks: u64,
 }
 
@@ -149,10 +170,12 @@ fn stat(pid: u32) -> io::Result<Stat> {
     let mut fields = fields.split_whitespace();
     let ended = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x"));
     let group = fields.nth(1).and_then(|group| group.parse().ok());
-    let start_ticks = fields.nth(16).and_then(|ticks| ticks.parse().ok());
+    let session = fields.next().and_then(|session| session.parse().ok());
+    let start_ticks = fields.nth(15).and_then(|ticks| ticks.parse().ok());
     group
+        .zip(session)
         .zip(start_ticks)
-        .map(|(group, start_ticks)| Stat { ended, group, start_ticks })
+        .map(|((group, session), start_ticks)| Stat { ended, group, session, start_ticks })
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in /proc"))
 }
 

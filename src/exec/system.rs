@@ -1,11 +1,17 @@
-//! The one place with unsafe code: what happens between `fork` and `exec`, and whether the kernel's clock is kept right.
+//! The one place with unsafe code: what happens between `fork` and `exec`, descriptors that the runtime watches, and whether
+//! the kernel's clock is kept right.
 //!
 //! `std` can change user and group of a child, but neither sets the user's further groups nor forbids it to gain
 //! rights again. Both need a closure that runs in the child between the two calls, where only system calls may be made.
 
-#![expect(unsafe_code, reason = "`pre_exec` is unsafe, and so is a call that no crate of ours offers")]
+#![expect(
+    unsafe_code,
+    reason = "`pre_exec` and `AsyncFd::register` are unsafe, and so is a call that no crate of ours offers"
+)]
 
+use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -21,6 +27,7 @@ use rustix::process::Resource;
 use rustix::process::Rlimit;
 use rustix::process::Uid;
 use rustix::thread;
+use tokio::io::unix::AsyncFd;
 
 use crate::files::account::Account;
 
@@ -123,6 +130,29 @@ pub fn leave_the_terminal(command: &mut Command) {
             Ok(())
         });
     }
+}
+
+/// Starts `command` in a session of its own whose terminal is its standard input. It leads its process group, which is in
+/// the foreground.
+pub fn own_the_terminal(command: &mut Command) {
+    // SAFETY: the closure runs in the child between fork and exec, and makes two system calls. The descriptor 0 is in
+    // place by then.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            rustix::process::ioctl_tiocsctty(BorrowedFd::borrow_raw(0))?;
+            Ok(())
+        });
+    }
+}
+
+/// Has the runtime tell when something can be read from `descriptor` or written to it. To be called inside a runtime.
+///
+/// # Errors
+/// It cannot be watched.
+pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` holds its descriptor open for as long as it lives, and it is always the same one.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
 }
 
 /// Becomes as likely to be ended as anybody, where the kernel lets us say so.

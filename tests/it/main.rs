@@ -3,6 +3,7 @@
 mod backup;
 mod calendar;
 mod cli;
+mod client;
 mod demo;
 mod documents;
 mod feed;
