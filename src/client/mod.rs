@@ -10,6 +10,7 @@ pub mod ui;
 pub mod workstation;
 
 mod connection;
+mod error;
 mod keys;
 mod link;
 mod program;

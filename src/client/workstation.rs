@@ -12,13 +12,14 @@
 //! - A link that is lost later changes nothing for the user; the session goes on with the next
 //!   daemon. Only when the announced time has come and the daemon is still silent, the client ends
 //!   the program by itself: the update may be going on, and nobody could tell.
+//! - A client that has waited stays: where the gate is closed again when it asks, it goes on waiting, and asks again when
+//!   it opens.
 //! - "OK" asks the program to end (TERM) and leaves it the announced time to save; force is used
 //!   only when the daemon says that the time is up.
 //!
 //! Deliberately absent: anything against `kill -9` of the client. The program lives on then, unless its terminal went
 //! with the client, and the daemon, which knows its process, goes on counting it and can end it.
 
-use std::error::Error;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,11 +27,12 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use chrono::Utc;
-use thiserror::Error;
 use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
+
+pub use crate::client::error::WorkstationError;
 
 use crate::client::link::Daemon;
 use crate::client::link::Event;
@@ -59,86 +61,10 @@ const STOP_POLITE: Duration = Duration::from_secs(10);
 const ALONE_GRACE: Duration = Duration::from_secs(30);
 /// How long the program is given then.
 const ALONE_POLITE: Duration = Duration::from_secs(30);
+/// How long is waited before a gate that has refused is asked again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long the end of an update is waited for.
 const AFTERWARDS_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// A program could not be run under the gate.
-#[derive(Debug, Error)]
-pub enum WorkstationError {
-    /// The connection could not be set up.
-    #[error("set up the connection to the daemon")]
-    Prepare {
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The daemon cannot be reached.
-    #[error("reach the daemon")]
-    Unreachable {
-        /// Why.
-        #[source]
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The daemon does not accept the request.
-    #[error("be accepted by the daemon: it failed to {message}")]
-    Rejected {
-        /// The HTTP status.
-        status: u16,
-        /// What the daemon says.
-        message: String,
-    },
-    /// The program cannot be started.
-    #[error("start {program}")]
-    Start {
-        /// The program.
-        program: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The program's end could not be waited for.
-    #[error("wait for {program}")]
-    Wait {
-        /// The program.
-        program: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl WorkstationError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unreachable { .. } if self.is_permission() => Some(
-                "that socket is the operators'; name the workstations' with --socket, as in \
-                 --socket /run/afterhours/workstations.sock"
-                    .to_owned(),
-            ),
-            Self::Unreachable { .. } => {
-                Some("the program is not started without the daemon; ask your administrator to start it".to_owned())
-            }
-            Self::Rejected { status: 403, .. } => {
-                Some("ask your administrator: `users` and `group` of the application say who works with it".to_owned())
-            }
-            Self::Rejected { status: 404, .. } => Some("check the name of the application".to_owned()),
-            Self::Rejected { status: 429, .. } => {
-                Some("close one of yours, or ask your administrator for a larger sessions_per_user_max".to_owned())
-            }
-            Self::Start { .. } => Some("check the program after --".to_owned()),
-            Self::Prepare { .. } | Self::Rejected { .. } | Self::Wait { .. } => None,
-        }
-    }
-
-    /// Whether the socket is there, and not for this user.
-    pub fn is_permission(&self) -> bool {
-        let first: Option<&(dyn Error + 'static)> = self.source();
-        std::iter::successors(first, |cause| (*cause).source())
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
-    }
-}
 
 /// What is run, and how.
 #[derive(Debug, Clone)]
@@ -197,9 +123,10 @@ pub async fn status(socket: &Path, app: &AppName) -> Result<StationStatus, Works
 /// It cannot be started, or the daemon does not take it.
 pub async fn run(options: &RunOptions, ui: &mut impl Ui) -> Result<Outcome, WorkstationError> {
     let daemon = Daemon::new(&options.socket, &options.app)?;
+    let mut waits = None;
     loop {
-        let link = Link::new(daemon.clone(), first_word(options));
-        let mut shift = Shift::new(options, link);
+        let link = Link::new(daemon.clone(), first_word(options, waits));
+        let mut shift = Shift::new(options, link, waits);
         let left = shift.work(ui).await;
         match left {
             Err(error) => {
@@ -213,21 +140,48 @@ pub async fn run(options: &RunOptions, ui: &mut impl Ui) -> Result<Outcome, Work
                 shift.link.leave().await;
                 return Ok(outcome);
             }
-            Ok(End::AskAgain) => shift.link.leave().await,
+            Ok(End::AskAgain) => {
+                waits = Some(Wait { refused: false, ..shift.next_wait() });
+                shift.link.leave().await;
+            }
+            Ok(End::WaitOn) => {
+                let wait = shift.next_wait();
+                waits = Some(Wait { refused: true, times: wait.times + 1, ..wait });
+                shift.link.leave().await;
+            }
         }
     }
 }
 
-fn first_word(options: &RunOptions) -> Register {
+fn first_word(options: &RunOptions, waits: Option<Wait>) -> Register {
     let pid = std::process::id();
+    let program = if waits.is_some_and(|wait| wait.refused) { Program::Ended } else { Program::NotStarted };
     Register {
         user: options.user.clone(),
         workstation: options.workstation.clone(),
         program_name: options.program.first().cloned().unwrap_or_default(),
         client: Process { pid, start_ticks: start_ticks(pid).unwrap_or_default() },
         session: None,
-        state: ClientState { program: Program::NotStarted, unsaved: None, last_activity: None },
+        state: ClientState { program, unsaved: None, last_activity: None },
         answered: None,
+    }
+}
+
+/// The wish to start the program again, over all registrations.
+#[derive(Debug, Clone, Copy)]
+struct Wait {
+    /// Since when the end of the update is waited for.
+    since: Instant,
+    /// Whether the gate was closed when it was asked last.
+    refused: bool,
+    /// How often it was.
+    times: u32,
+}
+
+impl Wait {
+    /// How long is waited before the gate is asked again.
+    fn pause(&self) -> Duration {
+        (AGAIN.0 * 2_u32.saturating_pow(self.times.saturating_sub(1))).min(AGAIN.1)
     }
 }
 
@@ -237,6 +191,8 @@ enum End {
     With(Outcome),
     /// The person wants to start the program once more.
     AskAgain,
+    /// It was closed again meanwhile; the wish holds.
+    WaitOn,
 }
 
 /// Whatever comes next.
@@ -257,6 +213,10 @@ struct Shift<'a> {
     program: Option<Running>,
     /// Since when the end of the update is waited for.
     waiting: Option<Instant>,
+    /// The wish that an earlier registration has left.
+    wish: Option<Wait>,
+    /// When the gate is asked again.
+    ask_at: Option<Instant>,
     welcomed: bool,
     down: bool,
     stopping: bool,
@@ -270,12 +230,14 @@ struct Shift<'a> {
 }
 
 impl<'a> Shift<'a> {
-    fn new(options: &'a RunOptions, link: Link) -> Self {
+    fn new(options: &'a RunOptions, link: Link, wish: Option<Wait>) -> Self {
         Self {
             options,
             link,
             program: None,
-            waiting: None,
+            waiting: wish.filter(|wish| wish.refused).map(|wish| wish.since),
+            wish,
+            ask_at: None,
             welcomed: false,
             down: false,
             stopping: false,
@@ -285,6 +247,11 @@ impl<'a> Shift<'a> {
             status: (None, None),
             ready: false,
         }
+    }
+
+    fn next_wait(&self) -> Wait {
+        let since = self.waiting.unwrap_or_else(Instant::now);
+        self.wish.unwrap_or(Wait { since, refused: false, times: 0 })
     }
 
     async fn work(&mut self, ui: &mut impl Ui) -> Result<End, WorkstationError> {
@@ -337,6 +304,10 @@ impl<'a> Shift<'a> {
             }
             ServerMessage::GateClosed { text, until } => {
                 ui.show(&Scene::Refused { text: text.clone(), until });
+                if self.wish.is_some() {
+                    ui.show(&Scene::Waiting { restart: true });
+                    return Ok(Some(End::WaitOn));
+                }
                 return Ok(Some(End::With(Outcome::Refused { message: text, until })));
             }
             ServerMessage::Announce { notice, left } => self.warned(notice, left, ui),
@@ -381,6 +352,11 @@ impl<'a> Shift<'a> {
             // The daemon never heard of the wish: the answer crossed the end of the update.
             return Some(End::AskAgain);
         }
+        if let Some(wish) = self.wish.filter(|wish| waits && wish.refused) {
+            self.ask_at = Some(Instant::now() + wish.pause());
+            ui.show(&Scene::Ready { success, text, can_start: false });
+            return None;
+        }
         if !waits && self.program.as_ref().is_some_and(|program| !program.ending) {
             self.forget_answer();
         }
@@ -401,6 +377,7 @@ impl<'a> Shift<'a> {
         }
         self.program = Some(program);
         self.waiting = None;
+        self.wish = None;
         self.ready = false;
         self.forget_answer();
         Ok(())
@@ -458,6 +435,11 @@ impl<'a> Shift<'a> {
             return Ok(None);
         }
         match why {
+            // The update may be under way again, and nobody could tell.
+            WorkstationError::Unreachable { .. } if self.wish.is_some() => {
+                self.down = true;
+                Ok(None)
+            }
             WorkstationError::Unreachable { .. } if self.options.without_daemon => {
                 self.start(ui)?;
                 self.down = true;
@@ -501,6 +483,9 @@ impl<'a> Shift<'a> {
     fn second_passed(&mut self, ui: &mut impl Ui) -> Option<End> {
         if self.waiting.is_some_and(|since| since.elapsed() > AFTERWARDS_MAX) {
             return Some(End::With(Outcome::Closed));
+        }
+        if self.ask_at.is_some_and(|at| at <= Instant::now()) {
+            return Some(End::AskAgain);
         }
         let (Some(deadline), Some(program)) = (self.deadline, &mut self.program) else { return None };
         let left = deadline.saturating_duration_since(Instant::now());

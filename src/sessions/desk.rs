@@ -24,8 +24,8 @@ use crate::wire::workstation::ClosedText;
 use crate::wire::workstation::Program;
 use crate::wire::workstation::ServerMessage;
 
-/// What users are told when an update came to nothing.
-const CALLED_OFF: &str = "The update will not happen now; you may start the application again.";
+/// What users are told where no update was.
+const NO_NEWS: &str = "The application may be started again.";
 
 /// The lost links of one user that belong together: who loses one again and again is not given the time anew.
 #[derive(Debug, Clone, Copy)]
@@ -143,19 +143,6 @@ impl Desk {
         changes
     }
 
-    /// Takes the warning back.
-    pub(super) fn withdraw(&mut self, now: Instant) -> Vec<SessionChange> {
-        if self.notice.take().is_none() {
-            return Vec::new();
-        }
-        self.sealed = false;
-        for station in self.stations.values_mut() {
-            station.told = false;
-            station.tell(ServerMessage::Withdrawn, now);
-        }
-        self.after_the_update(now)
-    }
-
     /// The update is over, well or not.
     pub(super) fn finish(&mut self, news: &Finished, now: Instant) -> Vec<SessionChange> {
         if self.news.as_ref() == Some(news) && self.notice.is_none() {
@@ -215,7 +202,7 @@ impl Desk {
 }
 
 fn told(news: Option<&Finished>) -> (Option<Version>, String) {
-    news.map_or((None, CALLED_OFF.to_owned()), |news| (news.version.clone(), news.message.clone()))
+    news.map_or((None, NO_NEWS.to_owned()), |news| (news.version.clone(), news.message.clone()))
 }
 
 fn ready(news: Option<&Finished>) -> ServerMessage {

@@ -494,11 +494,6 @@ impl Hub {
         });
     }
 
-    /// The update will not happen now.
-    pub fn withdraw(&self, app: &AppName) {
-        self.at_desk(app, Desk::withdraw);
-    }
-
     /// The update is over: a restart where it was asked for, "ready" elsewhere. Where the gate is still closed,
     /// both wait for [`Hub::open`].
     pub fn finish(&self, app: &AppName, news: &Finished) {

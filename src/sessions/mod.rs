@@ -130,14 +130,23 @@ pub struct Finished {
     pub message: String,
 }
 
+/// What users were told of an update.
+#[derive(Debug)]
+enum Said {
+    /// That it comes.
+    Warning(Notice),
+    /// How it ended.
+    End(Finished),
+}
+
 /// Everybody who can be logged in to one application.
 #[derive(Debug)]
 pub struct Sessions {
     app: AppName,
     polite_end: Span,
     providers: Vec<Provider>,
-    /// The last warning that commands have shown; they are not told the same twice.
-    announced: Mutex<Option<Notice>>,
+    /// What commands have shown last of an update; they are not told the same twice.
+    said: Mutex<Option<Said>>,
 }
 
 /// One who knows about sessions.
@@ -163,7 +172,7 @@ impl Sessions {
             app: app.name.clone(),
             polite_end: app.polite_end,
             providers: app.sessions.iter().map(provider).collect(),
-            announced: Mutex::new(None),
+            said: Mutex::new(None),
         }
     }
 
@@ -212,7 +221,7 @@ impl Sessions {
     /// # Errors
     /// A provider could not pass it on; the others were told.
     pub async fn announce(&self, notice: &Notice) -> Result<(), SessionsError> {
-        let heard = self.lock_announced().as_ref() == Some(notice);
+        let heard = matches!(&*self.lock_said(), Some(Said::Warning(before)) if before == notice);
         let mut errors = Vec::new();
         for provider in &self.providers {
             match provider {
@@ -222,7 +231,7 @@ impl Sessions {
             }
         }
         if errors.is_empty() {
-            *self.lock_announced() = Some(notice.clone());
+            *self.lock_said() = Some(Said::Warning(notice.clone()));
         }
         SessionsError::all(errors)
     }
@@ -281,29 +290,6 @@ impl Sessions {
         SessionsError::all(errors)
     }
 
-    /// Tells everybody that the update will not happen now.
-    ///
-    /// # Errors
-    /// A provider could not pass it on; the others were told.
-    pub async fn withdraw(&self) -> Result<(), SessionsError> {
-        let announced = self.lock_announced().clone();
-        let mut errors = Vec::new();
-        for provider in &self.providers {
-            match (provider, &announced) {
-                (Provider::Workstations(hub), _) => hub.withdraw(&self.app),
-                (Provider::Commands(commands), Some(notice)) => {
-                    let text = format!("{}: the update will not happen now.", notice.title);
-                    errors.extend(commands.message(&text, None).await.err());
-                }
-                (Provider::Commands(_), None) => {}
-            }
-        }
-        if errors.is_empty() {
-            *self.lock_announced() = None;
-        }
-        SessionsError::all(errors)
-    }
-
     /// Ends a session, politely or by force; it is gone only when the census says so. Ending one that is gone
     /// already is no error.
     ///
@@ -354,19 +340,22 @@ impl Sessions {
         })
     }
 
-    /// Tells everybody that the update is over: a restart where it was asked for, "ready" elsewhere.
+    /// Tells everybody that the update is over: a restart where it was asked for, "ready" elsewhere. Who was told the same
+    /// before is not told again.
     ///
     /// # Errors
     /// A provider could not pass it on; the others were told.
     pub async fn finish(&self, news: &Finished) -> Result<(), SessionsError> {
+        let heard = matches!(&*self.lock_said(), Some(Said::End(before)) if before == news);
         let mut errors = Vec::new();
         for provider in &self.providers {
             match provider {
                 Provider::Workstations(hub) => hub.finish(&self.app, news),
+                Provider::Commands(_) if heard => {}
                 Provider::Commands(commands) => errors.extend(commands.message(&news.message, None).await.err()),
             }
         }
-        *self.lock_announced() = None;
+        *self.lock_said() = errors.is_empty().then(|| Said::End(news.clone()));
         SessionsError::all(errors)
     }
 
@@ -413,8 +402,8 @@ impl Sessions {
         })
     }
 
-    fn lock_announced(&self) -> std::sync::MutexGuard<'_, Option<Notice>> {
-        self.announced.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock_said(&self) -> std::sync::MutexGuard<'_, Option<Said>> {
+        self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -167,7 +167,7 @@ pub enum ServerMessage {
         /// The word.
         text: String,
     },
-    /// The update will not happen now.
+    /// The update will not happen now. A daemon of today says [`ServerMessage::Ready`] instead, with how it ended.
     Withdrawn,
     /// End the program: politely at first, by force after `force_after`.
     EndNow {

@@ -187,7 +187,8 @@ async fn ok_is_one_key_and_so_is_the_start() {
     station.sees("o = OK").await;
     station.types("O");
     station.sees("The program is closed;").await;
-    daemon.hub.withdraw(&app());
+    let message = "The update of Order desk was cancelled.".to_owned();
+    daemon.hub.finish(&app(), &Finished { success: false, version: None, message });
     station.sees("s = start").await;
     station.types("q");
     station.sees("\"q\" is not understood.").await;

@@ -9,6 +9,7 @@ use crate::domain::session::Census;
 use crate::domain::session::Notice;
 use crate::jobs::driver::Done;
 use crate::jobs::steps::Context;
+use crate::jobs::steps::report::news;
 
 /// How many sessions are noted in the log; the message counts all.
 const SESSIONS_MAX: usize = 100;
@@ -51,7 +52,8 @@ fn announced(told: usize, all: usize, until: &str) -> String {
 }
 
 pub(super) async fn undo(context: &Context<'_>) -> Result<String, Failure> {
-    or_fail!(context.kit.sessions.withdraw().await);
+    let news = news(context, context.machine.outcome_of_unwinding());
+    or_fail!(context.kit.sessions.finish(&news).await);
     Ok("the announcement is withdrawn".to_owned())
 }
 
@@ -60,7 +62,7 @@ pub(super) async fn notice(context: &Context<'_>, ends_at: chrono::DateTime<chro
     let version = context.path().last().map(|release| release.id.version.to_string()).unwrap_or_default();
     Notice {
         title: context.kit.app.title.clone(),
-        reason: format!("{} is updated to version {version}", context.kit.app.title),
+        reason: format!("version {version} will be installed."),
         ends_at,
         back_at: Some(context.back_at(ends_at).await),
     }

@@ -14,6 +14,7 @@ use crate::domain::gate::ClosedBy;
 use crate::domain::gate::Position;
 use crate::domain::name::JobName;
 use crate::domain::release::ReleaseId;
+use crate::domain::release::Version;
 use crate::domain::run::Cause;
 use crate::domain::run::Idle;
 use crate::domain::run::Order;
@@ -258,17 +259,63 @@ async fn bring_back(context: &Context<'_>, outcome: Outcome) {
     if !context.machine.is_done(At::first(Step::Announce)) {
         return;
     }
-    let success = outcome == Outcome::Succeeded;
-    let to = context.path().last().map(|release| release.id.version.clone());
-    let from = context.machine.known().from.as_ref().map(|from| from.version.clone());
-    let title = &context.kit.app.title;
-    let message = if success {
-        format!("{title} is updated")
-    } else {
-        format!("{title} could not be updated; you work with the version of before")
-    };
-    let news = Finished { success, version: if success { to } else { from }, message };
-    if let Err(error) = context.kit.sessions.finish(&news).await {
+    // Where the announcement was undone, this was said then, and is not said again.
+    if let Err(error) = context.kit.sessions.finish(&news(context, outcome)).await {
         tracing::warn!(run.id = context.run.0, error = &error as &dyn std::error::Error, "somebody could not be told");
+    }
+}
+
+/// What users are told about the end: one sentence.
+pub(super) fn news(context: &Context<'_>, outcome: Outcome) -> Finished {
+    let success = outcome == Outcome::Succeeded;
+    let to = context.path().last().map(|release| &release.id.version);
+    let from = context.machine.known().from.as_ref().map(|from| &from.version);
+    let version = if success { to } else { from }.cloned();
+    let cancelled = matches!(context.machine.cause(), Some(Cause::Cancelled { .. }));
+    let message = ending(&context.kit.app.title, outcome, cancelled, version.as_ref());
+    Finished { success, version, message }
+}
+
+fn ending(title: &str, outcome: Outcome, cancelled: bool, version: Option<&Version>) -> String {
+    let to = version.map(|version| format!(" to version {version}")).unwrap_or_default();
+    let back =
+        version.map_or("everything is as before".to_owned(), |version| format!("it is version {version} as before"));
+    match outcome {
+        Outcome::Succeeded => format!("{title} is updated{to}."),
+        Outcome::RolledBack if cancelled => format!("The update of {title} was cancelled and undone; {back}."),
+        Outcome::RolledBack => format!("The update of {title} failed and was undone; {back}."),
+        Outcome::Cancelled => format!("The update of {title} was cancelled; nothing has changed."),
+        Outcome::Failed => format!("The update of {title} did not take place; nothing has changed."),
+        Outcome::Skipped => format!("There was no update of {title}; nothing has changed."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_told_each_end_in_one_sentence_of_its_own() {
+        let version: Version = "5.4".parse().unwrap();
+        let told: Vec<String> = [
+            (Outcome::Succeeded, false),
+            (Outcome::RolledBack, false),
+            (Outcome::RolledBack, true),
+            (Outcome::Cancelled, true),
+            (Outcome::Failed, false),
+        ]
+        .into_iter()
+        .map(|(outcome, cancelled)| ending("Order desk", outcome, cancelled, Some(&version)))
+        .collect();
+        assert_eq!(
+            told,
+            [
+                "Order desk is updated to version 5.4.",
+                "The update of Order desk failed and was undone; it is version 5.4 as before.",
+                "The update of Order desk was cancelled and undone; it is version 5.4 as before.",
+                "The update of Order desk was cancelled; nothing has changed.",
+                "The update of Order desk did not take place; nothing has changed.",
+            ]
+        );
     }
 }

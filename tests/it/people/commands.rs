@@ -123,8 +123,9 @@ async fn commands_are_told_what_to_show_and_whom_to_end() {
     sessions.message("Hello; rm -rf \"$HOME\"", Some(&anna)).await.unwrap();
     sessions.end(&anna, false).await.unwrap();
     sessions.end(&anna, true).await.unwrap();
-    sessions.withdraw().await.unwrap();
-    sessions.withdraw().await.unwrap();
+    let off = Finished { success: false, version: None, message: "The update was cancelled.".into() };
+    sessions.finish(&off).await.unwrap();
+    sessions.finish(&off).await.unwrap();
     sessions.finish(&Finished { success: true, version: None, message: "Done.".into() }).await.unwrap();
     let text = fs_err::read_to_string(&log).unwrap();
     let lines: Vec<_> = text.lines().collect();
@@ -136,7 +137,7 @@ async fn commands_are_told_what_to_show_and_whom_to_end() {
             "orders/7: Hello; rm -rf \"$HOME\"",
             "end 7 0",
             "end 7 1",
-            "orders/: Order desk: the update will not happen now.",
+            "orders/: The update was cancelled.",
             "orders/: Done.",
         ]
     );

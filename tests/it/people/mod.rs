@@ -27,6 +27,10 @@ fn news() -> Finished {
     Finished { success: true, version: Some("2".parse().unwrap()), message: "Version 2 is installed.".into() }
 }
 
+fn cancelled() -> Finished {
+    Finished { success: false, version: None, message: "The update of Order desk was cancelled.".into() }
+}
+
 #[tokio::test]
 async fn a_program_ends_by_itself_and_its_session_with_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,7 +112,7 @@ async fn restart_afterwards_starts_it_again_whichever_comes_last() {
 }
 
 #[tokio::test]
-async fn not_now_puts_aside_and_withdrawn_calls_off() {
+async fn not_now_puts_aside_and_a_cancelled_update_is_called_off_once() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("s");
     let daemon = Daemon::start(&socket, Vec::new());
@@ -124,11 +128,43 @@ async fn not_now_puts_aside_and_withdrawn_calls_off() {
     anna.sees("the reminder", |scene| matches!(scene, Scene::Reminded { .. })).await;
     daemon.hub.message(&app(), "Coffee is ready.", None).unwrap();
     anna.sees("the message", |scene| *scene == Scene::Message("Coffee is ready.".into())).await;
-    daemon.hub.withdraw(&app());
-    anna.sees("that it is called off", |scene| *scene == Scene::Withdrawn).await;
+    daemon.hub.finish(&app(), &cancelled());
+    let off = Scene::Ready { success: false, text: cancelled().message, can_start: false };
+    anna.sees("that it is called off", |scene| *scene == off).await;
+    daemon.hub.finish(&app(), &cancelled());
     assert_eq!(daemon.sessions()[0].answer, None);
+    daemon.hub.message(&app(), "The end.", None).unwrap();
+    anna.sees("the message", |scene| *scene == Scene::Message("The end.".into())).await;
+    let times = anna.scenes.lock().unwrap().iter().filter(|scene| **scene == off).count();
+    assert_eq!(times, 1, "one sentence for one end");
     anna.stop.cancel();
     anna.outcome().await;
+}
+
+#[tokio::test]
+async fn who_waits_stays_through_a_second_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("s");
+    let daemon = Daemon::start(&socket, Vec::new());
+    let anna = Person::sits_down(options(&socket, "exec sleep 100"));
+    daemon.running(1).await;
+    daemon.hub.announce(&app(), &notice(300));
+    anna.sees("the warning", |scene| matches!(scene, Scene::Warned { .. })).await;
+    anna.says(Answer::Ok);
+    anna.sees("that it waits", |scene| *scene == Scene::Waiting { restart: false }).await;
+    // Whatever is said of the update, the door is closed when the program is to start.
+    *daemon.door.0.lock().unwrap() = Some(0);
+    daemon.hub.finish(&app(), &news());
+    anna.sees("ready", |scene| matches!(scene, Scene::Ready { can_start: true, .. })).await;
+    anna.presses_start();
+    anna.sees("the refusal", |scene| matches!(scene, Scene::Refused { .. })).await;
+    anna.sees("that it waits on", |scene| *scene == Scene::Waiting { restart: true }).await;
+    // Another daemon is waited for, too.
+    daemon.stop().await;
+    let daemon = Daemon::start(&socket, Vec::new());
+    daemon.running(1).await;
+    anna.stop.cancel();
+    assert_eq!(anna.outcome().await, Outcome::Exited { code: 128 + 15 });
 }
 
 #[tokio::test]
@@ -143,7 +179,7 @@ async fn whoever_wanted_a_restart_gets_it_when_the_update_is_called_off() {
     anna.sees("the warning", |scene| matches!(scene, Scene::Warned { .. })).await;
     anna.says(Answer::RestartAfterwards);
     until("she is logged out", || daemon.is_empty()).await;
-    daemon.hub.withdraw(&app());
+    daemon.hub.finish(&app(), &cancelled());
     daemon.hub.open(&app());
     daemon.running(1).await;
     anna.stop.cancel();
