@@ -89,6 +89,7 @@ pub fn router<A: Admission>(state: Workstations<A>) -> Router {
     Router::new()
         .route("/v1/apps/{app}/workstations", post(register::<A>))
         .route("/v1/apps/{app}/workstations/status", get(status::<A>))
+        .route("/v1/workstations", get(statuses::<A>))
         .route("/v1/workstations/{session}/state", post(tell::<A>))
         .route("/v1/workstations/{session}/answer", post(answer::<A>))
         .route("/v1/workstations/{session}", delete(leave::<A>))
@@ -145,11 +146,19 @@ async fn register<A: Admission>(
     }
 }
 
-async fn status<A: Admission>(State(state): State<Workstations<A>>, Path(app): Path<AppName>) -> Response {
+async fn status<A: Admission>(
+    State(state): State<Workstations<A>>,
+    Path(app): Path<AppName>,
+    MaybePeer(peer): MaybePeer,
+) -> Response {
     if !state.admission.knows(&app) {
         return refusal(StatusCode::NOT_FOUND, "not_found", &Failure::new(format!("find application {app}")));
     }
-    Json(state.hub.status(&app)).into_response()
+    Json(state.hub.status(&app, peer)).into_response()
+}
+
+async fn statuses<A: Admission>(State(state): State<Workstations<A>>, MaybePeer(peer): MaybePeer) -> Response {
+    Json(state.hub.statuses(peer)).into_response()
 }
 
 async fn tell<A: Admission>(

@@ -42,8 +42,7 @@ pub(crate) struct ClientArgs {
 #[derive(Debug, Subcommand)]
 enum ClientCommand {
     Run(RunArgs),
-    /// Show the workstation programs that run under the gate here
-    Status,
+    Status(StatusArgs),
 }
 
 /// Start a program as a session of an application.
@@ -78,6 +77,16 @@ struct RunArgs {
     argv: Vec<String>,
 }
 
+/// Show your programs under the gate, whether it is open, and what is announced.
+///
+/// Everybody may ask. Without --app, operators see all applications, and others those where they have a program.
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// The application
+    #[arg(long)]
+    app: Option<AppName>,
+}
+
 /// An answer, as it is typed.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum AnswerArg {
@@ -103,18 +112,30 @@ impl From<AnswerArg> for Answer {
 pub(crate) async fn run(args: ClientArgs, context: &Context<'_>) -> Result<Ending, CliError> {
     match args.command {
         ClientCommand::Run(args) => work(args, context).await,
-        ClientCommand::Status => {
-            let (client, socket) = (context.client()?, context.workstation_socket()?);
-            let mut status = BTreeMap::new();
-            for app in apps_of(&client).await? {
-                let stands = workstation::status(&socket, &app).await.map_err(unable)?;
-                status.insert(app.to_string(), stands);
-            }
-            let status = serde_json::to_value(status).unwrap_or_default();
-            context.ui.answer(&status, |status| text::maybe(Some(status)))?;
-            Ok(Ending::Good)
-        }
+        ClientCommand::Status(args) => status(args, context).await,
     }
+}
+
+async fn status(args: StatusArgs, context: &Context<'_>) -> Result<Ending, CliError> {
+    let socket = context.workstation_socket()?;
+    let apps = match args.app {
+        Some(app) => Some(vec![app]),
+        // Which applications there are is told to operators only.
+        None => apps_of(&context.client()?).await.ok(),
+    };
+    let stands = match apps {
+        None => workstation::statuses(&socket).await.map_err(unable)?,
+        Some(apps) => {
+            let mut stands = BTreeMap::new();
+            for app in apps {
+                let status = workstation::status(&socket, &app).await.map_err(unable)?;
+                stands.insert(app, status);
+            }
+            stands
+        }
+    };
+    context.ui.answer(&stands, |stands| text::client::status(stands, &context.times()))?;
+    Ok(Ending::Good)
 }
 
 async fn work(args: RunArgs, context: &Context<'_>) -> Result<Ending, CliError> {

@@ -4,6 +4,7 @@
 //! ([`Link::next`]). One task keeps the stream, posts what has changed, and connects again with a
 //! growing pause; a daemon that was restarted thus learns of the session within a second.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +13,12 @@ use futures_util::StreamExt;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::Client;
+use reqwest::RequestBuilder;
 use reqwest::Response;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -64,12 +67,7 @@ pub(super) enum Event {
 
 impl Daemon {
     pub(super) fn new(socket: &Path, app: &AppName) -> Result<Self, WorkstationError> {
-        let http = Client::builder()
-            .unix_socket(socket)
-            .no_proxy()
-            .tls_certs_only([])
-            .build()
-            .map_err(|source| WorkstationError::Prepare { source: Box::new(source) })?;
+        let http = http(socket)?;
         Ok(Self { http, app: app.clone() })
     }
 
@@ -97,9 +95,23 @@ impl Daemon {
     }
 
     pub(super) async fn status(&self) -> Result<StationStatus, WorkstationError> {
-        let response = answer(self.http.get(self.app_url("/status")).send()).await?;
-        response.json().await.map_err(|source| WorkstationError::Unreachable { source: Box::new(source) })
+        read(self.http.get(self.app_url("/status"))).await
     }
+}
+
+/// How it stands wherever this user has a session.
+pub(super) async fn statuses(socket: &Path) -> Result<BTreeMap<AppName, StationStatus>, WorkstationError> {
+    read(http(socket)?.get("http://localhost/v1/workstations")).await
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, WorkstationError> {
+    let response = answer(request.send()).await?;
+    response.json().await.map_err(|source| WorkstationError::Unreachable { source: Box::new(source) })
+}
+
+fn http(socket: &Path) -> Result<Client, WorkstationError> {
+    let client = Client::builder().unix_socket(socket).no_proxy().tls_certs_only([]).build();
+    client.map_err(|source| WorkstationError::Prepare { source: Box::new(source) })
 }
 
 /// The head of an answer, in time; a refusal is an error.

@@ -20,6 +20,7 @@
 //! Deliberately absent: anything against `kill -9` of the client. The program lives on then, unless its terminal went
 //! with the client, and the daemon, which knows its process, goes on counting it and can end it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::client::error::WorkstationError;
 
+use crate::client::link;
 use crate::client::link::Daemon;
 use crate::client::link::Event;
 use crate::client::link::Link;
@@ -115,6 +117,14 @@ pub enum Outcome {
 /// The daemon cannot be reached, or does not know the application.
 pub async fn status(socket: &Path, app: &AppName) -> Result<StationStatus, WorkstationError> {
     Daemon::new(socket, app)?.status().await
+}
+
+/// How it stands wherever this user has a session.
+///
+/// # Errors
+/// The daemon cannot be reached.
+pub async fn statuses(socket: &Path) -> Result<BTreeMap<AppName, StationStatus>, WorkstationError> {
+    link::statuses(socket).await
 }
 
 /// Runs a program under the gate until it ends.

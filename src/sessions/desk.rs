@@ -18,11 +18,14 @@ use crate::sessions::standing::LOST_OPEN_MAX;
 use crate::sessions::standing::Standing;
 use crate::sessions::station::Link;
 use crate::sessions::station::Member;
+use crate::sessions::station::Peer;
 use crate::sessions::station::Phase;
 use crate::sessions::station::Station;
 use crate::wire::workstation::ClosedText;
+use crate::wire::workstation::OwnSession;
 use crate::wire::workstation::Program;
 use crate::wire::workstation::ServerMessage;
+use crate::wire::workstation::StationStatus;
 
 /// What users are told where no update was.
 const NO_NEWS: &str = "The application may be started again.";
@@ -78,6 +81,25 @@ impl Desk {
             }
         }
         Census::Known(known)
+    }
+
+    /// How it stands, for who asks.
+    pub(super) fn status(&self, peer: Option<Peer>) -> StationStatus {
+        let uid = peer.map(|peer| peer.uid);
+        let own = self.stations.values().filter(|station| uid.is_some() && station.member.uid == uid);
+        let own = own.map(|station| OwnSession {
+            session: station.member.session.id.clone(),
+            workstation: station.member.session.workstation.clone(),
+            since: station.member.session.since,
+            answer: station.member.session.answer,
+            waits: station.phase == Phase::Waiting,
+        });
+        StationStatus {
+            closed: self.closed.clone(),
+            notice: self.notice.clone(),
+            sessions: self.stations.values().filter(|station| station.phase == Phase::Admitted).count() as u64,
+            own: own.collect(),
+        }
     }
 
     /// Whether a program that is said to run already may have done so. `before` is what was known of the session.

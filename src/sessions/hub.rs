@@ -19,6 +19,7 @@
 //! The hub does not decide who may log in, and it does not keep the gate: both are told to it. A
 //! new daemon tells it every closed gate before it serves the socket.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -275,16 +276,16 @@ impl Hub {
         });
     }
 
-    /// How it stands at one application.
-    pub fn status(&self, app: &AppName) -> StationStatus {
+    /// How it stands at one application, for who asks.
+    pub fn status(&self, app: &AppName, peer: Option<Peer>) -> StationStatus {
+        self.lock().desks.get(app).map(|desk| desk.status(peer)).unwrap_or_default()
+    }
+
+    /// The same for every application where who asks has a session.
+    pub fn statuses(&self, peer: Option<Peer>) -> BTreeMap<AppName, StationStatus> {
         let state = self.lock();
-        let desk = state.desks.get(app);
-        let admitted = |desk: &Desk| desk.stations.values().filter(|s| s.phase == Phase::Admitted).count();
-        StationStatus {
-            closed: desk.and_then(|desk| desk.closed.clone()),
-            notice: desk.and_then(|desk| desk.notice.clone()),
-            sessions: desk.map_or(0, admitted) as u64,
-        }
+        let all = state.desks.iter().map(|(app, desk)| (app.clone(), desk.status(peer)));
+        all.filter(|(_, status)| !status.own.is_empty()).collect()
     }
 
     /// Who is logged in. Looks at processes: call it where blocking is allowed.

@@ -384,7 +384,7 @@ impl Sessions {
         for provider in &self.providers {
             match provider {
                 Provider::Workstations(hub) => {
-                    let sessions = hub.status(&self.app).sessions;
+                    let sessions = hub.status(&self.app, None).sessions;
                     findings
                         .push(Finding::good("sessions_workstations", format!("{sessions} workstations are connected")));
                 }

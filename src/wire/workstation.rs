@@ -8,6 +8,7 @@
 //!   POST   /v1/workstations/{session}/answer Answered     →  204, 404, 409 (that warning is over)
 //!   DELETE /v1/workstations/{session}                     →  204
 //!   GET    /v1/apps/{app}/workstations/status             →  StationStatus
+//!   GET    /v1/workstations                               →  StationStatus of each application where the caller has a session
 //! ```
 //!
 //! The stream is the session's link: when it ends, the client connects again and tells everything
@@ -198,7 +199,7 @@ pub enum ServerMessage {
 }
 
 /// How it stands at one application, for `client status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StationStatus {
     /// Why programs may not be started, if so.
     pub closed: Option<ClosedText>,
@@ -206,6 +207,24 @@ pub struct StationStatus {
     pub notice: Option<Notice>,
     /// How many sessions are open.
     pub sessions: u64,
+    /// Those of who asks; nobody is told of other people's.
+    #[serde(default)]
+    pub own: Vec<OwnSession>,
+}
+
+/// A session, as its own user sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnSession {
+    /// Its name.
+    pub session: SessionId,
+    /// Where the program runs.
+    pub workstation: Option<String>,
+    /// Since when.
+    pub since: Option<DateTime<Utc>>,
+    /// What was answered to the warning that holds.
+    pub answer: Option<Answer>,
+    /// Whether the program waits for the end of an update.
+    pub waits: bool,
 }
 
 /// Why programs may not be started.

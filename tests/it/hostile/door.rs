@@ -127,6 +127,10 @@ async fn the_workstations_door_serves_no_operator_and_the_operators_no_stranger(
     let workstations = workstations.to_str().unwrap();
     let (code, said) = as_stranger(&["client", "run", "--app", "orders", "--socket", workstations, "--", "true"]);
     assert_eq!(code, Some(0), "{said}");
+    for status in [&["client", "status"][..], &["client", "status", "--app", "orders"]] {
+        let (code, said) = as_stranger(&[status, &["--socket", workstations]].concat());
+        assert_eq!(code, Some(0), "{said}");
+    }
     let (code, said) = as_stranger(&["client", "run", "--socket", workstations, "--", "true"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("--app"), "{said}");

@@ -9,6 +9,7 @@ use afterhours::client::ui::Scene;
 use afterhours::client::workstation::Outcome;
 use afterhours::client::workstation::WorkstationError;
 use afterhours::client::workstation::status;
+use afterhours::client::workstation::statuses;
 use afterhours::domain::session::Answer;
 use afterhours::domain::span::Span;
 use afterhours::exec::process::Life;
@@ -273,6 +274,8 @@ async fn a_closed_gate_refuses_and_a_pass_admits_once() {
     assert_eq!(message, "An update is coming.");
     let status = status(&socket, &app()).await.unwrap();
     assert_eq!((status.sessions, status.closed.unwrap().text), (1, "An update is coming.".to_owned()));
+    let own = &statuses(&socket).await.unwrap()[&app()].own;
+    assert_eq!((&own[0].session, own[0].waits), (&daemon.sessions()[0].id, false));
     anna.stop.cancel();
     anna.outcome().await;
 }
