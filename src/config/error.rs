@@ -45,6 +45,9 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// What is said of a file that is not root's alone.
+pub(super) const OTHERS: &str = "can be changed by others than root";
+
 /// What is wrong at one key, before its line has been looked up.
 #[derive(Debug)]
 pub(super) struct Problem {

@@ -34,6 +34,7 @@ use sha2::Digest;
 use sha2::Sha256;
 
 pub use crate::config::error::ConfigError;
+use crate::config::error::OTHERS;
 use crate::config::input::Input;
 use crate::config::places::Unfit;
 use crate::config::settings::Settings;
@@ -173,7 +174,7 @@ fn read_or(path: Option<&Path>, standard: &Path) -> Result<(String, String), Con
     };
     if let Err(error) = required(file) {
         let hint = error.remedy();
-        return Err(wrong(&format!("can be changed by others than root: {error}"), hint.as_deref(), None));
+        return Err(wrong(&format!("{OTHERS}: {error}"), hint.as_deref(), None));
     }
     // The system's own words without the path, which the message has already.
     let bytes = match std::fs::read(file) {

@@ -6,6 +6,8 @@ use crate::config::error::ConfigError;
 use crate::config::settings::AppSettings;
 use crate::config::settings::DataSettings;
 use crate::config::settings::ServiceControl;
+use crate::config::settings::Settings;
+use crate::domain::name::AppName;
 
 /// Why a part of the configuration cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,16 @@ impl Unfit {
     pub(super) fn of(error: &ConfigError) -> Self {
         let because = error.source.as_ref().map(|source| format!(": {source}")).unwrap_or_default();
         Self { why: format!("{error}{because}"), hint: error.hint() }
+    }
+}
+
+impl Settings {
+    /// The names of all applications, also of those that are described wrong.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.apps.keys().map(AppName::as_str).collect();
+        names.extend(self.unfit.keys().map(String::as_str));
+        names.sort_unstable();
+        names
     }
 }
 

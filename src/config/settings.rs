@@ -34,16 +34,6 @@ pub struct Settings {
     pub digest: String,
 }
 
-impl Settings {
-    /// The names of all applications, also of those that are described wrong.
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.apps.keys().map(AppName::as_str).collect();
-        names.extend(self.unfit.keys().map(String::as_str));
-        names.sort_unstable();
-        names
-    }
-}
-
 /// The daemon itself.
 #[derive(Debug, Clone)]
 pub struct DaemonSettings {

@@ -14,6 +14,7 @@ use toml::de::DeValue;
 use toml::de::Deserializer;
 
 use crate::config::error::ConfigError;
+use crate::config::error::OTHERS;
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::schema::Schema;
@@ -91,6 +92,10 @@ impl<'t> Source<'t> {
     /// Leaves out the part in which the key of `error` stands; nothing when it stands in none.
     pub(super) fn leave_out(&mut self, error: &ConfigError) -> Option<Part> {
         let key = error.key.as_deref()?;
+        if error.message.contains(OTHERS) {
+            // Somebody may be trying something: nothing is done before an administrator has looked.
+            return None;
+        }
         let is_below = |place: &Place| {
             let rest = key.strip_prefix(place.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

@@ -77,7 +77,8 @@ fn with_secrets(text: &str, dir: &Path) -> String {
 
 #[test]
 fn the_reference_is_the_default() {
-    let (reference, nothing) = (parse(DEFAULT, "reference").unwrap(), parse("", "nothing").unwrap());
+    let bare = |text: &str| Settings { digest: String::new(), ..parse(text, "test.toml").unwrap() };
+    let (reference, nothing) = (bare(DEFAULT), bare(""));
     assert_eq!(format!("{reference:?}"), format!("{nothing:?}"));
     assert!(reference.apps.is_empty());
 }

@@ -13,6 +13,7 @@ use globset::GlobSetBuilder;
 use lettre::message::Mailbox;
 use url::Url;
 
+use crate::config::error::OTHERS;
 use crate::config::error::Place;
 use crate::config::error::Problem;
 use crate::config::input::Args;
@@ -85,7 +86,7 @@ pub(super) fn own_file(place: &Place, text: &str) -> Result<PathBuf, Problem> {
     let path = path(place, text)?;
     required(&path).map_err(|error| {
         let hint = error.remedy().unwrap_or_else(|| "let only root change it".to_owned());
-        place.wrong(format!("\"{text}\" can be changed by others than root: {error}")).hint(hint)
+        place.wrong(format!("\"{text}\" {OTHERS}: {error}")).hint(hint)
     })?;
     Ok(path)
 }

@@ -7,6 +7,7 @@ use afterhours::wire::status::StatusView;
 use rustix::process::Pid;
 use rustix::process::Signal;
 
+use super::alone::ALONE;
 use super::away::WAITS;
 use super::site::PATIENCE;
 use super::site::Site;
@@ -84,9 +85,8 @@ async fn a_run_under_way_is_not_disturbed() {
 
 #[tokio::test]
 async fn a_hangup_ends_no_update_without_a_daemon() {
-    let site = Site::new().await;
+    let site = Site::with(ALONE).await;
     WAITS.publish(&site.feed());
-    site.start_desk_by_hand().await;
     let mut update = site
         .command(&["update", "now", "orders", "--yes"])
         .stdout(Stdio::null())
