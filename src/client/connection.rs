@@ -191,6 +191,8 @@ impl Connection {
             .no_proxy()
             // Nothing here is encrypted; without this, a host without certificates could not even start.
             .tls_certs_only([])
+            // The daemon cuts off who says nothing; a connection that waited for the next request may be gone.
+            .pool_max_idle_per_host(0)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("afterhours/", env!("CARGO_PKG_VERSION")))

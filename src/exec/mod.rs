@@ -16,6 +16,7 @@
 
 pub mod leftover;
 pub mod openers;
+mod output;
 pub mod permit;
 pub mod process;
 pub mod system;
@@ -23,11 +24,9 @@ pub mod system;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
 use std::io::Seek;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -38,22 +37,20 @@ use std::time::Duration;
 use rustix::process::Pid;
 use rustix::process::Signal;
 use thiserror::Error;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::domain::command::Command;
 use crate::domain::foreign;
 use crate::domain::span::Span;
+use crate::exec::output::Log;
+use crate::exec::output::Tail;
 use crate::exec::permit::Permit;
 use crate::exec::permit::Refusal;
 use crate::files::account::Account;
 
 /// How much of each of a command's two outputs is kept: its last bytes, where the error stands.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
-/// How much of an output is looked through for its newest line.
-const LISTEN_BYTES_MAX: usize = 4 * 1024;
 /// A log of [`Exec::log_to`] that is larger than this before a command starts is emptied.
 pub const LOG_BYTES_MAX: u64 = 1024 * 1024;
 /// How long a command is given between TERM and KILL.
@@ -462,70 +459,6 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-    }
-}
-
-/// A file that takes the output of a command and of whatever it leaves behind.
-struct Log {
-    file: File,
-    /// Where the command's own output begins.
-    from: u64,
-}
-
-impl Log {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-        if file.metadata()?.len() > LOG_BYTES_MAX {
-            file.set_len(0)?;
-        }
-        let from = file.metadata()?.len();
-        Ok(Self { file, from })
-    }
-
-    fn writer(&self) -> io::Result<Stdio> {
-        self.file.try_clone().map(Stdio::from)
-    }
-
-    /// The last [`OUTPUT_BYTES_MAX`] bytes of what was written since; what cannot be read back is lost, not an error.
-    fn appended(&self) -> String {
-        let len = self.file.metadata().map_or(self.from, |meta| meta.len());
-        let from = self.from.max(len.saturating_sub(OUTPUT_BYTES_MAX as u64));
-        let mut bytes = vec![0; usize::try_from(len.saturating_sub(from)).unwrap_or(0)];
-        let read = self.file.read_at(&mut bytes, from).unwrap_or(0);
-        String::from_utf8_lossy(&bytes[..read]).into_owned()
-    }
-}
-
-/// The last bytes of a stream.
-#[derive(Default)]
-struct Tail(Vec<u8>);
-
-impl Tail {
-    async fn fill(&mut self, stream: Option<impl AsyncRead + Unpin>, listener: Option<&watch::Sender<String>>) {
-        let Some(mut stream) = stream else { return };
-        let mut chunk = vec![0; 16 * 1024];
-        while let Ok(read @ 1..) = stream.read(&mut chunk).await {
-            self.0.extend_from_slice(&chunk[..read]);
-            if self.0.len() > 2 * OUTPUT_BYTES_MAX {
-                self.0.drain(..self.0.len() - OUTPUT_BYTES_MAX);
-            }
-            if let Some(listener) = listener {
-                // Only whole lines: the half of one may hide that it is a secret.
-                let recent = &self.0[self.0.len().saturating_sub(LISTEN_BYTES_MAX)..];
-                let whole = recent.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &recent[..end]);
-                let begin = whole.iter().position(|byte| *byte == b'\n').filter(|_| recent.len() < self.0.len());
-                let line = foreign::telling_line(&String::from_utf8_lossy(&whole[begin.map_or(0, |at| at + 1)..]));
-                line.into_iter().for_each(|line| drop(listener.send_replace(line)));
-            }
-        }
-    }
-
-    fn last(&self) -> &[u8] {
-        &self.0[self.0.len().saturating_sub(OUTPUT_BYTES_MAX)..]
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(self.last()).into_owned()
     }
 }
 

@@ -18,6 +18,7 @@ pub mod history;
 pub(crate) mod installed;
 pub mod kept;
 pub mod kit;
+mod known;
 pub mod lock;
 pub mod machine;
 mod mark;
