@@ -223,12 +223,17 @@ async fn idle(dir: &Path) {
     let text = format!("[daemon]\ndata_dir = {dir:?}\nsocket = {socket:?}\n");
     let settings = afterhours::config::parse(&text, "the bench").expect("settings");
     let origin = afterhours::renewal::Origin::of_this_process(None).expect("this process");
-    let serving = tokio::spawn(afterhours::daemon::serve(settings, origin));
-    while UnixStream::connect(&socket).await.is_err() {
-        assert!(!serving.is_finished(), "the daemon ended: {:?}", serving.await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let reread = || afterhours::config::parse(&text, "the bench");
+    let ready = async {
+        while UnixStream::connect(&socket).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        println!("ready");
+        let end = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        drop(end.await);
+    };
+    tokio::select! {
+        ended = afterhours::daemon::serve(settings, &reread, origin) => panic!("the daemon ended: {ended:?}"),
+        () = ready => {}
     }
-    println!("ready");
-    let end = tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
-    drop(end.await);
 }

@@ -142,7 +142,7 @@ mod tests {
             ("restart afterwards\r", RESTART),
             ("start", Heard::Input(Input::Start)),
         ] {
-            assert_eq!(heard(text), [once.clone()], "{text}");
+            assert_eq!(heard(text), std::slice::from_ref(&once), "{text}");
             assert_eq!(Keys::line(text), once, "{text}");
         }
     }

@@ -284,10 +284,10 @@ impl<W: Write + Send> Terminal<W> {
 
     fn answered_after_lead(&mut self, bytes: &[u8]) {
         self.led = false;
-        if let Some(screen) = &mut self.screen {
-            if bytes.first() == Some(&LEAD) {
-                screen.type_in(bytes);
-            }
+        if let Some(screen) = &mut self.screen
+            && bytes.first() == Some(&LEAD)
+        {
+            screen.type_in(bytes);
         }
         let text = String::from_utf8_lossy(bytes);
         let heard = match Keys::line(&text) {

@@ -118,7 +118,7 @@ fn differing(root: &OwnedFd, lines: &[&[u8]]) -> Vec<PathBuf> {
 }
 
 /// The path at the end of a line.
-fn path_in<'a>(line: &'a [u8]) -> Option<&'a Path> {
+fn path_in(line: &[u8]) -> Option<&Path> {
     let path = line.splitn(7, |byte| *byte == b' ').nth(6)?;
     Some(Path::new(std::ffi::OsStr::from_bytes(path)))
 }

@@ -369,7 +369,7 @@ impl Systemd {
         let lines = foreign::journal(&said.stdout);
         let named: Vec<String> = self.units.iter().map(|unit| format!("-u {unit}")).collect();
         let from = format!("journalctl {} -n 50", named.join(" "));
-        (!lines.is_empty()).then(|| Exhibit { from, lines })
+        (!lines.is_empty()).then_some(Exhibit { from, lines })
     }
 
     /// Keeps the units down, and those that hang on them.
