@@ -344,10 +344,10 @@ fn similar_key(path: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    const GOOD: &str = r#"
+    pub(crate) const GOOD: &str = r#"
 version = "2.4.1"
 build = 24
 date = 2026-11-20

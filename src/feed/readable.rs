@@ -105,23 +105,7 @@ pub(in crate::feed) fn check(release: &Release, files: &[String], deltas: usize)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const GOOD: &str = r#"
-version = "2.4.1"
-build = 24
-date = 2026-11-20
-notes = "Faster."
-min_version = "2.0"
-min_afterhours = "0.2"
-barrier = true
-migrate = ["bin/migrate"]
-migrate_as_root = true
-[[archive]]
-file = "a.tar.zst"
-sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
-size_bytes = 10
-unpacked_bytes = 20
-"#;
+    use crate::feed::manifest::tests::GOOD;
 
     #[test]
     fn what_is_no_description_is_called_what_can_be_told() {

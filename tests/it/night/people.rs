@@ -137,6 +137,9 @@ pub(super) async fn stuck(after_start: &str) -> Site {
     assert!(!site.client().show_gate(&app()).await.unwrap().admits, "nobody logs in to half an application");
     site.reports(1).await;
     assert!(site.mail.taken()[0].content.contains("afterhours run resolve 1 --as old"));
+    // A crash before that is noted would send it again.
+    let sent = async || site.client().status().await.unwrap().mail.is_empty();
+    eventually("the report is noted as sent", sent).await;
     // It is still stuck after a crash, and nothing is done beside it.
     site.restart().await;
     assert_eq!(site.client().show_run(RunId(1)).await.unwrap().state, RunStateName::Stuck);
