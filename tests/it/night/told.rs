@@ -74,7 +74,10 @@ async fn a_directory_that_cannot_be_read_at_times_makes_nothing_old_newer() {
     let spoiler = spoil_and_mend(&site.feed(), Arc::downgrade(&is_wanted));
     for _ in 0..40 {
         let (code, said, talk) = site.run(&["update", "check", "orders"]).await;
-        let is_right = said.contains("2.0 (build 2) is installed, 1 pending");
+        // Nobody can tell how new the half one is, so nothing is taken past it.
+        let is_walled = said.contains("2.0 (build 2) is installed, 2 pending, of which 2 not taken now")
+            && said.contains("/feed/spoilt");
+        let is_right = said.contains("2.0 (build 2) is installed, 1 pending") || is_walled;
         assert!(if code == 0 { is_right } else { talk.contains("/feed/spoilt") }, "{said}{talk}");
     }
     // A run ends before it has begun, or installs what is newer.
